@@ -1,0 +1,96 @@
+// A matrix of tokens by channels, kept in pages of a fixed number of tokens, in any cache format.
+// It is the only place that knows how cached numbers lie in memory; keys, values, latents and layer inputs all use it.
+#pragma once
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "fastmqa/dtype.h"
+#include "fastmqa/memory.h"
+
+#include "codec.h"
+
+namespace fastmqa {
+
+/// channelRows: [channel][token], what score products read. tokenRows: [token][channel], what value sums read.
+enum class Layout { channelRows, tokenRows };
+/// Which numbers share a scale: n channels of a token, n tokens of a channel, or the whole tensor (fixed beforehand).
+enum class Grouping { token, channel, tensor };
+
+/// A run of channels stored in one format.
+struct Band {
+  int64_t channels;
+  Dtype dtype;
+};
+
+struct StoreSpec {
+  int64_t heads = 1;
+  int64_t channels = 0;     ///< per head
+  std::vector<Band> bands;  ///< their channels add up to `channels`
+  Layout layout = Layout::channelRows;
+  Grouping grouping = Grouping::token;
+  int64_t groupSize = 32;  ///< Grouping::channel: divides pageTokens
+  bool symmetric = false;
+  float tensorScale = 1;  ///< Grouping::tensor: integers x = code * scale; fp8 x = value * scale
+  int64_t pageTokens = 64;  ///< a multiple of 8
+
+  bool groupsTokens() const;
+  /// Bytes of codes and of scales for one token of all heads, by formula (attention-spec 0), fractions kept.
+  double payloadBytesPerToken() const;
+  double scaleBytesPerToken() const;
+};
+
+class PanelStore {
+ public:
+  PanelStore(Arena& arena, StoreSpec spec);
+
+  const StoreSpec& spec() const { return spec_; }
+  /// Makes pages for tokens [0, end) that are not dropped yet.
+  void reserve(int64_t end);
+  /// Stores tokens [token, token + count) of one head from rows[count][stride]; pages must be reserved.
+  /// Channel groups: token and count are multiples of groupSize; tokens before `firstValid` do not shape the scales.
+  void write(int64_t head, int64_t token, int64_t count, const float* rows, int64_t stride, int64_t firstValid = 0);
+  /// One page as f32: channelRows [channels][tileStride()], tokenRows [pageTokens][rowStride()].
+  /// Points into the page where it already is f32 in that shape, else into `scratch` (tileFloats() long).
+  const float* read(int64_t page, int64_t head, float* scratch) const;
+  /// Frees pages that lie wholly before `token`.
+  void dropBefore(int64_t token);
+  /// Frees pages that lie wholly at or after `token`.
+  void truncate(int64_t token);
+
+  int64_t firstPage() const { return firstPage_; }
+  int64_t endPage() const { return firstPage_ + static_cast<int64_t>(pages_.size()); }
+  int64_t tileStride() const;
+  int64_t rowStride() const;
+  int64_t tileFloats() const;
+  int64_t allocatedBytes() const;
+  int64_t tableBytes() const { return static_cast<int64_t>(pages_.size() * sizeof(Page)); }
+
+ private:
+  struct Page {
+    Buffer<uint8_t> codes;
+    Buffer<uint8_t> scales;
+    bool wide = false;  ///< scales are f32: some group's scale does not fit f16
+  };
+  struct Run {  ///< where a band lies
+    Band band;
+    int64_t firstChannel, firstGroup, groups, byteOffset;
+  };
+
+  Page& pageOf(int64_t token) { return pages_[static_cast<size_t>(token / spec_.pageTokens - firstPage_)]; }
+  const Page& page(int64_t index) const { return pages_[static_cast<size_t>(index - firstPage_)]; }
+  void widen(Page& page);
+  void putScale(Page& page, int64_t head, int64_t index, const GroupScale& value);
+  void writeGroup(Page& page, int64_t head, const Run& run, int64_t channel, int64_t channels, int64_t token,
+                  int64_t tokens, const float* rows, int64_t stride, int64_t firstValid);
+  uint8_t* rowOf(Page& page, int64_t head, const Run& run, int64_t channel, int64_t slot, int64_t* index);
+
+  Arena* arena_;
+  StoreSpec spec_;
+  std::vector<Run> runs_;
+  int64_t headBytes_ = 0, rowBytes_ = 0, scaleCount_ = 0, groupsPerToken_ = 0;
+  int64_t firstPage_ = 0;
+  std::deque<Page> pages_;
+};
+
+}  // namespace fastmqa

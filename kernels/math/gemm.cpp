@@ -1,0 +1,129 @@
+#include "gemm.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
+#include "../simd/simd.h"
+#include "threads.h"
+
+namespace fastmqa {
+namespace {
+
+constexpr int64_t depthBlock = 256;  // k block: a packed B panel of it stays in L1
+constexpr int64_t rowBlock = 96;     // rows of A per work item: the packed block stays in L2
+
+template <class T>
+struct Dispatch;
+template <>
+struct Dispatch<float> {
+  static int panel() { return simd().panelF32; }
+  static void run(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
+                  int64_t ldc, const float* beta) {
+    simd().gemmF32(m, n, k, a, lda, b, ldb, c, ldc, beta);
+  }
+};
+template <>
+struct Dispatch<double> {
+  static int panel() { return simd().panelF64; }
+  static void run(int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, const double* b, int64_t ldb,
+                  double* c, int64_t ldc, const double* beta) {
+    simd().gemmF64(m, n, k, a, lda, b, ldb, c, ldc, beta);
+  }
+};
+
+struct FreeDeleter {
+  void operator()(void* p) const { std::free(p); }
+};
+template <class T>
+std::unique_ptr<T[], FreeDeleter> aligned(int64_t n) {
+  return std::unique_ptr<T[], FreeDeleter>(
+      static_cast<T*>(std::aligned_alloc(64, (static_cast<size_t>(n) * sizeof(T) + 63) / 64 * 64)));
+}
+
+template <class T>
+void product(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, bool transA, const T* b, int64_t ldb,
+             bool transB, T* c, int64_t ldc, bool accumulate) {
+  if (m <= 0 || n <= 0) return;
+  const int64_t panel = Dispatch<T>::panel();
+  const int64_t panels = (n + panel - 1) / panel;
+  const int64_t blocks = (m + rowBlock - 1) / rowBlock;
+  if (k <= 0) {
+    if (!accumulate)
+      for (int64_t i = 0; i < m; i++) std::fill_n(c + i * ldc, n, T(0));
+    return;
+  }
+  auto packedB = aligned<T>(panels * panel * std::min(k, depthBlock));
+  const T ones[12] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+  for (int64_t k0 = 0; k0 < k; k0 += depthBlock) {
+    const int64_t kb = std::min(depthBlock, k - k0);
+    const bool add = accumulate || k0 > 0;
+    parallelFor(panels, [&](int64_t j) {  // [panel][kb][panel width], zero padded
+      T* out = packedB.get() + j * panel * kb;
+      const int64_t width = std::min(panel, n - j * panel);
+      if (transB) {
+        for (int64_t q = 0; q < width; q++) {
+          const T* source = b + (j * panel + q) * ldb + k0;
+          for (int64_t p = 0; p < kb; p++) out[p * panel + q] = source[p];
+        }
+        for (int64_t q = width; q < panel; q++)
+          for (int64_t p = 0; p < kb; p++) out[p * panel + q] = 0;
+      } else {
+        for (int64_t p = 0; p < kb; p++) {
+          const T* source = b + (k0 + p) * ldb + j * panel;
+          std::copy_n(source, width, out + p * panel);
+          std::fill_n(out + p * panel + width, panel - width, T(0));
+        }
+      }
+    });
+    // Few row blocks (decode): split the columns too, so that every core has work.
+    const int64_t columnGroups = blocks >= 4 * threadCount() ? 1 : std::min<int64_t>(panels, 4 * threadCount());
+    parallelFor(blocks * columnGroups, [&](int64_t item) {
+      const int64_t block = item / columnGroups, group = item % columnGroups;
+      const int64_t i0 = block * rowBlock, rows = std::min(rowBlock, m - i0);
+      const int64_t first = panels * group / columnGroups, last = panels * (group + 1) / columnGroups;
+      thread_local std::unique_ptr<T[], FreeDeleter> packedA;
+      const T* left = a + i0 * lda + k0;
+      int64_t stride = lda;
+      if (transA || columnGroups == 1) {
+        if (!packedA) packedA = aligned<T>(rowBlock * depthBlock);
+        T* out = packedA.get();
+        for (int64_t i = 0; i < rows; i++)
+          for (int64_t p = 0; p < kb; p++)
+            out[i * kb + p] = transA ? a[(k0 + p) * lda + i0 + i] : a[(i0 + i) * lda + k0 + p];
+        left = out;
+        stride = kb;
+      }
+      alignas(64) T edge[12 * 64];
+      for (int64_t j = first; j < last; j++) {
+        const T* right = packedB.get() + j * panel * kb;
+        const int64_t width = std::min(panel, n - j * panel);
+        for (int64_t i = 0; i < rows; i += 12) {
+          const int64_t height = std::min<int64_t>(12, rows - i);
+          T* out = c + (i0 + i) * ldc + j * panel;
+          if (width == panel) {
+            Dispatch<T>::run(height, panel, kb, left + i * stride, stride, right, panel, out, ldc, add ? ones : nullptr);
+          } else {
+            Dispatch<T>::run(height, panel, kb, left + i * stride, stride, right, panel, edge, panel, nullptr);
+            for (int64_t r = 0; r < height; r++)
+              for (int64_t q = 0; q < width; q++) out[r * ldc + q] = edge[r * panel + q] + (add ? out[r * ldc + q] : T(0));
+          }
+        }
+      }
+    });
+  }
+}
+
+}  // namespace
+
+void gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, bool transA, const float* b, int64_t ldb,
+          bool transB, float* c, int64_t ldc, bool accumulate) {
+  product(m, n, k, a, lda, transA, b, ldb, transB, c, ldc, accumulate);
+}
+void gemm(int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, bool transA, const double* b, int64_t ldb,
+          bool transB, double* c, int64_t ldc, bool accumulate) {
+  product(m, n, k, a, lda, transA, b, ldb, transB, c, ldc, accumulate);
+}
+
+}  // namespace fastmqa

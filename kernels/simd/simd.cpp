@@ -1,0 +1,68 @@
+#include "simd.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+namespace fastmqa {
+
+extern const Simd* const simd_portable;
+#if defined(FASTMQA_X86)
+extern const Simd* const simd_avx2;
+extern const Simd* const simd_avx512;
+#endif
+
+namespace {
+
+int runnable(const Simd** out) {
+  int n = 0;
+#if defined(FASTMQA_X86)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq"))
+    out[n++] = simd_avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) out[n++] = simd_avx2;
+#endif
+  out[n++] = simd_portable;
+  return n;
+}
+
+const Simd* named(const char* name) {
+  const Simd* list[4];
+  const int n = runnable(list);
+  for (int i = 0; i < n; i++)
+    if (!std::strcmp(list[i]->name, name)) return list[i];
+  return nullptr;
+}
+
+const Simd* initial() {
+  const Simd* list[4];
+  runnable(list);
+  const char* wanted = std::getenv("FASTMQA_ISA");
+  const Simd* forced = wanted ? named(wanted) : nullptr;
+  return forced ? forced : list[0];
+}
+
+std::atomic<const Simd*>& current() {
+  static std::atomic<const Simd*> value{initial()};
+  return value;
+}
+
+}  // namespace
+
+const Simd& simd() { return *current().load(std::memory_order_relaxed); }
+
+int availableSimd(const char** names, int capacity) {
+  const Simd* list[4];
+  const int n = runnable(list);
+  for (int i = 0; i < n && i < capacity; i++) names[i] = list[i]->name;
+  return n;
+}
+
+bool forceSimd(const char* name) {
+  const Simd* found = named(name);
+  if (found) current() = found;
+  return found != nullptr;
+}
+
+}  // namespace fastmqa

@@ -1,0 +1,50 @@
+// The vectorised inner loops, compiled once per instruction set from the same source (kernels.inl)
+// and chosen at run time. Every buffer a kernel writes in whole vectors has rows padded to `padFloats`.
+#pragma once
+#include <cstdint>
+
+namespace fastmqa {
+
+/// Rows of f32 tiles are padded to this many elements, so kernels need no scalar tails.
+constexpr int padFloats = 16;
+inline int64_t padded(int64_t n) { return (n + padFloats - 1) / padFloats * padFloats; }
+
+struct Simd {
+  const char* name;
+  /// C[m,n] = A[m,k] B[k,n] (+ C * beta[row], beta == nullptr: C is overwritten). n a multiple of 16 (f32) or 8 (f64).
+  void (*gemmF32)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
+                  int64_t ldc, const float* beta);
+  void (*gemmF64)(int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, const double* b, int64_t ldb, double* c,
+                  int64_t ldc, const double* beta);
+  /// The same product of f32 inputs accumulated in f64, for logits too large for f32. Result f64, [m][ldc].
+  void (*gemmF32Wide)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,
+                      double* c, int64_t ldc);
+  /// Column widths the two products like best.
+  int panelF32, panelF64;
+  /// One online-softmax step of a row: scores[0..n) become exp(score - newMax); n a multiple of 16.
+  /// Returns their sum and sets newMax = max(oldMax, max(scores)). A row of -inf leaves newMax at oldMax and zeros.
+  float (*softmaxRow)(float* scores, int64_t n, float oldMax, float* newMax);
+  /// x[i] = cap * tanh(x[i] / cap)
+  void (*softcapRow)(float* x, int64_t n, float cap);
+  /// Stored numbers to f32: n a multiple of 8. `dtype` is a Dtype; integers come as raw unsigned codes.
+  void (*decode)(int dtype, const uint8_t* codes, int64_t n, float* out);
+  /// out[i] = out[i] * scale[i] + shift[i]
+  void (*scaleByVector)(float* out, int64_t n, const float* scale, const float* shift);
+  /// out[i] = out[i] * scale + shift
+  void (*scaleByNumber)(float* out, int64_t n, float scale, float shift);
+  /// Rotary on one pair of channel rows: (a, b) -> (a cos - b sin, a sin + b cos), n tokens.
+  void (*rotateRows)(float* a, float* b, int64_t n, const float* cosine, const float* sine);
+  /// Repeats fused multiply-adds on registers; returns operations done. For the ceiling.
+  double (*burnFma)(int64_t iterations, float* sink);
+  /// Sums n floats with wide loads. For the read ceiling.
+  float (*readAll)(const float* data, int64_t n);
+};
+
+/// The variant in use: the best this machine runs, or the one named by FASTMQA_ISA / forceSimd.
+const Simd& simd();
+/// Names that run here, best first.
+int availableSimd(const char** names, int capacity);
+/// Uses the named variant from now on; false if it cannot run here.
+bool forceSimd(const char* name);
+
+}  // namespace fastmqa

@@ -1,0 +1,72 @@
+/** The one interface that every host serves and every face of the app talks to. */
+import type { Point } from './metrics.ts';
+import type { Environment } from './session.ts';
+import type { PointConfig, Sweep } from './sweep.ts';
+
+export interface LevelInfo {
+  readonly name: string;
+  readonly summary: string;
+  readonly techniques: readonly string[];
+}
+
+export interface DeviceInfo {
+  readonly backend: string;
+  readonly usable: boolean;
+  readonly name?: string;
+  /** Why it cannot be used, and what would help. */
+  readonly reason?: string;
+  readonly memoryBytes?: number;
+  readonly threads?: number;
+  readonly instructionSet?: string;
+  readonly fmaFlopsPerSecond?: number;
+  readonly readBytesPerSecond?: number;
+}
+
+export interface SweepPreview {
+  readonly points: readonly PointConfig[];
+  /** Combinations that cannot exist, and why. */
+  readonly skipped: readonly { readonly config: PointConfig; readonly reason: string }[];
+  readonly estimatedSeconds: number;
+  /** Largest memory any one point is expected to need. */
+  readonly estimatedPeakBytes: number;
+}
+
+export type RunEnd = 'done' | 'stopped' | 'cancelled' | 'interrupted';
+
+/** Every event carries a sequence number that grows by one. */
+export type RunEvent = { readonly sequence: number } & (
+  | { readonly type: 'started'; readonly total: number; readonly done: number; readonly environment: Environment }
+  | { readonly type: 'progress'; readonly pointId: string; readonly step: 'preparing' | 'sampling'; readonly samples: number }
+  | { readonly type: 'point'; readonly point: Point; readonly done: number; readonly total: number; readonly etaSeconds: number }
+  /** `reason`: why the run paused by itself. */
+  | { readonly type: 'paused'; readonly reason?: string }
+  | { readonly type: 'continued' }
+  | { readonly type: 'ended'; readonly how: RunEnd }
+);
+
+export interface RunControl {
+  pause(): void;
+  continue(): void;
+  /** Finish the point at hand, then end. */
+  stop(): void;
+  /** End now; the point at hand is not recorded. `interrupted`: by a signal, not by the user's choice. */
+  cancel(how?: 'cancelled' | 'interrupted'): void;
+}
+
+export interface SweepRun extends RunControl {
+  readonly finished: Promise<{ readonly points: readonly Point[]; readonly how: RunEnd }>;
+}
+
+export interface RunOptions {
+  readonly out?: string;
+  readonly resume?: boolean;
+  readonly onEvent?: (event: RunEvent) => void;
+}
+
+export interface ProfilerApi {
+  levels(): readonly LevelInfo[];
+  devices(): Promise<readonly DeviceInfo[]>;
+  preview(sweep: Sweep): SweepPreview;
+  run(sweep: Sweep, options?: RunOptions): Promise<SweepRun>;
+  close(): Promise<void>;
+}

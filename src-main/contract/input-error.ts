@@ -1,0 +1,6 @@
+/** What a user can put right: shown as one sentence, exit code 2, no stack trace. */
+export class InputError extends Error {}
+
+/** The one sentence form for bad input. */
+export const expected = (what: string, name: string, received: unknown): InputError =>
+  new InputError(`expected ${what} for ${name} but received ${received === '' ? 'nothing' : String(received)}`);

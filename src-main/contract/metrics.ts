@@ -1,0 +1,136 @@
+/** What a point reports. Names carry units; an absent field means "not applicable", never 0. */
+import { z } from 'zod';
+import { pointConfigSchema } from './sweep.ts';
+
+const bytes = z.number().int().min(0);
+const figure = z.number();
+
+export const memorySchema = z.strictObject({
+  /** By formula (attention-spec 0), for the tokens the cache holds. */
+  kvLogicalBytes: bytes,
+  /** Counted by the backend's allocator for cache buffers. */
+  kvAllocatedBytes: bytes,
+  /** Why allocated exceeds logical: parts in bytes, summing to `kvAllocatedBytes`. */
+  kvParts: z.strictObject({
+    payloadBytes: bytes,
+    scaleBytes: bytes,
+    sinkBytes: bytes,
+    residualBytes: bytes,
+    slackBytes: bytes,
+    tableBytes: bytes,
+  }),
+  /** The same in one sentence. */
+  differenceExplained: z.string(),
+  /** High-water mark of everything the backend allocated while the point ran (cache, weights, workspace). */
+  peakBytes: bytes,
+  /** Weights a level adds (up/down projections, bases, means). */
+  extraWeightBytes: bytes,
+  bytesPerToken: figure,
+  reductionVsF32MhaPercent: figure,
+  multiplierVsF32Mha: figure,
+  reductionVsOwn16BitPercent: figure,
+  multiplierVsOwn16Bit: figure,
+});
+export type Memory = z.infer<typeof memorySchema>;
+
+export const flags = ['noisy', 'outliers', 'few-samples', 'foreign-load', 'throttled', 'drift'] as const;
+export type Flag = (typeof flags)[number];
+
+export const throughputSchema = z.strictObject({
+  medianSeconds: figure,
+  p05Seconds: figure,
+  p95Seconds: figure,
+  iqrSeconds: figure,
+  samples: z.number().int().min(1),
+  tokensPerSecond: figure,
+  flopsPerSecond: figure,
+  bytesPerSecond: figure,
+  /** Floor time (ceilings measured on this machine) over measured time. */
+  rooflineFraction: figure.optional(),
+  flags: z.array(z.enum(flags)),
+});
+export type Throughput = z.infer<typeof throughputSchema>;
+
+export const grades = ['exact', 'near-lossless', 'mild', 'moderate', 'heavy', 'destroyed'] as const;
+export type Grade = (typeof grades)[number];
+
+/** Against the fp64 reference of the same weights and inputs, layer output after the output projection. */
+export const errorSchema = z.strictObject({
+  relativeL2: figure,
+  cosine: figure,
+  rms: figure,
+  maxAbs: figure,
+  referenceRms: figure,
+  /** Largest and median relative L2 of a single token. */
+  tokenP95: figure,
+  tokenMedian: figure,
+  grade: z.enum(grades),
+  /** Query positions evaluated, in every sequence of the batch. */
+  positions: z.array(z.number().int().min(0)),
+});
+export type LayerError = z.infer<typeof errorSchema>;
+
+/** The same metrics for three outputs that no method should resemble (attention-spec C). */
+export const controlsSchema = z.strictObject({
+  zeroOutput: figure,
+  uniformAttention: figure,
+  independentLayer: figure,
+});
+export type Controls = z.infer<typeof controlsSchema>;
+
+export const pointSchema = z.strictObject({
+  id: z.string(),
+  config: pointConfigSchema,
+  outcome: z.enum(['measured', 'skipped', 'failed']),
+  reason: z.string().optional(),
+  memory: memorySchema.optional(),
+  throughput: throughputSchema.optional(),
+  error: errorSchema.optional(),
+  controls: controlsSchema.optional(),
+  /** Raw samples, seconds per step, in the order taken. */
+  samplesSeconds: z.array(figure).optional(),
+});
+export type Point = z.infer<typeof pointSchema>;
+
+/** One table of metrics: CSV columns, CLI tables and charts derive from it. */
+export interface Metric {
+  readonly id: string;
+  readonly label: string;
+  readonly unit: 'bytes' | 'x' | '%' | 's' | 'tokens/s' | 'FLOP/s' | 'bytes/s' | 'ratio' | 'count';
+  readonly better: 'lower' | 'higher' | 'neither';
+  readonly read: (point: Point) => number | undefined;
+}
+
+const metric = (
+  id: string,
+  label: string,
+  unit: Metric['unit'],
+  better: Metric['better'],
+  read: Metric['read'],
+): Metric => ({ id, label, unit, better, read });
+
+export const metrics: readonly Metric[] = [
+  metric('kvLogicalBytes', 'cache by formula', 'bytes', 'lower', (p) => p.memory?.kvLogicalBytes),
+  metric('kvAllocatedBytes', 'cache allocated', 'bytes', 'lower', (p) => p.memory?.kvAllocatedBytes),
+  metric('peakBytes', 'peak memory', 'bytes', 'lower', (p) => p.memory?.peakBytes),
+  metric('extraWeightBytes', 'extra weights', 'bytes', 'lower', (p) => p.memory?.extraWeightBytes),
+  metric('bytesPerToken', 'cache per token', 'bytes', 'lower', (p) => p.memory?.bytesPerToken),
+  metric('reductionVsF32MhaPercent', 'saved vs f32 MHA', '%', 'higher', (p) => p.memory?.reductionVsF32MhaPercent),
+  metric('multiplierVsF32Mha', 'x vs f32 MHA', 'x', 'higher', (p) => p.memory?.multiplierVsF32Mha),
+  metric('reductionVsOwn16BitPercent', 'saved vs own 16 bit', '%', 'higher', (p) => p.memory?.reductionVsOwn16BitPercent),
+  metric('multiplierVsOwn16Bit', 'x vs own 16 bit', 'x', 'higher', (p) => p.memory?.multiplierVsOwn16Bit),
+  metric('relativeL2', 'relative L2', 'ratio', 'lower', (p) => p.error?.relativeL2),
+  metric('cosine', 'cosine', 'ratio', 'higher', (p) => p.error?.cosine),
+  metric('rms', 'error RMS', 'ratio', 'lower', (p) => p.error?.rms),
+  metric('maxAbs', 'max abs error', 'ratio', 'lower', (p) => p.error?.maxAbs),
+  metric('referenceRms', 'reference RMS', 'ratio', 'neither', (p) => p.error?.referenceRms),
+  metric('medianSeconds', 'median time', 's', 'lower', (p) => p.throughput?.medianSeconds),
+  metric('p05Seconds', 'p05 time', 's', 'lower', (p) => p.throughput?.p05Seconds),
+  metric('p95Seconds', 'p95 time', 's', 'lower', (p) => p.throughput?.p95Seconds),
+  metric('iqrSeconds', 'inter-quartile range', 's', 'lower', (p) => p.throughput?.iqrSeconds),
+  metric('samples', 'samples', 'count', 'neither', (p) => p.throughput?.samples),
+  metric('tokensPerSecond', 'tokens per second', 'tokens/s', 'higher', (p) => p.throughput?.tokensPerSecond),
+  metric('flopsPerSecond', 'FLOP per second', 'FLOP/s', 'higher', (p) => p.throughput?.flopsPerSecond),
+  metric('bytesPerSecond', 'bytes per second', 'bytes/s', 'higher', (p) => p.throughput?.bytesPerSecond),
+  metric('rooflineFraction', 'share of roofline', 'ratio', 'higher', (p) => p.throughput?.rooflineFraction),
+];

@@ -1,0 +1,57 @@
+/** A session: what was asked for, on which machine, and every point's outcome. One `*.fmqa` file. */
+import { z } from 'zod';
+import { controlsSchema, errorSchema, memorySchema, pointSchema, throughputSchema } from './metrics.ts';
+import { measuringSchema, pointConfigSchema, sweepSchema } from './sweep.ts';
+
+/** Raised only when an older reader could misread the file; unknown fields are kept, not refused. */
+export const sessionSchemaVersion = 1;
+
+export const environmentSchema = z.looseObject({
+  fastmqaVersion: z.string(),
+  gitCommit: z.string().optional(),
+  nodeVersion: z.string(),
+  os: z.string(),
+  cpu: z.string(),
+  logicalCores: z.number().int(),
+  threads: z.number().int(),
+  instructionSet: z.string(),
+  buildFlags: z.string(),
+  governor: z.string().optional(),
+  memoryBytes: z.number(),
+  loadAverage1m: z.number(),
+  startedAt: z.string(),
+  /** Ceilings measured on this machine in this run. */
+  fmaFlopsPerSecond: z.number().optional(),
+  readBytesPerSecond: z.number().optional(),
+});
+export type Environment = z.infer<typeof environmentSchema>;
+
+export const sessionHeaderSchema = z.looseObject({
+  kind: z.literal('header'),
+  schemaVersion: z.number().int().min(1),
+  id: z.string(),
+  name: z.string(),
+  sweep: z.looseObject(sweepSchema.shape),
+  measuring: z.looseObject(measuringSchema.shape),
+  environment: environmentSchema,
+});
+export type SessionHeader = z.infer<typeof sessionHeaderSchema>;
+
+/** A point as a later version may have written it: fields unknown here are kept at every depth. */
+const storedPointSchema = z.looseObject({
+  ...pointSchema.shape,
+  config: z.looseObject(pointConfigSchema.shape),
+  memory: z.looseObject({ ...memorySchema.shape, kvParts: z.looseObject(memorySchema.shape.kvParts.shape) }).optional(),
+  throughput: z.looseObject(throughputSchema.shape).optional(),
+  error: z.looseObject(errorSchema.shape).optional(),
+  controls: z.looseObject(controlsSchema.shape).optional(),
+});
+
+export const sessionRecordSchema = z.union([
+  sessionHeaderSchema,
+  z.looseObject({ kind: z.literal('point'), point: storedPointSchema }),
+  /** A run was taken up again, perhaps elsewhere. */
+  z.looseObject({ kind: z.literal('resumed'), environment: environmentSchema }),
+  z.looseObject({ kind: z.literal('ended'), how: z.enum(['done', 'stopped', 'cancelled', 'interrupted']) }),
+]);
+export type SessionRecord = z.infer<typeof sessionRecordSchema>;

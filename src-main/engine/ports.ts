@@ -1,0 +1,67 @@
+/** What the engine needs from outside. Implemented by worker/ (real) and test/fakes (scripted). */
+import type { Controls, LayerError, Memory } from '../contract/metrics.ts';
+import type { PointConfig } from '../contract/sweep.ts';
+
+/** A point that the backend has built, checked against the reference, and can now time. */
+export interface Prepared {
+  readonly handle: number;
+  /** Worker generation that built it; a handle is void in any other. */
+  readonly generation: number;
+  readonly memory: Omit<
+    Memory,
+    | 'differenceExplained'
+    | 'bytesPerToken'
+    | 'reductionVsF32MhaPercent'
+    | 'multiplierVsF32Mha'
+    | 'reductionVsOwn16BitPercent'
+    | 'multiplierVsOwn16Bit'
+  > & { readonly cachedTokens: number };
+  readonly error: Omit<LayerError, 'grade'>;
+  readonly controls: Controls;
+  /** Operations and bytes that one step must at least do; tokens it produces. */
+  readonly work: { readonly flops: number; readonly bytes: number; readonly tokens: number };
+}
+
+export interface Ceilings {
+  readonly fmaFlopsPerSecond: number;
+  readonly readBytesPerSecond: number;
+}
+
+export interface BackendInfo {
+  readonly name: string;
+  readonly threads: number;
+  readonly instructionSet: string;
+  readonly buildFlags: string;
+}
+
+export type FailureKind = 'crashed' | 'timeout' | 'out-of-memory' | 'refused' | 'failed' | 'cancelled';
+
+/** Why a call to the backend failed; `poisoned` = nothing from this generation may be trusted any more. */
+export class BackendFailure extends Error {
+  readonly kind: FailureKind;
+  readonly poisoned: boolean;
+  constructor(kind: FailureKind, message: string, poisoned: boolean) {
+    super(message);
+    this.kind = kind;
+    this.poisoned = poisoned;
+  }
+}
+
+/** Every call takes a deadline in seconds and rejects with {@link BackendFailure}, never otherwise. */
+export interface MeasuringBackend {
+  info(): Promise<BackendInfo>;
+  ceilings(): Promise<Ceilings>;
+  /** Builds the point and compares it with the fp64 reference. Nothing is timed before this succeeds. */
+  prepare(config: PointConfig, deadlineSeconds: number): Promise<Prepared>;
+  /** Runs steps until `seconds` have passed or `maxSamples` are taken, at least one; seconds per step each. */
+  sample(prepared: Prepared, seconds: number, maxSamples: number, deadlineSeconds: number): Promise<readonly number[]>;
+  release(prepared: Prepared): Promise<void>;
+  /** Ends the call at hand, if need be by killing the worker. */
+  cancel(): void;
+  close(): Promise<void>;
+}
+
+export interface Clock {
+  /** Monotonic, seconds. */
+  now(): number;
+}

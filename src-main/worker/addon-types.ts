@@ -1,0 +1,63 @@
+/** The whole surface of the native addon, typed by hand. Values cross as plain objects and typed arrays. */
+import type { Prepared } from '../engine/ports.ts';
+import type { PointConfig } from '../contract/sweep.ts';
+
+/** A dense row-major tensor; `data` is f32, or u8 for boolean masks and i32 for positions. */
+export interface Tensor<Data = Float32Array> {
+  readonly shape: readonly number[];
+  readonly data: Data;
+}
+
+/** Attention on given tensors; shapes as in `fastmqa attend`. */
+export interface AttendRequest {
+  /** [B, H, Sq, D] */
+  readonly q: Tensor;
+  /** [B, G, Skv, D] */
+  readonly k: Tensor;
+  /** [B, G, Skv, Dv] */
+  readonly v: Tensor;
+  readonly pastK?: Tensor;
+  readonly pastV?: Tensor;
+  /** Additive (f32) or boolean (u8, 1 = may attend), broadcastable to [B, H, Sq, Skv + past]. */
+  readonly mask?: Tensor<Float32Array | Uint8Array>;
+  /** [maxPosition, rotary / 2] each; applied to q and k (not to past) in rotate-half layout. */
+  readonly cos?: Tensor;
+  readonly sin?: Tensor;
+  /** [B, Sq] or [Sq] or [B, Skv]: rows of cos/sin. Default: past length + index. */
+  readonly positionIds?: Tensor<Int32Array>;
+  readonly causal: boolean;
+  /** Default 1 / sqrt(D). */
+  readonly scale?: number;
+  readonly softcap?: number;
+  /** Keys further left of the query than this are invisible; absent = unlimited. */
+  readonly windowLeft?: number;
+  readonly windowRight?: number;
+  readonly sinkTokens?: number;
+  readonly cacheDtype: string;
+  readonly kernel: 'naive' | 'flash';
+  /** Rotary pairs (2c, 2c+1) instead of (c, c + rotary/2). */
+  readonly interleavedRope?: boolean;
+}
+
+export interface AttendResult {
+  /** [B, H, Sq, Dv] */
+  readonly out: Float32Array;
+  /** [B, G, past + Skv, D] and [.., Dv]: what the cache holds, read back. */
+  readonly presentK: Float32Array;
+  readonly presentV: Float32Array;
+}
+
+export interface Addon {
+  info(): { readonly threads: number; readonly instructionSet: string; readonly buildFlags: string };
+  ceilings(): Promise<{ readonly fmaFlopsPerSecond: number; readonly readBytesPerSecond: number }>;
+  prepare(config: PointConfig): Promise<Omit<Prepared, 'generation'>>;
+  /** Seconds per step of each sample. */
+  sample(handle: number, seconds: number, maxSamples: number): Promise<Float64Array>;
+  release(handle: number): void;
+  attend(request: AttendRequest): Promise<AttendResult>;
+  /** Makes running calls reject with code `cancelled` as soon as they look. */
+  cancel(): void;
+}
+
+/** Errors from the addon carry one of these as `code`. */
+export type AddonErrorCode = 'cancelled' | 'refused' | 'out-of-memory' | 'failed';

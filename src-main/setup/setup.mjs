@@ -1,0 +1,224 @@
+/**
+ * Makes a fresh clone ready and then does what was asked: `start`, `run COMMAND…`, `test`, `build` or `check`.
+ * Runs before anything is installed, so it uses nothing but Node. Everything it says goes to stderr.
+ */
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { delimiter, dirname, join, relative, resolve } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+const root = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
+const tool = (name) => join(root, 'node_modules/.bin', name);
+const npm = process.env.npm_execpath ? [process.execPath, process.env.npm_execpath] : ['npm'];
+
+/** A step is redone when the content of an input changed; its stamp lives beside its output and dies with it. */
+const steps = {
+  install: {
+    says: 'installing npm packages, about 20 s',
+    inputs: ['package.json', 'package-lock.json'],
+    output: 'node_modules',
+    stamp: 'node_modules/.fastmqa.json',
+    command: [...npm, 'ci', '--include=dev', '--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=error'],
+    remedy: (log) =>
+      /EUSAGE|in sync/.test(log)
+        ? 'package-lock.json does not match package.json: run `npm install` and commit the lock file.'
+        : 'npm could not install the packages: check the network (or `npm config get registry`) and run the command again.',
+  },
+  native: {
+    says: 'building the native engine, about 60 s the first time',
+    inputs: ['kernels', 'native', 'package-lock.json'],
+    output: 'native/build/Release/fastmqa.node',
+    stamp: 'native/build/.fastmqa.json',
+    command: [tool('cmake-js'), 'compile', '--directory', 'native', '--config', 'Release', '--parallel', '2'],
+    remedy: (log) => {
+      if (/CMake executable is not found|cmake.*(ENOENT|not found)/i.test(log))
+        return 'CMake 3.18 or newer is needed: install it (Debian: apt install cmake; macOS: brew install cmake).';
+      if (/No CMAKE_CXX_COMPILER|C\+\+ compiler.*not (found|able)|There is no C\/C\+\+ Compiler/i.test(log))
+        return 'A C++17 compiler is needed: install one (Debian: apt install g++; macOS: xcode-select --install).';
+      if (/No CMAKE_MAKE_PROGRAM|Make(file)?s?.*not found/i.test(log))
+        return 'A build tool is needed: install make or ninja (Debian: apt install make).';
+      return 'The native engine does not compile here: GCC 9, Clang 10 or newer is needed; the lines above name the cause.';
+    },
+  },
+  scripts: {
+    says: 'compiling TypeScript, about 5 s',
+    inputs: ['src-main', 'tsconfig.json', 'package-lock.json'],
+    output: 'dist/src-main/hosts/cli/main.js',
+    stamp: 'dist/.fastmqa.json',
+    command: [tool('tsc'), '--project', 'tsconfig.json'],
+    remedy: () => 'The TypeScript sources have errors: the lines above name file and line.',
+  },
+};
+
+const say = (line) => process.stderr.write(`${line}\n`);
+const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(1)} s`;
+
+function* filesUnder(path) {
+  if (!statSync(path).isDirectory()) return void (yield path);
+  for (const entry of readdirSync(path, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    if (/^(build.*|node_modules)$/.test(entry.name) || entry.name.startsWith('.')) continue;
+    yield* filesUnder(join(path, entry.name));
+  }
+}
+
+/** `quick` from names, times and sizes decides most often; `content` decides where times changed and nothing else. */
+function signature(step, of) {
+  const hash = createHash('sha256').update(`${process.platform} ${process.arch} ${of}\n`);
+  for (const input of step.inputs) {
+    for (const file of filesUnder(join(root, input))) {
+      const { mtimeMs, size } = statSync(file);
+      hash.update(`${relative(root, file)}\0`).update(of === 'quick' ? `${mtimeMs} ${size}\n` : readFileSync(file));
+    }
+  }
+  return hash.digest('hex');
+}
+
+function isCurrent(step) {
+  const stampFile = join(root, step.stamp);
+  if (!existsSync(stampFile) || !existsSync(join(root, step.output))) return false;
+  let stamp;
+  try {
+    stamp = JSON.parse(readFileSync(stampFile, 'utf8'));
+  } catch {
+    return false;
+  }
+  const quick = signature(step, 'quick');
+  if (stamp.quick === quick) return true;
+  const content = signature(step, 'content');
+  if (stamp.content !== content) return false;
+  writeStamp(step, { quick, content });
+  return true;
+}
+
+function writeStamp(step, stamp) {
+  const file = join(root, step.stamp);
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(`${file}.new`, JSON.stringify(stamp));
+  renameSync(`${file}.new`, file);
+}
+
+const environment = {
+  ...process.env,
+  // cmake and npm look for `node` by name: let them find this one.
+  PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH ?? ''}`,
+  // The window's binary is fetched when a window is asked for, not by every install.
+  ELECTRON_SKIP_BINARY_DOWNLOAD: '1',
+  ELECTRON_OVERRIDE_DIST_PATH: process.env.ELECTRON_OVERRIDE_DIST_PATH ?? root,
+};
+
+/** Runs a step's tool in a process group of its own, so that an interrupt ends its compilers too. */
+function build(command) {
+  return new Promise((done) => {
+    let log = '';
+    const child = spawn(command[0], command.slice(1), {
+      cwd: root,
+      env: environment,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+    });
+    const interrupt = (signal) => {
+      try {
+        process.kill(-child.pid, signal);
+      } catch {
+        // It ended by itself in the meantime.
+      }
+      say('interrupted');
+      process.exit(signal === 'SIGINT' ? 130 : 143);
+    };
+    process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
+    const finish = (succeeded) => {
+      process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+      done({ succeeded, log });
+    };
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (text) => {
+        log = (log + text).slice(-20_000);
+      });
+    }
+    child.on('error', (error) => {
+      log += `\n${command[0]}: ${error.message}`;
+      finish(false);
+    });
+    child.on('close', (code) => finish(code === 0));
+  });
+}
+
+async function ensure(step) {
+  if (isCurrent(step)) return;
+  const since = performance.now();
+  say(`${step.says}…`);
+  const stamp = { quick: signature(step, 'quick'), content: signature(step, 'content') };
+  const { succeeded, log } = await build(step.command);
+  if (!succeeded) {
+    say(`${log.trimEnd().split('\n').slice(-30).join('\n')}\n\n${step.remedy(log)}`);
+    process.exit(1);
+  }
+  writeStamp(step, stamp);
+  say(`  done in ${seconds(since)}`);
+}
+
+async function prepare() {
+  const since = performance.now();
+  for (const step of Object.values(steps)) await ensure(step);
+  if (process.stderr.isTTY) say(`ready in ${seconds(since)}`);
+}
+
+/** Runs a tool in front of the user; resolves to its exit code. */
+function show(command) {
+  return new Promise((done) => {
+    const child = spawn(command[0], command.slice(1), { cwd: root, env: environment, stdio: 'inherit' });
+    // A terminal delivers its interrupt to the whole group: the child has it already.
+    const interrupt = () => process.stdin.isTTY || child.kill('SIGINT');
+    const terminate = () => child.kill('SIGTERM');
+    process.on('SIGINT', interrupt).on('SIGTERM', terminate);
+    child.on('error', (error) => {
+      say(`${command[0]}: ${error.message}`);
+      done(1);
+    });
+    child.on('close', (code, signal) => done(signal === 'SIGINT' ? 130 : signal ? 143 : code));
+  });
+}
+
+/** The command line runs in this very process: one start-up, one exit code, and each signal arrives once. */
+async function runCommandLine(args) {
+  await prepare();
+  const main = join(root, 'dist/src-main/hosts/cli/main.js');
+  // npm changes to the package's root; file names are meant where the user stands.
+  if (process.env.npm_lifecycle_event === 'fastmqa' && process.env.INIT_CWD) process.chdir(process.env.INIT_CWD);
+  process.argv = [process.execPath, main, ...args];
+  await import(pathToFileURL(main).href);
+}
+
+async function inOrder(...commands) {
+  for (const command of commands) {
+    const code = await show(command);
+    if (code !== 0) return code;
+  }
+  return 0;
+}
+
+const verbs = {
+  start: (args) => runCommandLine(['sweep', 'levels', ...args]),
+  run: runCommandLine,
+  build: prepare,
+  test: async (args) => {
+    await prepare();
+    process.exitCode = await show([tool('vitest'), 'run', ...args]);
+  },
+  check: async () => {
+    await ensure(steps.install);
+    process.exitCode = await inOrder(
+      [tool('tsc'), '--project', 'test/tsconfig.json'],
+      [tool('biome'), 'check'],
+      [tool('vitest'), 'run', 'test/import-table.test.ts'],
+    );
+  },
+};
+
+const [verb, ...args] = process.argv.slice(2);
+if (!Object.hasOwn(verbs, verb ?? '')) {
+  say(`expected one of ${Object.keys(verbs).join(', ')} for the set-up command but received ${verb ?? 'nothing'}`);
+  process.exit(2);
+}
+await verbs[verb](args);

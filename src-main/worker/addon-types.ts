@@ -1,6 +1,6 @@
 /** The whole surface of the native addon, typed by hand. Values cross as plain objects and typed arrays. */
-import type { Prepared } from '../engine/ports.ts';
 import type { PointConfig } from '../contract/sweep.ts';
+import type { Prepared } from '../engine/ports.ts';
 
 /** A dense row-major tensor; `data` is f32, or u8 for boolean masks and i32 for positions. */
 export interface Tensor<Data = Float32Array> {
@@ -47,6 +47,12 @@ export interface AttendResult {
   readonly presentV: Float32Array;
 }
 
+export interface ForwardResult {
+  /** [B, S, d] */
+  readonly y: Float32Array;
+  readonly cache: { readonly kvAllocatedBytes: number; readonly kvLogicalBytes: number; readonly tokens: number };
+}
+
 export interface Addon {
   info(): { readonly threads: number; readonly instructionSet: string; readonly buildFlags: string };
   ceilings(): Promise<{ readonly fmaFlopsPerSecond: number; readonly readBytesPerSecond: number }>;
@@ -55,6 +61,13 @@ export interface Addon {
   sample(handle: number, seconds: number, maxSamples: number): Promise<Float64Array>;
   release(handle: number): void;
   attend(request: AttendRequest): Promise<AttendResult>;
+  /** A layer to be called with given inputs; ended by `release`. */
+  createLayer(config: PointConfig): Promise<number>;
+  /**
+   * The layer's output for new tokens `x` [B, S, d]. With `useCache` they attend to, and are appended to, what earlier calls
+   * cached; without, the cache is emptied first.
+   */
+  forward(handle: number, x: Tensor, useCache: boolean): Promise<ForwardResult>;
   /** Makes running calls reject with code `cancelled` as soon as they look. */
   cancel(): void;
 }

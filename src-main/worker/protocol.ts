@@ -1,0 +1,51 @@
+/** What the supervisor and the worker say to each other. One table of calls; types of both sides derive from it. */
+import { z } from 'zod';
+import { controlsSchema, errorSchema, memorySchema } from '../contract/metrics.ts';
+import type { Addon } from './addon-types.ts';
+
+const handle = z.number().int();
+const positive = z.number().positive();
+const floats = z.instanceof(Float32Array);
+const cacheBytes = {
+  kvAllocatedBytes: memorySchema.shape.kvAllocatedBytes,
+  kvLogicalBytes: memorySchema.shape.kvLogicalBytes,
+};
+
+/** Answers by call. `z.number()` refuses NaN and infinities, so that none of them gets into a row. */
+export const answerSchemas = {
+  info: z.object({ threads: z.number().int().min(1), instructionSet: z.string(), buildFlags: z.string() }),
+  ceilings: z.object({ fmaFlopsPerSecond: positive, readBytesPerSecond: positive }),
+  prepare: z.object({
+    handle,
+    memory: memorySchema
+      .pick({ kvLogicalBytes: true, kvAllocatedBytes: true, kvParts: true, peakBytes: true, extraWeightBytes: true })
+      .extend({ cachedTokens: z.number().int().min(0) }),
+    error: errorSchema.omit({ grade: true }),
+    controls: controlsSchema,
+    work: z.object({ flops: z.number().min(0), bytes: z.number().min(0), tokens: z.number().int().min(1) }),
+  }),
+  sample: z
+    .instanceof(Float64Array)
+    .refine((samples) => samples.length > 0, 'no sample')
+    .refine((samples) => samples.every((seconds) => Number.isFinite(seconds) && seconds > 0), 'a sample is no time'),
+  release: z.undefined(),
+  attend: z.object({ out: floats, presentK: floats, presentV: floats }),
+  createLayer: handle,
+  forward: z.object({ y: floats, cache: z.object({ ...cacheBytes, tokens: z.number().int().min(0) }) }),
+} satisfies Partial<Record<keyof Addon, z.ZodType>>;
+
+export type Call = keyof typeof answerSchemas;
+export type Arguments<C extends Call> = Parameters<Addon[C]>;
+export type Answer<C extends Call> = z.infer<(typeof answerSchemas)[C]>;
+
+/** `cancel` concerns whatever runs and is not answered; the cancelled call is. */
+export type Request =
+  | { readonly [C in Call]: { id: number; generation: number; call: C; args: Arguments<C> } }[Call]
+  | { readonly call: 'cancel' };
+
+const address = { id: z.number().int(), generation: z.number().int() };
+export const replySchema = z.discriminatedUnion('ok', [
+  z.object({ ...address, ok: z.literal(true), value: z.unknown() }),
+  z.object({ ...address, ok: z.literal(false), code: z.string(), message: z.string() }),
+]);
+export type Reply = z.infer<typeof replySchema>;

@@ -1,0 +1,67 @@
+/** Starts a worker process and reports what it says and how it ends. */
+import { fork } from 'node:child_process';
+import type { Request } from './protocol.ts';
+
+export interface WorkerProcess {
+  send(request: Request): void;
+  /** Ends it at once; it cannot refuse. */
+  kill(): void;
+}
+
+export interface WorkerListener {
+  onMessage(message: unknown): void;
+  /** Once, when the process is gone, or could not be started; `how` is a clause: "worker ended by SIGSEGV". */
+  onEnd(how: string): void;
+}
+
+export type SpawnWorker = (listener: WorkerListener) => WorkerProcess;
+
+/** A process that has hung up is given this long to end by itself, so that its own exit code is what we report. */
+const hangUpMilliseconds = 200;
+const lastWordsLength = 2000;
+
+export const forkWorker =
+  (script: string): SpawnWorker =>
+  (listener) => {
+    const child = fork(script, [], {
+      serialization: 'advanced',
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      execArgv: [],
+    });
+    const kill = (): void => void child.kill('SIGKILL');
+    let lastWords = '';
+    let ended = false;
+    const end = (how: string): void => {
+      if (ended) return;
+      ended = true;
+      const words = lastWords.trim().split('\n').at(-1);
+      listener.onEnd(words ? `${how} (${words})` : how);
+    };
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => {
+        lastWords = (lastWords + text).slice(-lastWordsLength);
+      });
+    }
+    let hangUp: NodeJS.Timeout | undefined;
+    child.on('message', (message) => listener.onMessage(message));
+    child.on('disconnect', () => {
+      hangUp = setTimeout(() => {
+        end('worker hung up without ending');
+        kill();
+      }, hangUpMilliseconds);
+    });
+    child.on('error', (error) => {
+      if (child.pid === undefined) end(`worker cannot be started: ${error.message}`);
+      else kill();
+    });
+    // `close` comes after the last message and the last words; `exit` may come before them.
+    child.on('close', (code, signal) => {
+      clearTimeout(hangUp);
+      end(signal ? `worker ended by ${signal}` : `worker ended with exit code ${code}`);
+    });
+    return {
+      // A worker that is gone cannot be written to; its end is reported by `close`.
+      send: (request) => void (child.connected && child.send(request, () => undefined)),
+      kill,
+    };
+  };

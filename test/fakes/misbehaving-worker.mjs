@@ -1,0 +1,147 @@
+/**
+ * A worker that answers like the real one until a point's level names a misbehaviour, `crash` for example. It needs no addon,
+ * so the supervisor, the command line and the session can be tested without one, and figures are the same in every run.
+ */
+import { writeSync } from 'node:fs';
+
+let lastHandle = 0;
+let cancelled = false;
+
+const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const refuse = (code, message) => {
+  throw Object.assign(new Error(message), { code });
+};
+
+async function untilCancelled() {
+  cancelled = false;
+  while (!cancelled) await sleep(5);
+  refuse('cancelled', 'cancelled');
+}
+
+const misbehaviours = {
+  crash: () => process.kill(process.pid, 'SIGSEGV'),
+  abort: () => process.abort(),
+  throw: () => {
+    setImmediate(() => refuse('none', 'thrown where nobody catches'));
+    return sleep(60_000);
+  },
+  hang: () => new Promise(() => undefined),
+  'ignores SIGTERM': () => {
+    process.on('SIGTERM', () => undefined);
+    for (;;);
+  },
+  'silent exit': () => process.exit(0),
+  'half message': () => {
+    const frame = Buffer.alloc(20);
+    frame.writeUInt32BE(4000); // announces 4000 bytes, sends 16
+    writeSync(Number(process.env.NODE_CHANNEL_FD ?? 3), frame);
+    process.exit(0);
+  },
+  'malformed message': (request) => {
+    process.send({ id: request.id, ok: 'perhaps' });
+    return sleep(60_000);
+  },
+  'NaN samples': () => Float64Array.of(0.001, Number.NaN),
+  'NaN error': (_, honest) => ({ ...honest, error: { ...honest.error, relativeL2: Number.NaN } }),
+  'wrong id': (request) => {
+    process.send({ id: request.id + 1000, generation: request.generation, ok: true, value: undefined });
+    return sleep(60_000);
+  },
+  'wrong generation': (request) => {
+    process.send({ id: request.id, generation: request.generation - 1, ok: true, value: undefined });
+    return sleep(60_000);
+  },
+  'huge delay': () => untilCancelled(),
+  disconnect: () => {
+    process.removeAllListeners('disconnect');
+    process.disconnect();
+    setInterval(() => undefined, 1000);
+    return new Promise(() => undefined);
+  },
+  'unknown error code': () => refuse('cuda-700', 'an illegal memory access was encountered'),
+  'out of memory': () => refuse('out-of-memory', '80 GiB were asked for'),
+  refused: () => refuse('refused', 'this combination is not built'),
+  failed: () => refuse('failed', 'the eigenvalues did not converge'),
+  'double answer': (request, honest) => {
+    process.send({ id: request.id, generation: request.generation, ok: true, value: honest });
+    return honest;
+  },
+  'exit while idle': (_, honest) => {
+    setTimeout(() => process.exit(7), 30);
+    return honest;
+  },
+};
+/** These show while a prepared point is sampled; the others while it is prepared. */
+const whileSampling = ['NaN samples', 'exit while idle'];
+
+function figures(config) {
+  const kvAllocatedBytes = 2 * config.batch * config.seqLen * config.kvHeads * config.headDim * 4;
+  const none = { scaleBytes: 0, sinkBytes: 0, residualBytes: 0, slackBytes: 0, tableBytes: 0 };
+  lastHandle += 1;
+  return {
+    handle: lastHandle,
+    memory: {
+      kvLogicalBytes: kvAllocatedBytes,
+      kvAllocatedBytes,
+      kvParts: { payloadBytes: kvAllocatedBytes, ...none },
+      peakBytes: kvAllocatedBytes,
+      extraWeightBytes: 0,
+      cachedTokens: config.seqLen,
+    },
+    error: {
+      relativeL2: config.level === 'baseline' ? 1e-7 : 0.02,
+      cosine: 1,
+      rms: 1e-3,
+      maxAbs: 1e-2,
+      referenceRms: 1,
+      tokenP95: 0.03,
+      tokenMedian: 0.02,
+      positions: [0, config.seqLen - 1],
+    },
+    controls: { zeroOutput: 1, uniformAttention: 0.99, independentLayer: 1.41 },
+    work: { flops: 1e6, bytes: 1e6, tokens: config.batch },
+  };
+}
+
+/** The behaviour of a point rides on its level, where a test may write anything; FASTMQA_FAKE sets one for all. */
+const behaviourOf = (config) => process.env.FASTMQA_FAKE ?? config?.level ?? '';
+const sampling = new Map();
+
+const calls = {
+  info: () => ({ threads: 2, instructionSet: 'scripted', buildFlags: 'none' }),
+  ceilings: () => ({ fmaFlopsPerSecond: 1e11, readBytesPerSecond: 1e10 }),
+  prepare: (config) => {
+    const answer = figures(config);
+    sampling.set(answer.handle, behaviourOf(config));
+    return answer;
+  },
+  sample: async (handle, seconds, maxSamples) => {
+    if (!sampling.has(handle)) refuse('failed', `no point has handle ${handle}`);
+    await sleep(Math.min(seconds, 0.02) * 1000);
+    return Float64Array.from({ length: Math.min(maxSamples, 10) }, (_, i) => 0.001 + i * 1e-9);
+  },
+  release: (handle) => void sampling.delete(handle),
+};
+
+async function answer(request) {
+  const { call, args } = request;
+  const behaviour = call === 'sample' ? sampling.get(args[0]) : behaviourOf(args[0]);
+  const honest = await calls[call](...args);
+  const isDue = call === (whileSampling.includes(behaviour) ? 'sample' : 'prepare');
+  return isDue && Object.hasOwn(misbehaviours, behaviour) ? misbehaviours[behaviour](request, honest) : honest;
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => undefined);
+process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+process.on('message', async (request) => {
+  if (request.call === 'cancel') {
+    cancelled = true;
+    return;
+  }
+  const { id, generation } = request;
+  try {
+    process.send({ id, generation, ok: true, value: await answer(request) });
+  } catch (error) {
+    process.send({ id, generation, ok: false, code: String(error.code), message: error.message });
+  }
+});

@@ -36,8 +36,19 @@ export type RunEnd = 'done' | 'stopped' | 'cancelled' | 'interrupted';
 /** Every event carries a sequence number that grows by one. */
 export type RunEvent = { readonly sequence: number } & (
   | { readonly type: 'started'; readonly total: number; readonly done: number; readonly environment: Environment }
-  | { readonly type: 'progress'; readonly pointId: string; readonly step: 'preparing' | 'sampling'; readonly samples: number }
-  | { readonly type: 'point'; readonly point: Point; readonly done: number; readonly total: number; readonly etaSeconds: number }
+  | {
+      readonly type: 'progress';
+      readonly pointId: string;
+      readonly step: 'preparing' | 'sampling';
+      readonly samples: number;
+    }
+  | {
+      readonly type: 'point';
+      readonly point: Point;
+      readonly done: number;
+      readonly total: number;
+      readonly etaSeconds: number;
+    }
   /** `reason`: why the run paused by itself. */
   | { readonly type: 'paused'; readonly reason?: string }
   | { readonly type: 'continued' }

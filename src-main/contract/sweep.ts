@@ -30,7 +30,11 @@ export const modelShapeSchema = z.strictObject({
   /** Base of the rotary frequencies; 0 = no rotary embedding. */
   ropeTheta: z.number().min(0).max(1e9),
   /** Seed of the synthetic reference weights (attention-spec D). */
-  modelSeed: z.number().int().min(0).max(2 ** 32 - 1),
+  modelSeed: z
+    .number()
+    .int()
+    .min(0)
+    .max(2 ** 32 - 1),
 });
 export type ModelShape = z.infer<typeof modelShapeSchema>;
 
@@ -65,7 +69,10 @@ export const techniqueSchema = z.strictObject({
   latentRankKey: count.max(65536).optional(),
   latentRankValue: count.max(65536).optional(),
   /** Mixed precision on the joint latent, most energetic coordinates first: `256x8+768x4` (B.9). */
-  latentBands: z.string().regex(/^\d+x(2|3|4|8|16)(\+\d+x(2|3|4|8|16))*$/, 'expected bands like 256x8+768x4').optional(),
+  latentBands: z
+    .string()
+    .regex(/^\d+x(2|3|4|8|16)(\+\d+x(2|3|4|8|16))*$/, 'expected bands like 256x8+768x4')
+    .optional(),
   latentBasis: z.enum(['activation', 'weight']).optional(),
   latentCentred: z.boolean().optional(),
   /** Adaptive rank allocation (B.6.1): never more than this many payload bytes a token. */
@@ -89,7 +96,11 @@ export const pointConfigSchema = z.strictObject({
   verifyTokens: count.max(65).optional(),
   backend: z.string().regex(/^(cpu|cuda:\d+)$/, 'expected cpu or cuda:N'),
   /** Seed of the evaluation stream; calibration streams are derived from it and never overlap it. */
-  seed: z.number().int().min(0).max(2 ** 31),
+  seed: z
+    .number()
+    .int()
+    .min(0)
+    .max(2 ** 31),
   calibrationTokens: count.max(1 << 20),
 });
 export type PointConfig = z.infer<typeof pointConfigSchema>;

@@ -1,0 +1,96 @@
+/** Axes as a user writes them: their names, their values, and the short forms of the command line. */
+import { z } from 'zod';
+import { expected } from '../contract/input-error.ts';
+import { type AxisValue, type PointConfig, pointConfigSchema } from '../contract/sweep.ts';
+import { levelNames } from './levels.ts';
+
+/** The fields of a point that axes have set; `kvHeads` may still be a word, `cacheDtype` stands for both types. */
+export type Axes = Partial<Omit<PointConfig, 'kvHeads'>> & {
+  readonly kvHeads?: number | string;
+  readonly cacheDtype?: PointConfig['keyDtype'];
+};
+
+const { level: _level, ...fields } = pointConfigSchema.shape;
+const schemas: Readonly<Record<string, z.ZodType>> = {
+  level: z.enum(levelNames),
+  cacheDtype: fields.keyDtype,
+  ...fields,
+  kvHeads: z.union([fields.kvHeads, z.string().regex(/^(MHA|MQA|GQA-([1-9]\d?|1\d\d|2[0-4]\d|25[0-6]))$/)]),
+};
+export const axisNames: readonly string[] = Object.keys(schemas);
+
+const inWords: Readonly<Record<string, string>> = {
+  kvHeads: 'an integer from 1 to 256, MHA, MQA or GQA-n',
+  latentBands: 'bands like 256x8+768x4',
+  backend: 'cpu or cuda:N',
+};
+const dtypeAxes = ['cacheDtype', 'keyDtype', 'valueDtype'];
+
+/** The value `default` leaves an axis to its level. */
+const leaveToLevel = 'default';
+
+/** What a schema accepts, in words. */
+function accepts(name: string, schema: z.ZodType): string {
+  const inner = schema instanceof z.ZodOptional ? schema.unwrap() : schema;
+  if (inWords[name]) return inWords[name];
+  if (inner instanceof z.ZodEnum) return `one of ${inner.options.join(', ')}`;
+  if (inner instanceof z.ZodNumber) {
+    const [least, most] = [inner.minValue ?? 0, inner.maxValue ?? Number.MAX_SAFE_INTEGER];
+    const from = inner.safeParse(least).success ? `from ${least}` : `above ${least}`;
+    // Without an upper bound zod reports the largest safe integer, or infinity.
+    const to = most >= Number.MAX_SAFE_INTEGER ? '' : ` to ${most}`;
+    return `${inner.format === 'safeint' ? 'an integer' : 'a number'} ${from}${to}`;
+  }
+  return 'true or false';
+}
+
+/**
+ * Checks one value of one axis and resolves aliases.
+ * @returns undefined where the value leaves the axis to its level.
+ * @throws InputError `expected <what> for <axis> but received <value>`
+ */
+export function checkAxisValue(name: string, value: AxisValue): AxisValue | undefined {
+  const schema = Object.hasOwn(schemas, name) ? schemas[name] : undefined;
+  if (!schema) throw expected(`one of ${axisNames.join(', ')}`, 'axis', name);
+  if (value === leaveToLevel) return undefined;
+  const resolved = value === 'fp8' && dtypeAxes.includes(name) ? 'fp8-e4m3' : value;
+  if (!schema.safeParse(resolved).success) throw expected(accepts(name, schema), name, value);
+  return resolved;
+}
+
+/** @throws InputError for the first axis or value that does not exist. */
+export function checkAxes(values: Readonly<Record<string, AxisValue>>): Axes {
+  const checked = Object.entries(values).map(([name, value]) => [name, checkAxisValue(name, value)] as const);
+  return Object.fromEntries(checked.filter(([, value]) => value !== undefined)) as Axes;
+}
+
+const longestList = 10000;
+const number = String.raw`\d+(?:\.\d+)?`;
+const rangePattern = new RegExp(`^(${number})-(${number})([*+])(${number})$`);
+const numberPattern = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i;
+
+function expandRange(text: string, [first, last, step]: readonly number[], sign: string, name: string): number[] {
+  const grows = sign === '*' ? step > 1 && first > 0 : step > 0;
+  if (!grows || last < first) throw expected('a rising range like 512-8192*2 or 512-2048+512', name, text);
+  const values: number[] = [];
+  for (let value = first; value <= last; value = sign === '*' ? value * step : value + step) {
+    values.push(value);
+    if (values.length > longestList) throw expected(`at most ${longestList} values`, name, text);
+  }
+  return values;
+}
+
+/**
+ * Values of an axis from the command line: `1,2,4`, `512-8192*2` (geometric), `512-2048+512` (arithmetic), names, true, false.
+ * @throws InputError
+ */
+export function parseValues(text: string, name = 'values'): AxisValue[] {
+  return text.split(',').flatMap((part): AxisValue[] => {
+    const item = part.trim();
+    const range = rangePattern.exec(item);
+    if (range) return expandRange(item, [Number(range[1]), Number(range[2]), Number(range[4])], range[3], name);
+    if (item === '') throw expected('values like 1,2,4 or 512-8192*2', name, text);
+    if (numberPattern.test(item)) return [Number(item)];
+    return [item === 'true' ? true : item === 'false' ? false : item];
+  });
+}

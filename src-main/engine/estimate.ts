@@ -1,0 +1,145 @@
+/**
+ * What a point will cost, by formula, before it runs: cache bytes, peak bytes, seconds. Planning only; never reported as measured.
+ *
+ * Short names as everywhere: B batch, H heads, G KV heads, S seqLen, D headDim, d hiddenDim.
+ */
+import type { CacheDtype, Measuring, PointConfig } from '../contract/sweep.ts';
+
+/** Assumed machine: two cores with AVX2. A faster one finishes earlier than promised. */
+const referenceFlopsPerSecond = 30e9; // fp64
+const kernelFlopsPerSecond = 60e9; // f32
+const bytesPerSecond = 10e9;
+/** One symmetric eigen-decomposition costs about this many flops per n^3. */
+const eigenFlops = 9;
+/** Query positions at which the fp64 reference is computed, at most, for each sequence. */
+const referencePositions = 64;
+const codecFlopsPerValue = 4;
+
+const bits: Readonly<Record<CacheDtype, number>> = {
+  f32: 32,
+  f16: 16,
+  bf16: 16,
+  'fp8-e4m3': 8,
+  'fp8-e5m2': 8,
+  int8: 8,
+  int4: 4,
+  int3: 3,
+  int2: 2,
+};
+
+/** Bands like `256x8+768x4`, most energetic coordinates first. */
+export const bandsOf = (text: string): { coordinates: number; bits: number }[] =>
+  text.split('+').map((band) => {
+    const [coordinates, width] = band.split('x').map(Number);
+    return { coordinates: coordinates, bits: width };
+  });
+
+/** Tokens of one sequence that the cache holds: attention-spec 0, `window(W, n_sink)`. */
+export const cachedTokens = (c: PointConfig): number =>
+  c.window === undefined ? c.seqLen : Math.min(c.seqLen, c.window + c.sinkTokens);
+
+/** Bytes of `channels` values of one token, scales included: attention-spec 0, payload table. */
+function codedBytes(channels: number, dtype: CacheDtype, groupSize: number | undefined, symmetric = false): number {
+  const scaleBytes = groupSize === undefined ? 0 : (channels / groupSize) * (symmetric ? 2 : 4);
+  return (channels * bits[dtype]) / 8 + scaleBytes;
+}
+
+/** Values of one token that the cache stores, keys and values together. */
+function storedChannels(c: PointConfig): number {
+  const width = c.kvHeads * c.headDim;
+  if (c.cacheKind === 'direct') return 2 * width;
+  if (c.cacheKind === 'input') return c.hiddenDim;
+  if (c.latentBands) return bandsOf(c.latentBands).reduce((sum, band) => sum + band.coordinates, 0);
+  if (c.latentRank) return c.latentRank;
+  if (c.latentRankKey && c.latentRankValue) return c.latentRankKey + c.latentRankValue;
+  const most = Math.min(c.hiddenDim, 2 * width);
+  return c.adaptiveBudgetBytes ? Math.min(most, Math.floor((c.adaptiveBudgetBytes * 8) / bits[c.keyDtype])) : most;
+}
+
+/** Payload and scales of one compressed token, bytes. An energy target is taken at full rank: an upper bound. */
+function compressedTokenBytes(c: PointConfig): number {
+  const width = c.kvHeads * c.headDim;
+  if (c.cacheKind === 'direct') {
+    return (
+      codedBytes(width, c.keyDtype, c.keyGroupSize, c.symmetric) +
+      codedBytes(width, c.valueDtype, c.valueGroupSize, c.symmetric)
+    );
+  }
+  if (c.adaptiveBudgetBytes) return c.adaptiveBudgetBytes;
+  if (c.latentBands) {
+    // Groups of 32: a scale at 8 bits, scale and minimum below, none at 16 (G.7).
+    const overhead = (width: number): number => (width === 16 ? 0 : width === 8 ? 2 : 4);
+    return bandsOf(c.latentBands).reduce(
+      (sum, b) => sum + (b.coordinates * b.bits) / 8 + Math.ceil(b.coordinates / 32) * overhead(b.bits),
+      0,
+    );
+  }
+  return codedBytes(storedChannels(c), c.keyDtype, c.keyGroupSize, c.symmetric);
+}
+
+/** Cache bytes by formula for the whole batch: compressed tokens, and sinks and residual in f16. */
+export function logicalCacheBytes(c: PointConfig): number {
+  const held = cachedTokens(c);
+  const compressed = compressedTokenBytes(c);
+  const exact = c.cacheKind === 'input' ? 2 * c.hiddenDim : 4 * c.kvHeads * c.headDim;
+  const exactTokens = Math.min(held, c.sinkTokens + c.residualTokens);
+  return c.batch * (exactTokens * exact + (held - exactTokens) * compressed);
+}
+
+/** What a cache of full heads in f32 needs: B * S * 2HD * 4 bytes. The "64x, 128x, 512x" refer to this. */
+export const f32MhaBytes = (c: PointConfig): number => c.batch * c.seqLen * 2 * c.heads * c.headDim * 4;
+
+/** What the reference's own KV heads need in 16 bit: B * S * 2GD * 2 bytes. */
+export const own16BitBytes = (c: PointConfig): number => c.batch * c.seqLen * 2 * c.referenceKvHeads * c.headDim * 2;
+
+const weightCount = (c: PointConfig, kvHeads: number): number => 2 * c.hiddenDim * c.headDim * (c.heads + kvHeads);
+
+/** Seconds of one timed step: projections and attention, or the bytes they must read, whichever takes longer. */
+export function stepSeconds(c: PointConfig): number {
+  const queries = c.phase === 'prefill' ? c.seqLen : (c.verifyTokens ?? 1);
+  const held = cachedTokens(c);
+  const seen = c.phase === 'prefill' ? Math.min(held, c.seqLen / 2) : held;
+  const projections = 2 * c.batch * queries * weightCount(c, c.kvHeads);
+  const attention = 4 * c.batch * queries * c.heads * c.headDim * seen;
+  // Keys of a latent or of the input are computed again, once a step (B.3 option A).
+  const rebuild =
+    c.cacheKind === 'direct'
+      ? codecFlopsPerValue * 2 * c.kvHeads * c.headDim
+      : 2 * storedChannels(c) * c.kvHeads * c.headDim;
+  const flops = projections + attention + c.batch * held * rebuild;
+  return Math.max(
+    flops / kernelFlopsPerSecond,
+    (4 * weightCount(c, c.kvHeads) + logicalCacheBytes(c)) / bytesPerSecond,
+  );
+}
+
+/** Reference, calibration and filling the cache of one point. */
+function prepareSeconds(c: PointConfig): number {
+  const width = 2 * c.referenceKvHeads * c.headDim;
+  const tokens = c.batch * c.seqLen;
+  const positions = c.batch * Math.min(referencePositions, c.seqLen);
+  const reference =
+    2 * tokens * c.hiddenDim * width + positions * c.heads * c.headDim * (4 * c.hiddenDim + 4 * c.seqLen);
+  const rank = Math.min(c.hiddenDim, 2 * c.kvHeads * c.headDim);
+  const calibrates = c.cacheKind === 'latent-joint' || c.cacheKind === 'latent-separate';
+  const calibration = calibrates ? 2 * c.calibrationTokens * c.hiddenDim * rank + eigenFlops * rank ** 3 : 0;
+  const fill = 2 * tokens * c.hiddenDim * 2 * c.kvHeads * c.headDim;
+  return (reference + calibration) / referenceFlopsPerSecond + fill / kernelFlopsPerSecond;
+}
+
+/** Preparing, warming up and sampling until the stopping rule is met. */
+export function estimateSeconds(c: PointConfig, measuring: Measuring): number {
+  const step = stepSeconds(c);
+  const sampling = Math.min(
+    Math.max(measuring.minSeconds, measuring.minSamples * step),
+    Math.max(measuring.maxSeconds, 3 * step),
+  );
+  return prepareSeconds(c) + Math.max(step, measuring.minSeconds / 5) + sampling;
+}
+
+/** Weights in f64 and f32, the input and the reference's keys and values in f64, the cache. */
+export function estimatePeakBytes(c: PointConfig): number {
+  const tokens = c.batch * c.seqLen;
+  const activations = tokens * (c.hiddenDim + 2 * c.referenceKvHeads * c.headDim + c.heads * c.headDim) * 8;
+  return Math.ceil(12 * weightCount(c, c.referenceKvHeads) + activations + logicalCacheBytes(c));
+}

@@ -1,0 +1,131 @@
+/** From what the backend measured to the figures of a point. Pure. */
+import type { Memory, Point, Throughput } from '../contract/metrics.ts';
+import { pointSchema } from '../contract/metrics.ts';
+import type { Measuring } from '../contract/sweep.ts';
+import { f32MhaBytes, own16BitBytes } from './estimate.ts';
+import type { PlannedPoint } from './plan.ts';
+import type { Ceilings, Prepared } from './ports.ts';
+import { interquartileRange, median, quantile } from './statistics.ts';
+import { flagsOf } from './stopping.ts';
+import { grade } from './warnings.ts';
+
+export const skippedPoint = ({ id, config }: PlannedPoint, reason: string): Point => ({
+  id,
+  config,
+  outcome: 'skipped',
+  reason,
+});
+export const failedPoint = ({ id, config }: PlannedPoint, reason: string): Point => ({
+  id,
+  config,
+  outcome: 'failed',
+  reason,
+});
+
+/**
+ * A measured point, or a failed one where a figure is not finite or the backend's byte counts contradict each other.
+ * @param samples seconds per step, in the order taken, warm-up excluded
+ * @param ceilings of the same machine; absent = no roofline
+ */
+export function measuredPoint(
+  planned: PlannedPoint,
+  prepared: Prepared,
+  samples: readonly number[],
+  measuring: Measuring,
+  ceilings?: Ceilings,
+): Point {
+  const contradiction = contradictionIn(prepared.memory);
+  if (contradiction) return failedPoint(planned, contradiction);
+  const point: Point = {
+    id: planned.id,
+    config: planned.config,
+    outcome: 'measured',
+    memory: memoryOf(planned, prepared),
+    throughput: throughputOf(prepared.work, samples, measuring, ceilings),
+    error: { ...prepared.error, grade: grade(prepared.error.relativeL2, planned.config.keyDtype) },
+    controls: prepared.controls,
+    samplesSeconds: [...samples],
+  };
+  const checked = pointSchema.safeParse(point);
+  if (checked.success) return checked.data;
+  const where = checked.error.issues[0].path.join('.');
+  return failedPoint(planned, `the backend returned a figure that is not finite or not plausible: ${where}`);
+}
+
+function contradictionIn(memory: Prepared['memory']): string | undefined {
+  const parts = Object.values(memory.kvParts).reduce((sum, bytes) => sum + bytes, 0);
+  if (parts !== memory.kvAllocatedBytes)
+    return `the backend allocated ${memory.kvAllocatedBytes} B of cache but accounts for ${parts} B`;
+  if (memory.kvAllocatedBytes < memory.kvLogicalBytes) {
+    return `the backend allocated ${memory.kvAllocatedBytes} B of cache where the formula needs ${memory.kvLogicalBytes} B`;
+  }
+  return undefined;
+}
+
+function memoryOf({ config }: PlannedPoint, { memory: { cachedTokens, ...memory } }: Prepared): Memory {
+  const allocated = memory.kvAllocatedBytes;
+  const [mha, own] = [f32MhaBytes(config), own16BitBytes(config)];
+  return {
+    ...memory,
+    differenceExplained: explainDifference(memory, cachedTokens),
+    bytesPerToken: allocated / (config.batch * config.seqLen),
+    reductionVsF32MhaPercent: 100 * (1 - allocated / mha),
+    multiplierVsF32Mha: mha / allocated,
+    reductionVsOwn16BitPercent: 100 * (1 - allocated / own),
+    multiplierVsOwn16Bit: own / allocated,
+  };
+}
+
+const partNames: Readonly<Record<keyof Memory['kvParts'], string>> = {
+  payloadBytes: 'payload',
+  scaleBytes: 'scales',
+  sinkBytes: 'exact sinks',
+  residualBytes: 'exact recent tokens',
+  slackBytes: 'unused room in pages',
+  tableBytes: 'page tables',
+};
+
+const formatCount = (value: number): string => value.toLocaleString('en-US');
+
+/** Where the allocated bytes went, and how far they exceed the formula, in one sentence. */
+function explainDifference(
+  memory: Pick<Memory, 'kvLogicalBytes' | 'kvAllocatedBytes' | 'kvParts'>,
+  cachedTokens: number,
+): string {
+  const parts = (Object.keys(partNames) as (keyof Memory['kvParts'])[])
+    .filter((part) => memory.kvParts[part] > 0)
+    .map((part) => `${partNames[part]} ${formatCount(memory.kvParts[part])} B`);
+  const excess = memory.kvAllocatedBytes - memory.kvLogicalBytes;
+  const sources = (['slackBytes', 'tableBytes'] as const)
+    .filter((part) => memory.kvParts[part] > 0)
+    .map((part) => partNames[part]);
+  const cause =
+    excess === 0
+      ? 'exactly the formula'
+      : `${formatCount(excess)} B above the formula${sources.length > 0 ? `: ${sources.join(' and ')}` : ''}`;
+  return `${formatCount(cachedTokens)} cached tokens take ${formatCount(memory.kvAllocatedBytes)} B (${parts.join(', ')}), ${cause}.`;
+}
+
+function throughputOf(
+  work: Prepared['work'],
+  samples: readonly number[],
+  measuring: Measuring,
+  ceilings?: Ceilings,
+): Throughput {
+  const medianSeconds = median(samples);
+  return {
+    medianSeconds,
+    p05Seconds: quantile(samples, 0.05),
+    p95Seconds: quantile(samples, 0.95),
+    iqrSeconds: interquartileRange(samples),
+    samples: samples.length,
+    tokensPerSecond: work.tokens / medianSeconds,
+    flopsPerSecond: work.flops / medianSeconds,
+    bytesPerSecond: work.bytes / medianSeconds,
+    ...(ceilings && {
+      rooflineFraction:
+        Math.max(work.flops / ceilings.fmaFlopsPerSecond, work.bytes / ceilings.readBytesPerSecond) / medianSeconds,
+    }),
+    flags: flagsOf(samples, measuring),
+  };
+}

@@ -1,0 +1,286 @@
+/** From a sweep as written to the points it stands for. Pure. */
+import type { SweepPreview } from '../contract/api.ts';
+import { expected } from '../contract/input-error.ts';
+import {
+  type AxisValue,
+  type CacheDtype,
+  type Grid,
+  type Measuring,
+  type ModelShape,
+  type PointConfig,
+  pointConfigSchema,
+  type Sweep,
+  type Technique,
+  techniqueSchema,
+} from '../contract/sweep.ts';
+import { type Axes, checkAxes, checkAxisValue } from './axes.ts';
+import { bandsOf, estimatePeakBytes, estimateSeconds } from './estimate.ts';
+import { type LevelName, levels } from './levels.ts';
+
+export interface PlannedPoint {
+  readonly id: string;
+  readonly config: PointConfig;
+  /** Why this combination cannot exist; the point is then skipped. */
+  readonly refused?: string;
+}
+
+const mostPoints = 100_000;
+
+export const defaultMeasuring: Measuring = {
+  minSeconds: 0.5,
+  maxSeconds: 5,
+  maxNoise: 0.02,
+  minSamples: 10,
+  maxSamples: 2000,
+  timeoutSeconds: 300,
+};
+
+/** The sweep's own settings over the defaults. */
+export function resolveMeasuring(sweep: Sweep): Measuring {
+  const own = Object.entries(sweep.measuring ?? {}).filter(([, value]) => value !== undefined);
+  return { ...defaultMeasuring, ...Object.fromEntries(own) };
+}
+
+/**
+ * All points of a sweep in the order written, each once; impossible ones carry the reason.
+ * @throws InputError for an unknown axis, level or value, and for zipped axes of different length.
+ */
+export function expandSweep(sweep: Sweep): PlannedPoint[] {
+  const points = new Map<string, PlannedPoint>();
+  for (const grid of [sweep, ...(sweep.also ?? [])]) {
+    for (const values of expandGrid(grid)) {
+      const { config, refused } = resolvePoint(values);
+      const id = pointId(config);
+      if (!points.has(id)) points.set(id, refused === undefined ? { id, config } : { id, config, refused });
+    }
+  }
+  return [...points.values()];
+}
+
+/** What a sweep would run, and about how much time and memory it would take. Same errors as {@link expandSweep}. */
+export function previewSweep(sweep: Sweep): SweepPreview {
+  const planned = expandSweep(sweep);
+  const points = planned.filter((point) => point.refused === undefined).map((point) => point.config);
+  const skipped = planned.flatMap(({ config, refused }) =>
+    refused === undefined ? [] : [{ config, reason: refused }],
+  );
+  const measuring = resolveMeasuring(sweep);
+  return {
+    points,
+    skipped,
+    estimatedSeconds: points.reduce((sum, config) => sum + estimateSeconds(config, measuring), 0),
+    estimatedPeakBytes: points.reduce((most, config) => Math.max(most, estimatePeakBytes(config)), 0),
+  };
+}
+
+/** Crosses axes in the order written, the last one fastest; a zip group advances where its first axis stands. */
+function expandGrid(grid: Grid): Record<string, AxisValue>[] {
+  const names = Object.keys(grid.axes);
+  for (const name of names) for (const value of grid.axes[name]) checkAxisValue(name, value);
+  const zips = grid.zip ?? [];
+  for (const zip of zips) checkZip(grid, zip);
+
+  let points: Record<string, AxisValue>[] = [{}];
+  for (const name of names) {
+    const zip = zips.find((group) => group.includes(name)) ?? [name];
+    if (name !== names.find((candidate) => zip.includes(candidate))) continue;
+    const steps = grid.axes[name].map((_, i) => Object.fromEntries(zip.map((axis) => [axis, grid.axes[axis][i]])));
+    if (points.length * steps.length > mostPoints) {
+      throw expected(`at most ${mostPoints} points`, 'sweep', points.length * steps.length);
+    }
+    points = points.flatMap((point) => steps.map((step) => ({ ...point, ...step })));
+  }
+  return points;
+}
+
+function checkZip(grid: Grid, zip: readonly string[]): void {
+  const missing = zip.find((name) => !Object.hasOwn(grid.axes, name));
+  if (missing !== undefined) throw expected('an axis of the sweep', 'zip', missing);
+  const repeated = (grid.zip ?? []).flat().find((name, i, all) => all.indexOf(name) !== i);
+  if (repeated !== undefined) throw expected('each axis at most once', 'zip', repeated);
+  const lengths = zip.map((name) => grid.axes[name].length);
+  if (new Set(lengths).size > 1)
+    throw expected('axes of equal length', `zip of ${zip.join(', ')}`, lengths.join(' and '));
+}
+
+/**
+ * One point, complete, from the axes that were set.
+ * @returns `refused` where the combination is well formed but cannot exist.
+ * @throws InputError for an unknown axis, level or value.
+ */
+export function resolvePoint(values: Readonly<Record<string, AxisValue>>): { config: PointConfig; refused?: string } {
+  const axes = checkAxes(values);
+  const level = axes.level ?? 'baseline';
+  const hiddenDim = axes.hiddenDim ?? 1024;
+  const heads = axes.heads ?? 16;
+  const shape: ModelShape = {
+    hiddenDim,
+    heads,
+    headDim: axes.headDim ?? Math.min(512, Math.max(1, Math.floor(hiddenDim / heads))),
+    referenceKvHeads: axes.referenceKvHeads ?? heads,
+    ropeTheta: axes.ropeTheta ?? 10000,
+    modelSeed: axes.modelSeed ?? 1,
+  };
+  const technique = applyAxes(levels[level as LevelName].resolve(shape), axes, shape);
+  const phase = axes.phase ?? 'decode';
+  const config: PointConfig = {
+    level,
+    ...shape,
+    ...technique,
+    batch: axes.batch ?? 1,
+    seqLen: axes.seqLen ?? 512,
+    phase,
+    verifyTokens: phase === 'verify' ? (axes.verifyTokens ?? (technique.speculativeTokens ?? 4) + 1) : undefined,
+    backend: axes.backend ?? 'cpu',
+    seed: axes.seed ?? 100,
+    calibrationTokens: axes.calibrationTokens ?? 4096,
+  };
+  const refused =
+    axes.headDim === undefined && shape.headDim * heads !== hiddenDim
+      ? `hiddenDim ${hiddenDim} does not divide into ${heads} heads: give headDim`
+      : whyImpossible(config, axes);
+  const ordered = inSchemaOrder(config);
+  return refused === undefined ? { config: ordered } : { config: ordered, refused };
+}
+
+/** Fields in the order of the contract, without the absent ones. */
+const inSchemaOrder = (config: PointConfig): PointConfig =>
+  Object.fromEntries(
+    Object.keys(pointConfigSchema.shape)
+      .map((name) => [name, config[name as keyof PointConfig]])
+      .filter(([, value]) => value !== undefined),
+  ) as PointConfig;
+
+const integerBits: Partial<Record<CacheDtype, number>> = { int8: 8, int4: 4, int3: 3, int2: 2 };
+const isInteger = (dtype: CacheDtype): boolean => dtype in integerBits;
+const isLatent = (kind: Technique['cacheKind']): boolean => kind === 'latent-separate' || kind === 'latent-joint';
+
+/** Ways to size a latent. One replaces another; the two ranks of a separate latent belong together. */
+const wholeSizes = ['latentRank', 'latentBands', 'adaptiveBudgetBytes', 'adaptiveEnergy'] as const;
+const rankPair = ['latentRankKey', 'latentRankValue'] as const;
+const latentFields = [...wholeSizes, ...rankPair, 'latentBasis', 'latentCentred'] as const;
+
+/** The level's techniques with the axes laid over them; what then no longer applies is left out. */
+function applyAxes(preset: Technique, axes: Axes, shape: ModelShape): Technique {
+  const technique: Technique = { ...preset };
+  const given = (names: readonly (keyof Axes)[]): boolean => names.some((name) => axes[name] !== undefined);
+  if (given([...wholeSizes, ...rankPair])) for (const name of wholeSizes) delete technique[name];
+  if (given(wholeSizes)) for (const name of rankPair) delete technique[name];
+
+  if (axes.cacheDtype) Object.assign(technique, { keyDtype: axes.cacheDtype, valueDtype: axes.cacheDtype });
+  for (const name of Object.keys(techniqueSchema.shape) as (keyof Technique)[]) {
+    if (name !== 'kvHeads' && axes[name] !== undefined) Object.assign(technique, { [name]: axes[name] });
+  }
+  technique.kvHeads = axes.kvHeads === undefined ? technique.kvHeads : kvHeadsOf(axes.kvHeads, shape.heads);
+  if (technique.kvHeads >= shape.referenceKvHeads) delete technique.kvConversion;
+  else technique.kvConversion ??= 'mean';
+
+  if (!isLatent(technique.cacheKind)) for (const name of latentFields) delete technique[name];
+  else Object.assign(technique, { latentBasis: 'activation', latentCentred: true, ...technique });
+  completeGrouping(technique, shape);
+  return technique;
+}
+
+function kvHeadsOf(value: number | string, heads: number): number {
+  if (typeof value === 'number') return value;
+  if (value === 'MHA') return heads;
+  return value === 'MQA' ? 1 : Number(value.slice('GQA-'.length));
+}
+
+/** Groups belong to integer types, and every integer type has them: by default 32 channels of a token, asymmetric. */
+function completeGrouping(technique: Technique, shape: ModelShape): void {
+  const channels = technique.cacheKind === 'direct' ? shape.headDim : shape.hiddenDim;
+  // Bands bring their own rule: groups of 32, 8 bits symmetric, fewer asymmetric (attention-spec G.7).
+  const banded = technique.latentBands !== undefined;
+  for (const side of ['key', 'value'] as const) {
+    const [grouping, size] = [`${side}Grouping`, `${side}GroupSize`] as const;
+    if (!isInteger(technique[`${side}Dtype`]) || banded) {
+      delete technique[grouping];
+      delete technique[size];
+    } else {
+      technique[grouping] ??= 'token';
+      technique[size] ??= Math.min(32, channels);
+    }
+  }
+  if (banded || !(isInteger(technique.keyDtype) || isInteger(technique.valueDtype))) delete technique.symmetric;
+  else technique.symmetric ??= false;
+}
+
+/** The first reason why no such layer or cache can exist. */
+function whyImpossible(config: PointConfig, axes: Axes): string | undefined {
+  return whyShapeImpossible(config) ?? whyLatentImpossible(config, axes) ?? whyCodecImpossible(config);
+}
+
+function whyShapeImpossible(c: PointConfig): string | undefined {
+  if (c.referenceKvHeads > c.heads) return `referenceKvHeads ${c.referenceKvHeads} exceeds heads ${c.heads}`;
+  if (c.heads % c.referenceKvHeads !== 0)
+    return `heads ${c.heads} is no multiple of referenceKvHeads ${c.referenceKvHeads}`;
+  if (c.kvHeads > c.referenceKvHeads)
+    return `the reference has ${c.referenceKvHeads} KV heads, so ${c.kvHeads} cannot be cached`;
+  if (c.referenceKvHeads % c.kvHeads !== 0)
+    return `referenceKvHeads ${c.referenceKvHeads} is no multiple of kvHeads ${c.kvHeads}`;
+  if (c.headDim % 2 !== 0 && c.ropeTheta > 0)
+    return `a rotary embedding needs an even headDim, not ${c.headDim}: set ropeTheta 0`;
+  if (c.verifyTokens !== undefined && c.verifyTokens > c.seqLen)
+    return `verifyTokens ${c.verifyTokens} exceeds seqLen ${c.seqLen}`;
+  return undefined;
+}
+
+function whyLatentImpossible(c: PointConfig, axes: Axes): string | undefined {
+  if (!isLatent(c.cacheKind)) {
+    const stray = latentFields.find((name) => axes[name] !== undefined);
+    return stray && `${stray} needs cacheKind latent-separate or latent-joint, not ${c.cacheKind}`;
+  }
+  const sizes = wholeSizes.filter((name) => c[name] !== undefined);
+  const ranks = rankPair.filter((name) => c[name] !== undefined);
+  if (sizes.length > 1) return `${sizes.join(' and ')} exclude each other`;
+  if (sizes.length === 1 && ranks.length > 0) return `${sizes[0]} and ${ranks[0]} exclude each other`;
+  const width = c.kvHeads * c.headDim;
+  if (c.cacheKind === 'latent-separate') {
+    const joint = (['latentRank', 'latentBands'] as const).find((name) => c[name] !== undefined);
+    if (joint) return `${joint} needs cacheKind latent-joint`;
+    if (sizes.length === 0 && ranks.length < 2)
+      return 'a separate latent needs latentRankKey and latentRankValue, or an adaptive target';
+    const most = Math.min(c.hiddenDim, width);
+    const tooLarge = ranks.find((name) => (c[name] ?? 0) > most);
+    return tooLarge && `${tooLarge} ${c[tooLarge]} exceeds the rank of what it compresses, ${most}`;
+  }
+  if (ranks.length > 0) return `${ranks[0]} needs cacheKind latent-separate`;
+  if (sizes.length === 0) return 'a joint latent needs latentRank, latentBands or an adaptive target';
+  const most = Math.min(c.hiddenDim, 2 * width);
+  const rank = c.latentBands
+    ? bandsOf(c.latentBands).reduce((sum, band) => sum + band.coordinates, 0)
+    : (c.latentRank ?? 1);
+  if (rank < 1 || rank > most) return `rank ${rank} is outside 1 to ${most}, the rank of what it compresses`;
+  return undefined;
+}
+
+function whyCodecImpossible(c: PointConfig): string | undefined {
+  if (c.cacheKind !== 'direct' && c.keyDtype !== c.valueDtype)
+    return `one ${c.cacheKind} cache cannot be both ${c.keyDtype} and ${c.valueDtype}`;
+  if (c.hadamard) {
+    if (c.cacheKind !== 'direct') return `hadamard needs cacheKind direct, not ${c.cacheKind}`;
+    if ((c.headDim & (c.headDim - 1)) !== 0) return `hadamard needs a headDim that is a power of two, not ${c.headDim}`;
+    if (c.keyRope === 'pre' && c.ropeTheta > 0)
+      return 'hadamard is applied after the rotary embedding: set keyRope post';
+  }
+  // A latent's last group may be ragged; groups of channels of a head or of the input may not.
+  if (isLatent(c.cacheKind)) return undefined;
+  const channels = c.cacheKind === 'input' ? c.hiddenDim : c.headDim;
+  for (const side of ['key', 'value'] as const) {
+    const size = c[`${side}GroupSize`];
+    if (c[`${side}Grouping`] === 'token' && size && channels % size !== 0)
+      return `${side}GroupSize ${size} does not divide ${channels} channels`;
+  }
+  return undefined;
+}
+
+/** Stable name of a point: FNV-1a, 64 bits, over its fields in alphabetical order. */
+export function pointId(config: PointConfig): string {
+  const text = JSON.stringify(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
+  let hash = 0xcbf29ce484222325n;
+  for (let i = 0; i < text.length; i += 1) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(text.charCodeAt(i))) * 0x100000001b3n);
+  }
+  return hash.toString(16).padStart(16, '0');
+}

@@ -1,0 +1,83 @@
+/** Sweeps by name. Every one is also an example of what a user may write. */
+import { cacheDtypes, type Sweep } from '../contract/sweep.ts';
+import { fullHeadLevelNames, sharedLevelNames } from './levels.ts';
+
+/** The two layers that every table shows: d 1024, 16 heads, 512 tokens and d 2048, 32 heads, 1024 tokens; B = 4. */
+const twoLayers = { hiddenDim: [1024, 2048], heads: [16, 32], seqLen: [512, 1024], batch: [4] };
+const zip = [['hiddenDim', 'heads', 'seqLen']];
+/** Levels stand last, so that neighbours share layer and phase and are measured in turn. */
+const prefillAndDecode = { phase: ['prefill', 'decode'] };
+const oneLayer = { hiddenDim: [1024], heads: [16], seqLen: [512] };
+
+export const sweeps: Readonly<Record<string, Sweep>> = {
+  quick: {
+    name: 'quick',
+    axes: {
+      hiddenDim: [512],
+      heads: [8],
+      seqLen: [512],
+      calibrationTokens: [2048],
+      ...prefillAndDecode,
+      level: ['baseline', 'near-lossless', 'four-bit', 'balanced'],
+    },
+    measuring: { minSeconds: 0.2, maxSeconds: 0.6 },
+  },
+  levels: {
+    name: 'levels',
+    axes: { ...twoLayers, ...prefillAndDecode, level: fullHeadLevelNames },
+    zip,
+    also: [{ axes: { ...twoLayers, referenceKvHeads: [1], ...prefillAndDecode, level: sharedLevelNames }, zip }],
+    // Prefill of the large layer takes about a second a step: three steps, not ten.
+    measuring: { maxSeconds: 1.5 },
+  },
+  'kv-dtype': {
+    name: 'kv-dtype',
+    axes: { ...oneLayer, level: ['custom'], cacheDtype: [...cacheDtypes] },
+    measuring: { maxSeconds: 2 },
+  },
+  scaling: {
+    name: 'scaling',
+    axes: {
+      hiddenDim: [1024],
+      heads: [16],
+      seqLen: [512, 1024, 2048, 4096, 8192],
+      level: ['baseline', 'near-lossless', 'four-bit', 'balanced'],
+    },
+    measuring: { maxSeconds: 2 },
+  },
+  pareto: {
+    name: 'pareto',
+    axes: { ...oneLayer, level: fullHeadLevelNames },
+    also: [
+      {
+        axes: {
+          ...oneLayer,
+          level: ['custom'],
+          keyRope: ['pre', 'post'],
+          cacheDtype: ['f16', 'fp8', 'int8', 'int4', 'int3', 'int2'],
+        },
+      },
+      { axes: { ...oneLayer, level: ['four-bit'], cacheDtype: ['int8', 'int4', 'int3', 'int2'] } },
+      { axes: { ...oneLayer, level: ['four-bit-input'], cacheDtype: ['int8', 'int4', 'int3', 'int2'] } },
+      {
+        axes: {
+          ...oneLayer,
+          level: ['mixed-latent'],
+          latentRank: [128, 256, 512, 768, 1024],
+          cacheDtype: ['f16', 'int8', 'int4'],
+        },
+      },
+      { axes: { ...oneLayer, level: ['baseline', 'near-lossless', 'four-bit'], window: [128, 256], sinkTokens: [4] } },
+      {
+        axes: {
+          ...oneLayer,
+          level: ['custom'],
+          kvHeads: ['MQA', 'GQA-4', 'GQA-8'],
+          kvConversion: ['mean', 'aligned'],
+          cacheDtype: ['f16'],
+        },
+      },
+    ],
+    measuring: { maxSeconds: 2 },
+  },
+};

@@ -1,0 +1,282 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { InputError } from '../../src-main/contract/input-error.ts';
+import type { Point } from '../../src-main/contract/metrics.ts';
+import type { SessionRecord } from '../../src-main/contract/session.ts';
+import { createRecording, encodeRecord } from '../../src-main/sessions/recording.ts';
+import { readSession, resumeRecording } from '../../src-main/sessions/recovery.ts';
+import { writeWhole } from '../../src-main/sessions/storage.ts';
+import { FakeFiles, type Operation } from '../fakes/files.ts';
+import { environment, header, measured, planOf } from '../fakes/points.ts';
+
+const path = '/s/a.fmqa';
+let points: Point[];
+let whole: Buffer;
+const pointRecord = (point: Point): SessionRecord => ({ kind: 'point', point });
+const join3 = (...records: SessionRecord[]): Buffer => Buffer.concat(records.map(encodeRecord));
+const withFile = (bytes: Uint8Array): FakeFiles => {
+  const files = new FakeFiles();
+  files.put(path, bytes);
+  return files;
+};
+const message = async (promise: Promise<unknown>): Promise<string> => {
+  const error = await promise.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(InputError);
+  return (error as Error).message;
+};
+
+beforeAll(async () => {
+  points = await Promise.all(planOf('baseline', 'near-lossless', 'four-bit').map(measured));
+  whole = join3(header, ...points.map(pointRecord), { kind: 'ended', how: 'done' });
+});
+
+describe('recording on a real disk', () => {
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'fastmqa-'));
+  });
+  afterAll(() => rm(folder, { recursive: true }));
+
+  it('gives back what was recorded, and resumes', async () => {
+    const file = join(folder, 'a.fmqa');
+    const recording = await createRecording(file, header);
+    await Promise.all(points.slice(0, 2).map((point) => recording.append(pointRecord(point))));
+    await recording.close();
+    const { session, recording: resumed, copy } = await resumeRecording(file, environment);
+    expect(copy).toBeUndefined();
+    expect([...session.points.values()]).toEqual(points.slice(0, 2));
+    await resumed.append(pointRecord(points[2]));
+    await resumed.append({ kind: 'ended', how: 'done' });
+    await resumed.close();
+    const read = await readSession(file);
+    expect([...read.points.values()]).toEqual(points);
+    expect(read.header).toEqual(header);
+    expect(read.records.map(({ kind }) => kind)).toEqual(['header', 'point', 'point', 'resumed', 'point', 'ended']);
+    expect(read.setAside).toEqual([]);
+  });
+
+  it('never writes over a session', async () => {
+    const file = join(folder, 'a.fmqa');
+    const before = await readFile(file);
+    expect(await message(createRecording(file, header))).toBe(
+      `expected a new file, or --resume to continue this one, for session but received ${file}`,
+    );
+    expect(await readFile(file)).toEqual(before);
+  });
+
+  it('says in a sentence what is wrong with a path', async () => {
+    expect(await message(createRecording(join(folder, 'no', 'a.fmqa'), header))).toMatch(
+      /^cannot write .*: no such file or folder$/,
+    );
+    expect(await message(readSession(join(folder, 'none.fmqa')))).toMatch(/^cannot read .*: no such file or folder$/);
+    expect(await message(readSession(folder))).toMatch(/^cannot read .*: it is a folder$/);
+  });
+
+  it('replaces a whole file and leaves nothing beside it', async () => {
+    const file = join(folder, 'b.csv');
+    await writeFile(file, 'old');
+    await writeWhole(file, Buffer.from('new'));
+    expect(await readFile(file, 'utf8')).toBe('new');
+    expect((await readdir(folder)).sort()).toEqual(['a.fmqa', 'b.csv']);
+  });
+});
+
+describe('encoding', () => {
+  it('refuses what JSON would change in silence', () => {
+    for (const value of [Number.NaN, Number.POSITIVE_INFINITY, 1n, () => 1, [undefined]]) {
+      const record = { kind: 'ended', how: 'done', value } as unknown as SessionRecord;
+      expect(() => encodeRecord(record)).toThrow(/^expected a value that JSON can hold for /);
+    }
+  });
+
+  it('keeps every double', async () => {
+    const [point] = points;
+    const odd = { ...point, samplesSeconds: [Number.MIN_VALUE, Number.MAX_VALUE, 0.1 + 0.2, 2 ** 53 + 2] };
+    const { points: read } = await readSession(path, withFile(join3(header, pointRecord(odd))));
+    expect(read.get(point.id)).toEqual(odd);
+  });
+});
+
+describe('recovery', () => {
+  it('opens every truncation as far as it is whole, and sets the rest aside', async () => {
+    const ends = [...whole.entries()].filter(([, byte]) => byte === 0x0a).map(([i]) => i + 1);
+    const truth = [0, 1, 2, 3].map((count) => JSON.stringify(points.slice(0, count)));
+    for (let length = 0; length < whole.length; length += 1) {
+      const files = withFile(whole.subarray(0, length));
+      if (length < ends[0] - 1) {
+        expect(await message(readSession(path, files))).toMatch(/^expected a (session file|whole header)/);
+        continue;
+      }
+      const { session, recording, copy } = await resumeRecording(path, environment, files);
+      const wholeLines = ends.filter((end) => end - 1 <= length).length;
+      expect(session.records).toHaveLength(wholeLines);
+      expect(JSON.stringify([...session.points.values()])).toBe(truth[Math.min(3, wholeLines - 1)]);
+      const torn = !ends.some((end) => end === length || end - 1 === length);
+      expect(copy).toBe(torn ? `${path}.damaged-1` : undefined);
+      if (copy) expect(files.durable.get(copy)?.equals(whole.subarray(0, length))).toBe(true);
+      await recording.append(pointRecord(points[2]));
+      const again = await readSession(path, files);
+      expect(again.setAside).toEqual([]);
+      expect(again.points.has(points[2].id)).toBe(true);
+    }
+  });
+
+  it('shows no wrong number after 20,000 random bit flips', async () => {
+    let state = 1;
+    const next = (below: number): number => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return Math.floor((state / 2 ** 32) * below);
+    };
+    const truth = new Map(points.map((point) => [point.id, JSON.stringify(point)]));
+    let silent = 0;
+    let refused = 0;
+    for (let trial = 0; trial < 20_000; trial += 1) {
+      const flipped = Buffer.from(whole);
+      flipped[next(whole.length)] ^= 1 << next(8);
+      try {
+        const session = await readSession(path, withFile(flipped));
+        const wrong = [...session.points].some(([id, point]) => truth.get(id) !== JSON.stringify(point));
+        const missing = session.records.length < 5;
+        if (wrong || JSON.stringify(session.header) !== JSON.stringify(header)) silent += 1;
+        if (missing && session.setAside.length === 0) silent += 1;
+        if (!missing && session.setAside.length === 0 && flipped[whole.length - 1] === 0x0a) silent += 1;
+      } catch (error) {
+        if (error instanceof InputError) refused += 1;
+        else silent += 1;
+      }
+    }
+    expect(silent).toBe(0);
+    expect(refused).toBeGreaterThan(0);
+  });
+
+  it('drops a damaged record in the middle, says so, and keeps the later ones', async () => {
+    const damaged = Buffer.from(whole);
+    damaged[encodeRecord(header).length + 40] ^= 1;
+    const files = withFile(damaged);
+    const session = await readSession(path, files);
+    expect(session.setAside).toEqual([2]);
+    expect([...session.points.values()]).toEqual(points.slice(1));
+    expect((await resumeRecording(path, environment, files)).copy).toBeUndefined();
+    expect(files.seen.get(path)?.subarray(0, damaged.length).equals(damaged)).toBe(true);
+    expect((await readSession(path, files)).setAside).toEqual([2]);
+  });
+
+  it('never writes over a copy that it set aside', async () => {
+    const files = withFile(whole.subarray(0, -20));
+    expect((await resumeRecording(path, environment, files)).copy).toBe(`${path}.damaged-1`);
+    files.put(path, whole.subarray(0, -30));
+    expect((await resumeRecording(path, environment, files)).copy).toBe(`${path}.damaged-2`);
+    expect(files.durable.get(`${path}.damaged-1`)?.equals(whole.subarray(0, -20))).toBe(true);
+  });
+
+  it('lets the first of two records of one point count', async () => {
+    const second = { ...points[0], reason: 'again' };
+    const session = await readSession(path, withFile(join3(header, pointRecord(points[0]), pointRecord(second))));
+    expect([...session.points.values()]).toEqual([points[0]]);
+  });
+
+  it('keeps fields that it does not know, at every depth', async () => {
+    const [point] = points;
+    const later = {
+      ...point,
+      hue: 1,
+      config: { ...point.config, spin: 'up' },
+      memory: { ...point.memory, kvParts: { ...point.memory?.kvParts, padBytes: 0 }, swapBytes: 5 },
+    };
+    const laterHeader = { ...header, tags: ['x'], environment: { ...environment, fans: 2 } };
+    const records = [laterHeader, { kind: 'point', point: later, extra: true }] as SessionRecord[];
+    const session = await readSession(path, withFile(join3(...records)));
+    expect(session.records).toEqual(records);
+    expect(join3(...session.records).toString().length).toBe(join3(...records).toString().length);
+  });
+
+  it('refuses newer sessions and other files in one sentence', async () => {
+    const open = (bytes: Uint8Array): Promise<string> => message(readSession(path, withFile(bytes)));
+    expect(await open(join3({ ...header, schemaVersion: 2 }))).toBe(
+      `expected a session of version 1 or older for session but received ${path} of version 2: update FastMQA`,
+    );
+    const other = `expected a session file (*.fmqa) for session but received ${path}, which is none`;
+    expect(await open(Buffer.from('hello\nworld\n'))).toBe(other);
+    expect(await open(Buffer.alloc(0))).toBe(other);
+    expect(await open(Buffer.from([0, 255, 10, 32]))).toBe(other);
+    expect(await open(join3({ kind: 'ended', how: 'done' }))).toBe(other);
+    const damaged = Buffer.from(whole);
+    damaged[50] ^= 1;
+    expect(await open(damaged)).toBe(
+      `expected a whole header for session but received ${path}, whose header is damaged`,
+    );
+  });
+
+  it('sets aside a record nested deeper than any reader should follow', async () => {
+    const deep = JSON.parse(`${'['.repeat(200)}${']'.repeat(200)}`) as unknown;
+    const record = { kind: 'ended', how: 'done', deep } as unknown as SessionRecord;
+    expect((await readSession(path, withFile(join3(header, record)))).setAside).toEqual([2]);
+  });
+});
+
+describe('a disk that fails', () => {
+  it('writes on after short writes', async () => {
+    const files = new FakeFiles();
+    files.fault = (operation) => (operation === 'write' ? 'short' : undefined);
+    const recording = await createRecording(path, header, files);
+    await recording.append(pointRecord(points[0]));
+    expect(files.durable.get(path)).toEqual(join3(header, pointRecord(points[0])));
+  });
+
+  it('loses no acknowledged record, whichever call fails or loses power', async () => {
+    for (const code of ['ENOSPC', 'EIO']) {
+      for (let failing = 1; failing <= 12; failing += 1) {
+        const files = new FakeFiles();
+        files.fault = (_operation, _path, count) => (count === failing ? code : undefined);
+        const acknowledged: SessionRecord[] = [];
+        try {
+          const recording = await createRecording(path, header, files);
+          for (const record of [header, ...points.map(pointRecord)].slice(1)) {
+            await recording.append(record);
+            acknowledged.push(record);
+          }
+        } catch (error) {
+          expect(error).toBeInstanceOf(InputError);
+        }
+        if (acknowledged.length === 0) continue;
+        const left = await readSession(path, withFile(files.durable.get(path) ?? Buffer.alloc(0)));
+        expect(left.records.slice(1, 1 + acknowledged.length)).toEqual(acknowledged);
+      }
+    }
+  });
+
+  it('trusts a file no more after its sync failed once', async () => {
+    const files = new FakeFiles();
+    const recording = await createRecording(path, header, files);
+    files.fault = (operation) => (operation === 'sync' ? 'EIO' : undefined);
+    const sentence = `cannot write ${path}: the device reported an error`;
+    expect(await message(recording.append(pointRecord(points[0])))).toBe(sentence);
+    files.fault = () => undefined;
+    expect(await message(recording.append(pointRecord(points[0])))).toBe(sentence);
+  });
+
+  it('leaves the old file byte for byte when a save fails at any call', async () => {
+    const old = Buffer.from('a good file');
+    const operations = new Set<Operation>();
+    for (const code of ['ENOSPC', 'EIO', 'EPERM']) {
+      for (let failing = 1; failing <= 5; failing += 1) {
+        const files = withFile(old);
+        files.fault = (operation, _path, count) => {
+          if (count !== failing) return undefined;
+          operations.add(operation);
+          return code;
+        };
+        expect(await message(writeWhole(path, Buffer.from('new'), files))).toMatch(/^cannot write \/s\/a\.fmqa: /);
+        expect(files.seen.get(path)).toEqual(old);
+        expect(files.durable.get(path)).toEqual(old);
+        expect([...files.seen.keys()]).toEqual([path]);
+      }
+    }
+    expect([...operations]).toEqual(['open', 'write', 'sync', 'close', 'rename']);
+  });
+});

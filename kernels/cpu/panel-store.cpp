@@ -76,6 +76,7 @@ void PanelStore::dropBefore(int64_t token) {
     pages_.pop_front();
     firstPage_++;
   }
+  if (pages_.empty()) firstPage_ = std::max(firstPage_, token / spec_.pageTokens);
 }
 
 void PanelStore::truncate(int64_t token) {
@@ -193,6 +194,23 @@ void PanelStore::write(int64_t head, int64_t token, int64_t count, const float* 
             putFloat(dtype, row, index, x * inverse);
         }
       }
+    }
+  }
+}
+
+void PanelStore::readRows(int64_t head, int64_t token, int64_t count, float* rows, int64_t stride) const {
+  std::vector<float> scratch(static_cast<size_t>(tileFloats()));
+  const bool channelRows = spec_.layout == Layout::channelRows;
+  for (int64_t t = token; t < token + count;) {
+    const int64_t index = t / spec_.pageTokens;
+    const float* tile = read(index, head, scratch.data());
+    for (; t < token + count && t / spec_.pageTokens == index; t++) {
+      const int64_t slot = t % spec_.pageTokens;
+      float* out = rows + (t - token) * stride;
+      if (channelRows)
+        for (int64_t c = 0; c < spec_.channels; c++) out[c] = tile[c * tileStride() + slot];
+      else
+        std::copy_n(tile + slot * rowStride(), spec_.channels, out);
     }
   }
 }

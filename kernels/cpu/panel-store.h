@@ -53,6 +53,8 @@ class PanelStore {
   /// One page as f32: channelRows [channels][tileStride()], tokenRows [pageTokens][rowStride()].
   /// Points into the page where it already is f32 in that shape, else into `scratch` (tileFloats() long).
   const float* read(int64_t page, int64_t head, float* scratch) const;
+  /// Tokens [token, token + count) of one head as f32 rows[count][stride].
+  void readRows(int64_t head, int64_t token, int64_t count, float* rows, int64_t stride) const;
   /// Frees pages that lie wholly before `token`.
   void dropBefore(int64_t token);
   /// Frees pages that lie wholly at or after `token`.

@@ -117,6 +117,34 @@ void product(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, bool tran
 
 }  // namespace
 
+PackedWeights::PackedWeights(Arena& arena, int64_t n, int64_t k, const float* w, int64_t ldw)
+    : n_(n), k_(k), packed_(arena, (n + panel - 1) / panel * panel * k) {
+  parallelFor((n + panel - 1) / panel, [&](int64_t j) {
+    float* out = packed_.data() + j * panel * k;
+    for (int64_t q = 0; q < std::min(panel, n - j * panel); q++)
+      for (int64_t p = 0; p < k; p++) out[p * panel + q] = w[(j * panel + q) * ldw + p];
+  });
+}
+
+void PackedWeights::multiply(int64_t m, const float* x, int64_t ldx, float* y, int64_t ldy) const {
+  const int64_t panels = (n_ + panel - 1) / panel, blocks = (m + rowBlock - 1) / rowBlock;
+  // Few rows: split the columns so that every core reads its share of the weights. Fixed, so results are too.
+  const int64_t groups = blocks >= 8 ? 1 : std::min<int64_t>(panels, 16);
+  parallelFor(blocks * groups, [&](int64_t item) {
+    const int64_t i0 = item / groups * rowBlock, rows = std::min(rowBlock, m - i0), group = item % groups;
+    alignas(64) float tile[rowBlock * panel];
+    float keep[rowBlock];
+    std::fill_n(keep, rowBlock, 1.0f);
+    for (int64_t j = panels * group / groups; j < panels * (group + 1) / groups; j++) {
+      for (int64_t k0 = 0; k0 < k_; k0 += depthBlock)
+        simd().gemmF32(rows, panel, std::min(depthBlock, k_ - k0), x + i0 * ldx + k0, ldx,
+                       packed_.data() + (j * k_ + k0) * panel, panel, tile, panel, k0 ? keep : nullptr);
+      const int64_t width = std::min(panel, n_ - j * panel);
+      for (int64_t r = 0; r < rows; r++) std::copy_n(tile + r * panel, width, y + (i0 + r) * ldy + j * panel);
+    }
+  });
+}
+
 void gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, bool transA, const float* b, int64_t ldb,
           bool transB, float* c, int64_t ldc, bool accumulate) {
   product(m, n, k, a, lda, transA, b, ldb, transB, c, ldc, accumulate);

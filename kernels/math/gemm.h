@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "fastmqa/memory.h"
+
 namespace fastmqa {
 
 /// C[m,n] = op(A)[m,k] op(B)[k,n], or += when `accumulate`; op transposes when the flag is set
@@ -10,5 +12,22 @@ void gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, bool tra
           bool transB, float* c, int64_t ldc, bool accumulate);
 void gemm(int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, bool transA, const double* b, int64_t ldb,
           bool transB, double* c, int64_t ldc, bool accumulate);
+
+/// A weight matrix W [n,k] packed once for y = x W^T; fast for one row (decode) and for thousands (prefill).
+class PackedWeights {
+ public:
+  PackedWeights() = default;
+  PackedWeights(Arena& arena, int64_t n, int64_t k, const float* w, int64_t ldw);
+  /// y[m, n] = x[m, k] W^T.
+  void multiply(int64_t m, const float* x, int64_t ldx, float* y, int64_t ldy) const;
+  int64_t rows() const { return n_; }
+  int64_t columns() const { return k_; }
+  int64_t bytes() const { return packed_.bytes(); }
+
+ private:
+  static constexpr int64_t panel = 32;
+  int64_t n_ = 0, k_ = 0;
+  Buffer<float> packed_;  // [ceil(n / 32)][k][32]
+};
 
 }  // namespace fastmqa

@@ -1,0 +1,491 @@
+#include "attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+#include "../math/threads.h"
+#include "../simd/simd.h"
+
+namespace fastmqa {
+namespace {
+
+constexpr int64_t tileTokens = 64;
+constexpr int64_t blockRows = 48;        // query rows that share a tile: four register tiles of 12
+constexpr int64_t wantedItems = 32;      // enough work items for the cores of a desktop; fixed, so results are too
+constexpr int64_t leastTilesPerSplit = 4;
+
+/// A run of consecutive cached tokens inside one page.
+struct Tile {
+  const PanelStore* keys;
+  const PanelStore* values;
+  int64_t page, base;      // base: token of the page's first slot
+  int64_t from, to;        // tokens that count
+};
+
+std::atomic<int64_t> workspaceTotal{0};
+
+/// Grows, never shrinks, 64-byte aligned, one per thread and use.
+class Scratch {
+ public:
+  float* floats(int64_t n) {
+    if (n > size_) {
+      workspaceTotal += (n - size_) * static_cast<int64_t>(sizeof(float));
+      data_.reset(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>((n * 4 + 63) / 64 * 64))));
+      if (!data_) throw Failure(FailureKind::outOfMemory, "out of memory: attention workspace");
+      size_ = n;
+    }
+    return data_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(float* p) const { std::free(p); }
+  };
+  std::unique_ptr<float, Free> data_;
+  int64_t size_ = 0;
+};
+
+struct Workspace {
+  Scratch q, scores, keys, values, sums, transposed, wide, rebuilt;
+};
+Workspace& workspace() {
+  thread_local Workspace w;
+  return w;
+}
+
+void addTiles(std::vector<Tile>& out, const PanelStore* keys, const PanelStore* values, int64_t from, int64_t to) {
+  const int64_t width = keys->spec().pageTokens;
+  for (int64_t page = std::max(keys->firstPage(), from / width); page < keys->endPage(); page++) {
+    const Tile tile{keys, values, page, page * width, std::max(from, page * width), std::min(to, (page + 1) * width)};
+    if (tile.from < tile.to) out.push_back(tile);
+  }
+}
+
+/// Exact parts: sinks, and the tail that is not quantised yet.
+std::vector<Tile> exactTiles(const SequenceCache& cache) {
+  std::vector<Tile> tiles;
+  if (cache.sinkKeys()) addTiles(tiles, cache.sinkKeys(), cache.sinkValues(), 0, std::min(cache.spec().sinks, cache.length()));
+  if (cache.tailKeys())
+    addTiles(tiles, cache.tailKeys(), cache.tailValues(), std::max(cache.settled(), cache.spec().sinks), cache.length());
+  return tiles;
+}
+
+std::vector<Tile> bodyTiles(const SequenceCache& cache) {
+  std::vector<Tile> tiles;
+  addTiles(tiles, &cache.bodyKeys(), cache.bodyValues(), cache.spec().sinks, cache.settled());
+  return tiles;
+}
+
+/// What a block of rows may see of a tile.
+struct Visibility {
+  const AttentionShape& shape;
+  const Tile& tile;
+
+  int64_t low(int64_t position) const { return std::max(tile.from, position - shape.left); }
+  int64_t high(int64_t position) const { return std::min(tile.to, position + shape.right + 1); }  // exclusive
+  bool anySink() const { return tile.from < shape.sinks; }
+  bool none(int64_t firstPosition, int64_t lastPosition) const {
+    return tile.from > lastPosition + shape.right || (tile.to <= firstPosition - shape.left && !anySink());
+  }
+  /// All slots [0, columns) of the tile are visible to all rows.
+  bool all(int64_t firstPosition, int64_t lastPosition, int64_t columns) const {
+    return tile.from == tile.base && tile.to == tile.base + columns && tile.to - 1 <= firstPosition + shape.right &&
+           tile.from >= lastPosition - shape.left;
+  }
+};
+
+/// State of the online softmax of a block of rows.
+struct RowState {
+  int64_t rows;
+  std::vector<double> top;  // running maximum
+  std::vector<double> total;
+  std::vector<float> keep;  // factor for what was summed before
+  explicit RowState(int64_t n) : rows(n), top(n, -INFINITY), total(n, 0.0), keep(n, 1.0f) {}
+  double logSumExp(int64_t i) const { return total[i] > 0 ? top[i] + std::log(total[i]) : -INFINITY; }
+};
+
+/// Turns scores [rows][stride] (or their f64 twin) into probabilities and updates the state. columns: a multiple of 16.
+void softmaxStep(const AttentionShape& shape, const Visibility& seen, const MaskView& mask, const int64_t* positions,
+                 const int64_t* queryIndex, const int64_t* headIndex, float* scores, double* wide, int64_t stride,
+                 int64_t columns, bool allSeen, RowState& state) {
+  const Simd& v = simd();
+  const bool explicitMask = mask.additive || mask.boolean;
+  for (int64_t i = 0; i < state.rows; i++) {
+    float* row = scores + i * stride;
+    double* wideRow = wide ? wide + i * stride : nullptr;
+    if (shape.softcap > 0) {
+      if (wideRow)
+        for (int64_t c = 0; c < columns; c++) wideRow[c] = shape.softcap * std::tanh(wideRow[c] / shape.softcap);
+      else
+        v.softcapRow(row, columns, shape.softcap);
+    }
+    if (!allSeen || explicitMask) {
+      const int64_t low = seen.low(positions[i]) - seen.tile.base, high = seen.high(positions[i]) - seen.tile.base;
+      const int64_t sinkEnd = std::min(shape.sinks - seen.tile.base, high);
+      const auto hide = [&](int64_t c) { wideRow ? void(wideRow[c] = -INFINITY) : void(row[c] = -INFINITY); };
+      for (int64_t c = 0; c < columns; c++)
+        if (c >= high || (c < low && c >= sinkEnd) || c < seen.tile.from - seen.tile.base) hide(c);
+      if (explicitMask) {
+        const int64_t at = headIndex[i] * mask.headStride + queryIndex[i] * mask.queryStride;
+        for (int64_t c = std::max<int64_t>(0, seen.tile.from - seen.tile.base); c < std::min(columns, high); c++) {
+          const int64_t k = at + (seen.tile.base + c) * mask.keyStride;
+          if (mask.boolean && !mask.boolean[k]) hide(c);
+          if (mask.additive) {
+            if (wideRow)
+              wideRow[c] += static_cast<double>(mask.additive[k]);
+            else
+              row[c] += mask.additive[k];
+          }
+        }
+      }
+    }
+    double newTop;
+    float sum;
+    if (wideRow) {
+      newTop = state.top[i];
+      for (int64_t c = 0; c < columns; c++) newTop = std::max(newTop, wideRow[c]);
+      for (int64_t c = 0; c < columns; c++)
+        row[c] = newTop == -INFINITY ? -INFINITY : static_cast<float>(wideRow[c] - newTop);
+      float unused;
+      sum = v.softmaxRow(row, columns, newTop == -INFINITY ? -INFINITY : 0.0f, &unused);
+    } else {
+      float top;
+      sum = v.softmaxRow(row, columns, static_cast<float>(state.top[i]), &top);
+      newTop = top;
+    }
+    const double keep = newTop == state.top[i] ? 1.0 : std::exp(state.top[i] - newTop);
+    state.keep[i] = static_cast<float>(keep);
+    state.total[i] = state.total[i] * keep + static_cast<double>(sum);
+    state.top[i] = newTop;
+  }
+}
+
+/// Partial results of one sequence: slot s holds the normalised output and log-sum-exp of its part of the keys.
+struct Partials {
+  int64_t slots = 0, rows = 0, valueDim = 0;
+  std::vector<float> out;    // [slots][rows][valueDim], row = token * heads + head
+  std::vector<double> lse;   // [slots][rows]
+  void resize(int64_t s, int64_t r, int64_t d) {
+    slots = s, rows = r, valueDim = d;
+    out.assign(static_cast<size_t>(s * r * d), 0.0f);
+    lse.assign(static_cast<size_t>(s * r), -INFINITY);
+  }
+};
+
+/// Merge by log-sum-exp; associative, and a part without keys has weight zero.
+void mergePartials(const Partials& p, const SequenceQueries& s, const AttentionShape& shape) {
+  parallelFor(p.rows, [&](int64_t r) {
+    float* out = s.out + r / shape.heads * s.outTokenStride + r % shape.heads * s.outHeadStride;
+    double top = -INFINITY, total = 0;
+    for (int64_t k = 0; k < p.slots; k++) top = std::max(top, p.lse[k * p.rows + r]);
+    std::fill_n(out, shape.valueDim, 0.0f);
+    if (top == -INFINITY) return;
+    for (int64_t k = 0; k < p.slots; k++) total += std::exp(p.lse[k * p.rows + r] - top);
+    for (int64_t k = 0; k < p.slots; k++) {
+      const float weight = static_cast<float>(std::exp(p.lse[k * p.rows + r] - top) / total);
+      if (weight == 0) continue;
+      const float* part = p.out.data() + (k * p.rows + r) * p.valueDim;
+      for (int64_t c = 0; c < p.valueDim; c++) out[c] += weight * part[c];
+    }
+  });
+}
+
+/// One unit of direct work: a block of query tokens of one KV head against a range of tiles.
+struct DirectItem {
+  size_t sequence;
+  int64_t kvHead, firstToken, tokens;
+  size_t firstTile, lastTile;
+  int64_t slot;  // -1: the only part, written straight to the output
+};
+
+void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std::vector<Tile>& tiles,
+               const DirectItem& item, const RopeTable* rope, Partials* partials, const CancelFlag* cancel) {
+  const Simd& v = simd();
+  Workspace& w = workspace();
+  const int64_t group = shape.heads / shape.kvHeads, rows = item.tokens * group, d = shape.keyDim;
+  const int64_t outStride = padded(shape.valueDim);
+  float* q = w.q.floats(rows * d);
+  float* sums = w.sums.floats(rows * outStride);
+  std::fill_n(sums, rows * outStride, 0.0f);
+  float* scores = w.scores.floats(rows * tileTokens);
+  double* wide = shape.wideScores ? reinterpret_cast<double*>(w.wide.floats(rows * tileTokens * 2)) : nullptr;
+  RowState state(rows);
+  std::vector<int64_t> positions(rows), queryIndex(rows), headIndex(rows);
+  for (int64_t i = 0; i < rows; i++) {
+    queryIndex[i] = item.firstToken + i / group;
+    headIndex[i] = item.kvHead * group + i % group;
+    positions[i] = s.firstPosition + queryIndex[i];
+    const float* from = s.q + queryIndex[i] * s.qTokenStride + headIndex[i] * s.qHeadStride;
+    for (int64_t c = 0; c < d; c++) q[i * d + c] = from[c] * shape.scale;
+  }
+  const int64_t firstPosition = positions.front(), lastPosition = positions.back();
+  for (size_t t = item.firstTile; t < item.lastTile; t++) {
+    const Tile& tile = tiles[t];
+    const Visibility seen{shape, tile};
+    if (seen.none(firstPosition, lastPosition)) continue;
+    if (cancel) cancel->check();
+    const int64_t stride = tile.keys->tileStride();
+    // Columns that some row of the block sees, in whole vectors.
+    const int64_t columns = std::min(stride, padded(seen.high(lastPosition) - tile.base));
+    const bool all = seen.all(firstPosition, lastPosition, columns);
+    float* scratch = w.keys.floats(tile.keys->tileFloats());
+    const float* keys = tile.keys->read(tile.page, item.kvHead, scratch);
+    if (rope) {
+      if (keys != scratch) std::copy_n(keys, d * stride, scratch);
+      rope->rotateTile(scratch, stride, tile.base, tile.keys->spec().pageTokens);
+      keys = scratch;
+    }
+    if (wide)
+      v.gemmF32Wide(rows, columns, d, q, d, keys, stride, wide, tileTokens);
+    else
+      v.gemmF32(rows, columns, d, q, d, keys, stride, scores, tileTokens, nullptr);
+    softmaxStep(shape, seen, s.mask, positions.data(), queryIndex.data(), headIndex.data(), scores, wide, tileTokens,
+                columns, all, state);
+    const float* values = tile.values->read(tile.page, item.kvHead, w.values.floats(tile.values->tileFloats()));
+    const int64_t tokens = std::min(columns, tile.values->spec().pageTokens);
+    v.gemmF32(rows, outStride, tokens, scores, tileTokens, values, tile.values->rowStride(), sums, outStride,
+              state.keep.data());
+  }
+  for (int64_t i = 0; i < rows; i++) {
+    const int64_t row = queryIndex[i] * shape.heads + headIndex[i];
+    float* out = item.slot < 0 ? s.out + queryIndex[i] * s.outTokenStride + headIndex[i] * s.outHeadStride
+                               : partials->out.data() + (item.slot * partials->rows + row) * shape.valueDim;
+    const float inverse = state.total[i] > 0 ? static_cast<float>(1 / state.total[i]) : 0.0f;
+    for (int64_t c = 0; c < shape.valueDim; c++) out[c] = sums[i * outStride + c] * inverse;
+    if (item.slot >= 0) partials->lse[item.slot * partials->rows + row] = state.logSumExp(i);
+  }
+}
+
+/// A range of latent tiles for all heads of one sequence: each tile is read, and its keys rebuilt, once.
+void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std::vector<Tile>& tiles, size_t firstTile,
+               size_t lastTile, int64_t slot, const LatentMaps& maps, const RopeTable* rope, Partials& partials,
+               const CancelFlag* cancel) {
+  const Simd& v = simd();
+  Workspace& w = workspace();
+  const int64_t group = shape.heads / shape.kvHeads, perHead = s.tokens * group, rows = perHead * shape.kvHeads;
+  const int64_t d = shape.keyDim, latentStride = padded(maps.valueRank);
+  float* sums = w.sums.floats(rows * latentStride);
+  std::fill_n(sums, rows * latentStride, 0.0f);
+  float* scores = w.scores.floats(rows * tileTokens);
+  RowState state(rows);
+  std::vector<int64_t> positions(rows), queryIndex(rows), headIndex(rows);
+  std::vector<float> offset(static_cast<size_t>(rows), 0.0f);
+  const int64_t queryWidth = maps.absorbed ? maps.keyStride : d;
+  float* q = w.q.floats(rows * (queryWidth + d));
+  float* plain = q + rows * queryWidth;
+  for (int64_t i = 0; i < rows; i++) {  // rows ordered by KV head, then token, then head of the group
+    const int64_t g = i / perHead;
+    queryIndex[i] = i % perHead / group;
+    headIndex[i] = g * group + i % group;
+    positions[i] = s.firstPosition + queryIndex[i];
+    const float* from = s.q + queryIndex[i] * s.qTokenStride + headIndex[i] * s.qHeadStride;
+    float* to = maps.absorbed ? plain + i * d : q + i * d;
+    for (int64_t c = 0; c < d; c++) to[c] = from[c] * shape.scale;
+    if (maps.absorbed && maps.meanKeys)
+      for (int64_t c = 0; c < d; c++) offset[i] += to[c] * maps.meanKeys[g * d + c];
+  }
+  if (maps.absorbed)
+    for (int64_t g = 0; g < shape.kvHeads; g++)
+      v.gemmF32(perHead, maps.keyStride, d, plain + g * perHead * d, d, maps.upKeys + g * d * maps.keyStride,
+                maps.keyStride, q + g * perHead * queryWidth, queryWidth, nullptr);
+  const int64_t firstPosition = s.firstPosition, lastPosition = s.firstPosition + s.tokens - 1;
+  for (size_t t = firstTile; t < lastTile; t++) {
+    const Tile& tile = tiles[t];
+    const Visibility seen{shape, tile};
+    if (seen.none(firstPosition, lastPosition)) continue;
+    if (cancel) cancel->check();
+    const int64_t stride = tile.keys->tileStride(), columns = stride;
+    const bool all = seen.all(firstPosition, lastPosition, columns);
+    const float* latent = tile.keys->read(tile.page, 0, w.keys.floats(tile.keys->tileFloats()));
+    if (maps.absorbed) {
+      v.gemmF32(rows, columns, maps.keyRank, q, queryWidth, latent, stride, scores, tileTokens, nullptr);
+      for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < columns; c++) scores[i * tileTokens + c] += offset[i];
+    } else {
+      float* rebuilt = w.rebuilt.floats(shape.kvHeads * d * stride);
+      v.gemmF32(shape.kvHeads * d, stride, maps.keyRank, maps.upKeys, maps.keyStride, latent, stride, rebuilt, stride,
+                nullptr);
+      for (int64_t g = 0; g < shape.kvHeads; g++) {
+        float* keys = rebuilt + g * d * stride;
+        if (maps.meanKeys)
+          for (int64_t c = 0; c < d; c++) v.scaleByNumber(keys + c * stride, stride, 1, maps.meanKeys[g * d + c]);
+        if (rope) rope->rotateTile(keys, stride, tile.base, tile.keys->spec().pageTokens);
+        v.gemmF32(perHead, columns, d, q + g * perHead * d, d, keys, stride, scores + g * perHead * tileTokens,
+                  tileTokens, nullptr);
+      }
+    }
+    softmaxStep(shape, seen, s.mask, positions.data(), queryIndex.data(), headIndex.data(), scores, nullptr, tileTokens,
+                columns, all, state);
+    const float* values;
+    if (maps.joint) {
+      float* turned = w.transposed.floats(stride * latentStride);
+      for (int64_t c0 = 0; c0 < maps.valueRank; c0 += 16)
+        for (int64_t k = 0; k < stride; k++)
+          for (int64_t c = c0; c < std::min(c0 + 16, maps.valueRank); c++) turned[k * latentStride + c] = latent[c * stride + k];
+      for (int64_t k = 0; k < stride; k++)
+        std::fill(turned + k * latentStride + maps.valueRank, turned + (k + 1) * latentStride, 0.0f);
+      values = turned;
+    } else {
+      values = tile.values->read(tile.page, 0, w.values.floats(tile.values->tileFloats()));
+    }
+    v.gemmF32(rows, latentStride, tile.keys->spec().pageTokens, scores, tileTokens, values, latentStride, sums,
+              latentStride, state.keep.data());
+  }
+  // Latent sums to head outputs.
+  const int64_t outStride = padded(shape.valueDim);
+  float* out = w.rebuilt.floats(perHead * outStride);
+  for (int64_t g = 0; g < shape.kvHeads; g++) {
+    v.gemmF32(perHead, outStride, maps.valueRank, sums + g * perHead * latentStride, latentStride,
+              maps.upValues + g * maps.valueRank * outStride, outStride, out, outStride, nullptr);
+    for (int64_t i = 0; i < perHead; i++) {
+      const int64_t r = g * perHead + i, row = queryIndex[r] * shape.heads + headIndex[r];
+      if (!(state.total[r] > 0)) continue;
+      float* to = partials.out.data() + (slot * partials.rows + row) * shape.valueDim;
+      const float inverse = static_cast<float>(1 / state.total[r]);
+      for (int64_t c = 0; c < shape.valueDim; c++)
+        to[c] = out[i * outStride + c] * inverse + (maps.meanValues ? maps.meanValues[g * shape.valueDim + c] : 0.0f);
+      partials.lse[slot * partials.rows + row] = state.logSumExp(r);
+    }
+  }
+}
+
+/// Straight from the definition: all logits of a row in memory, two passes over the cache, one head at a time.
+void runNaive(const AttentionShape& shape, const SequenceQueries& s, const std::vector<Tile>& tiles, int64_t head,
+              const RopeTable* rope, const CancelFlag* cancel) {
+  const int64_t kvHead = head / (shape.heads / shape.kvHeads), d = shape.keyDim, n = s.cache->length();
+  std::vector<float> logits(static_cast<size_t>(s.tokens * n), -INFINITY);
+  Workspace& w = workspace();
+  for (const Tile& tile : tiles) {
+    const Visibility seen{shape, tile};
+    if (cancel) cancel->check();
+    const int64_t stride = tile.keys->tileStride();
+    float* scratch = w.keys.floats(tile.keys->tileFloats());
+    const float* keys = tile.keys->read(tile.page, kvHead, scratch);
+    if (rope) {
+      if (keys != scratch) std::copy_n(keys, d * stride, scratch);
+      rope->rotateTile(scratch, stride, tile.base, tile.keys->spec().pageTokens);
+      keys = scratch;
+    }
+    for (int64_t i = 0; i < s.tokens; i++) {
+      const float* q = s.q + i * s.qTokenStride + head * s.qHeadStride;
+      const int64_t position = s.firstPosition + i;
+      for (int64_t k = tile.from; k < seen.high(position); k++) {
+        if (k < seen.low(position) && k >= shape.sinks) continue;
+        double logit = 0;
+        for (int64_t c = 0; c < d; c++) logit += static_cast<double>(q[c]) * keys[c * stride + k - tile.base];
+        logit *= static_cast<double>(shape.scale);
+        if (shape.softcap > 0) logit = shape.softcap * std::tanh(logit / shape.softcap);
+        const int64_t at = head * s.mask.headStride + i * s.mask.queryStride + k * s.mask.keyStride;
+        if (s.mask.boolean && !s.mask.boolean[at]) continue;
+        if (s.mask.additive) logit += static_cast<double>(s.mask.additive[at]);
+        logits[i * n + k] = static_cast<float>(logit);
+      }
+    }
+  }
+  std::vector<double> total(static_cast<size_t>(s.tokens), 0.0);
+  for (int64_t i = 0; i < s.tokens; i++) {
+    float* row = logits.data() + i * n;
+    const float top = *std::max_element(row, row + n);
+    for (int64_t k = 0; k < n; k++) {
+      row[k] = top == -INFINITY ? 0.0f : std::exp(row[k] - top);
+      total[i] += static_cast<double>(row[k]);
+    }
+  }
+  std::vector<double> sum(static_cast<size_t>(s.tokens * shape.valueDim), 0.0);
+  for (const Tile& tile : tiles) {
+    const float* values = tile.values->read(tile.page, kvHead, w.values.floats(tile.values->tileFloats()));
+    for (int64_t i = 0; i < s.tokens; i++)
+      for (int64_t k = tile.from; k < tile.to; k++) {
+        const double p = static_cast<double>(logits[i * n + k]);
+        if (p == 0) continue;
+        const float* value = values + (k - tile.base) * tile.values->rowStride();
+        for (int64_t c = 0; c < shape.valueDim; c++) sum[i * shape.valueDim + c] += p * static_cast<double>(value[c]);
+      }
+  }
+  for (int64_t i = 0; i < s.tokens; i++) {
+    float* out = s.out + i * s.outTokenStride + head * s.outHeadStride;
+    for (int64_t c = 0; c < shape.valueDim; c++)
+      out[c] = total[i] > 0 ? static_cast<float>(sum[i * shape.valueDim + c] / total[i]) : 0.0f;
+  }
+}
+
+int64_t splitsFor(size_t tiles, int64_t itemsWithoutSplit) {
+  const int64_t most = std::max<int64_t>(1, static_cast<int64_t>(tiles) / leastTilesPerSplit);
+  return std::min(most, (wantedItems + itemsWithoutSplit - 1) / std::max<int64_t>(1, itemsWithoutSplit));
+}
+
+}  // namespace
+
+int64_t workspaceBytes() { return workspaceTotal; }
+
+void attend(const AttentionShape& shape, const std::vector<SequenceQueries>& sequences, const LatentMaps* latent,
+            const RopeTable* rope, Kernel kernel, const CancelFlag* cancel) {
+  const int64_t group = shape.heads / shape.kvHeads;
+  const auto count = static_cast<int64_t>(sequences.size());
+  if (kernel == Kernel::naive) {
+    if (latent) refuse("expected kernel flash for a latent cache but received naive");
+    parallelFor(count * shape.heads, [&](int64_t i) {
+      const SequenceQueries& s = sequences[static_cast<size_t>(i / shape.heads)];
+      std::vector<Tile> tiles = exactTiles(*s.cache);
+      for (const Tile& tile : bodyTiles(*s.cache)) tiles.push_back(tile);
+      runNaive(shape, s, tiles, i % shape.heads, rope, cancel);
+    });
+    return;
+  }
+
+  std::vector<std::vector<Tile>> direct(sequences.size()), latents(sequences.size());
+  std::vector<Partials> partials(sequences.size());
+  std::vector<DirectItem> directItems;
+  struct LatentItem {
+    size_t sequence, firstTile, lastTile;
+    int64_t slot;
+  };
+  std::vector<LatentItem> latentItems;
+  for (size_t i = 0; i < sequences.size(); i++) {
+    const SequenceQueries& s = sequences[i];
+    if (s.tokens == 0) continue;
+    direct[i] = exactTiles(*s.cache);
+    std::vector<Tile> body = bodyTiles(*s.cache);
+    if (latent)
+      latents[i] = std::move(body);
+    else
+      direct[i].insert(direct[i].end(), body.begin(), body.end());
+
+    const int64_t blockTokens = std::max<int64_t>(1, blockRows / group);
+    const int64_t blocks = (s.tokens + blockTokens - 1) / blockTokens;
+    const int64_t directSplits = blocks > 1 ? 1 : splitsFor(direct[i].size(), count * shape.kvHeads);
+    const int64_t latentSplits = latents[i].empty() ? 0 : splitsFor(latents[i].size(), count);
+    const int64_t directSlots = latent && direct[i].empty() ? 0 : directSplits;
+    const int64_t slots = directSlots + latentSplits;
+    const bool straight = slots == 1 && latentSplits == 0;
+    if (!straight) partials[i].resize(slots, s.tokens * shape.heads, shape.valueDim);
+    for (int64_t k = 0; k < directSlots; k++)
+      for (int64_t g = 0; g < shape.kvHeads; g++)
+        for (int64_t b = 0; b < blocks; b++)
+          directItems.push_back({i, g, b * blockTokens, std::min(blockTokens, s.tokens - b * blockTokens),
+                                 direct[i].size() * k / directSlots, direct[i].size() * (k + 1) / directSlots,
+                                 straight ? -1 : k});
+    for (int64_t k = 0; k < latentSplits; k++)
+      latentItems.push_back({i, latents[i].size() * k / latentSplits, latents[i].size() * (k + 1) / latentSplits,
+                             directSlots + k});
+  }
+  // Exact parts of a latent cache are stored after the rotary embedding; only a direct body may be stored before it.
+  const RopeTable* directRope = latent ? nullptr : rope;
+  parallelFor(static_cast<int64_t>(directItems.size()), [&](int64_t k) {
+    // Last block first: in causal prefill it is the longest.
+    const DirectItem& item = directItems[directItems.size() - 1 - static_cast<size_t>(k)];
+    runDirect(shape, sequences[item.sequence], direct[item.sequence], item, directRope, &partials[item.sequence], cancel);
+  });
+  parallelFor(static_cast<int64_t>(latentItems.size()), [&](int64_t k) {
+    const LatentItem& item = latentItems[static_cast<size_t>(k)];
+    runLatent(shape, sequences[item.sequence], latents[item.sequence], item.firstTile, item.lastTile, item.slot, *latent,
+              rope, partials[item.sequence], cancel);
+  });
+  for (size_t i = 0; i < sequences.size(); i++)
+    if (partials[i].slots > 0) mergePartials(partials[i], sequences[i], shape);
+}
+
+}  // namespace fastmqa

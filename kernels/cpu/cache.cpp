@@ -1,0 +1,167 @@
+#include "cache.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace fastmqa {
+namespace {
+
+constexpr int64_t tailPageTokens = 16;  // small, so that the exact tail wastes at most 15 tokens
+
+StoreSpec exactSpec(int64_t heads, int64_t channels, Layout layout, int64_t pageTokens) {
+  StoreSpec spec;
+  spec.heads = heads;
+  spec.channels = channels;
+  spec.bands = {{channels, Dtype::f16}};
+  spec.layout = layout;
+  spec.pageTokens = pageTokens;
+  return spec;
+}
+
+void writeHeads(PanelStore& store, int64_t token, int64_t n, const float* rows, int64_t stride, int64_t firstValid) {
+  for (int64_t h = 0; h < store.spec().heads; h++)
+    store.write(h, token, n, rows + h * store.spec().channels, stride, firstValid);
+}
+
+}  // namespace
+
+CacheBytes& CacheBytes::operator+=(const CacheBytes& other) {
+  logical += other.logical;
+  payload += other.payload;
+  scales += other.scales;
+  sinks += other.sinks;
+  residual += other.residual;
+  slack += other.slack;
+  table += other.table;
+  allocated += other.allocated;
+  return *this;
+}
+
+SequenceCache::SequenceCache(Arena& arena, const CacheSpec& spec) : spec_(spec) {
+  const int64_t g = spec.kvHeads;
+  bodyKeys_ = std::make_unique<PanelStore>(arena, spec.keys);
+  if (spec.values) bodyValues_ = std::make_unique<PanelStore>(arena, *spec.values);
+  if (spec.sinks > 0) {
+    const int64_t tokens = (spec.sinks + 7) / 8 * 8;
+    sinkKeys_ = std::make_unique<PanelStore>(arena, exactSpec(g, spec.keyDim, Layout::channelRows, tokens));
+    sinkValues_ = std::make_unique<PanelStore>(arena, exactSpec(g, spec.valueDim, Layout::tokenRows, tokens));
+  }
+  if (spec.keys.groupsTokens()) tokenGroup_ = spec.keys.groupSize;
+  if (spec.values && spec.values->groupsTokens()) tokenGroup_ = std::lcm(tokenGroup_, spec.values->groupSize);
+  if (tokenGroup_ > 1 || spec.residual > 0) {
+    if (!spec.values || spec.keys.heads != g) refuse("expected a direct cache for token groups or a residual");
+    tailKeys_ = std::make_unique<PanelStore>(arena, exactSpec(g, spec.keyDim, Layout::channelRows, tailPageTokens));
+    tailValues_ = std::make_unique<PanelStore>(arena, exactSpec(g, spec.valueDim, Layout::tokenRows, tailPageTokens));
+  }
+}
+
+void SequenceCache::append(int64_t n, const CacheRows& rows) {
+  const int64_t g = spec_.kvHeads, end = length_ + n;
+  if (sinkKeys_ && length_ < spec_.sinks) {
+    const int64_t exact = std::min(n, spec_.sinks - length_);
+    sinkKeys_->reserve(spec_.sinks);
+    sinkValues_->reserve(spec_.sinks);
+    writeHeads(*sinkKeys_, length_, exact, rows.exactKeys, g * spec_.keyDim, 0);
+    writeHeads(*sinkValues_, length_, exact, rows.exactValues, g * spec_.valueDim, 0);
+  }
+  if (tailKeys_) {
+    tailKeys_->reserve(end);
+    tailValues_->reserve(end);
+    writeHeads(*tailKeys_, length_, n, rows.exactKeys, g * spec_.keyDim, 0);
+    writeHeads(*tailValues_, length_, n, rows.exactValues, g * spec_.valueDim, 0);
+  } else {
+    bodyKeys_->reserve(end);
+    writeHeads(*bodyKeys_, length_, n, rows.bodyKeys, rows.keyStride, 0);
+    if (bodyValues_) {
+      bodyValues_->reserve(end);
+      writeHeads(*bodyValues_, length_, n, rows.bodyValues, rows.valueStride, 0);
+    }
+  }
+  length_ = end;
+}
+
+void SequenceCache::settle() {
+  const int64_t oldest = spec_.window > 0 ? std::max<int64_t>(0, length_ - spec_.window + 1) : 0;
+  if (tailKeys_) {
+    const int64_t target = std::max<int64_t>(0, length_ - spec_.residual) / tokenGroup_ * tokenGroup_;
+    const int64_t step = std::max<int64_t>(tokenGroup_, tailPageTokens);
+    std::vector<float> keys, values;
+    bodyKeys_->dropBefore(oldest);
+    bodyValues_->dropBefore(oldest);
+    while (settled_ < target) {
+      const int64_t n = std::min(step - settled_ % step, target - settled_);
+      if (settled_ + n > oldest) {
+        const int64_t keyStride = spec_.kvHeads * spec_.keyDim, valueStride = spec_.kvHeads * spec_.valueDim;
+        keys.resize(static_cast<size_t>(n * keyStride));
+        values.resize(static_cast<size_t>(n * valueStride));
+        for (int64_t h = 0; h < spec_.kvHeads; h++) {
+          tailKeys_->readRows(h, settled_, n, keys.data() + h * spec_.keyDim, keyStride);
+          tailValues_->readRows(h, settled_, n, values.data() + h * spec_.valueDim, valueStride);
+        }
+        bodyKeys_->reserve(settled_ + n);
+        bodyValues_->reserve(settled_ + n);
+        writeHeads(*bodyKeys_, settled_, n, keys.data(), keyStride, spec_.sinks);
+        writeHeads(*bodyValues_, settled_, n, values.data(), valueStride, spec_.sinks);
+      }
+      settled_ += n;
+    }
+    tailKeys_->dropBefore(settled_);
+    tailValues_->dropBefore(settled_);
+  }
+  for (const auto* store : {&bodyKeys_, &bodyValues_, &tailKeys_, &tailValues_})
+    if (*store) (*store)->truncate(length_);
+  bodyKeys_->dropBefore(oldest);
+  if (bodyValues_) bodyValues_->dropBefore(oldest);
+  committed_ = length_;
+}
+
+void SequenceCache::rollback(int64_t length) {
+  if (length < committed_ || length > length_)
+    refuse("expected a roll-back to " + std::to_string(committed_) + ".." + std::to_string(length_) +
+           " tokens but received " + std::to_string(length));
+  length_ = length;  // pages stay until settle(): the next tokens are likely to need them
+}
+
+void SequenceCache::readBack(int64_t head, int64_t token, int64_t count, float* keys, float* values) const {
+  for (int64_t t = token; t < token + count;) {
+    const bool sink = sinkKeys_ && t < spec_.sinks, tail = tailKeys_ && t >= settled_;
+    const int64_t end = sink ? std::min(spec_.sinks, token + count) : tail ? token + count : std::min(settled(), token + count);
+    const PanelStore& k = sink ? *sinkKeys_ : tail ? *tailKeys_ : *bodyKeys_;
+    const PanelStore& v = sink ? *sinkValues_ : tail ? *tailValues_ : *bodyValues_;
+    k.readRows(head, t, end - t, keys + (t - token) * spec_.keyDim, spec_.keyDim);
+    v.readRows(head, t, end - t, values + (t - token) * spec_.valueDim, spec_.valueDim);
+    t = end;
+  }
+}
+
+CacheBytes SequenceCache::bytes() const {
+  CacheBytes out;
+  const double exact = 2.0 * static_cast<double>(spec_.kvHeads * (spec_.keyDim + spec_.valueDim));
+  const int64_t sinks = std::min(spec_.sinks, length_);
+  // Next query's window, its own token not yet appended.
+  const int64_t oldest = spec_.window > 0 ? std::max<int64_t>(0, length_ - spec_.window + 1) : 0;
+  const int64_t body = std::max<int64_t>(0, settled() - std::max(oldest, sinks));
+  const int64_t tail = length_ - std::max(settled(), sinks);
+  double payload = bodyKeys_->spec().payloadBytesPerToken(), scales = bodyKeys_->spec().scaleBytesPerToken();
+  if (bodyValues_) {
+    payload += bodyValues_->spec().payloadBytesPerToken();
+    scales += bodyValues_->spec().scaleBytesPerToken();
+  }
+  out.payload = std::llround(payload * static_cast<double>(body));
+  out.scales = std::llround(scales * static_cast<double>(body));
+  out.sinks = std::llround(exact * static_cast<double>(sinks));
+  out.residual = std::llround(exact * static_cast<double>(std::max<int64_t>(0, tail)));
+  out.logical = static_cast<double>(out.payload + out.scales + out.sinks + out.residual);
+  int64_t buffers = 0;
+  for (const auto* store : {&bodyKeys_, &bodyValues_, &sinkKeys_, &sinkValues_, &tailKeys_, &tailValues_}) {
+    if (!*store) continue;
+    buffers += (*store)->allocatedBytes();
+    out.table += (*store)->tableBytes();
+  }
+  out.slack = buffers - (out.payload + out.scales + out.sinks + out.residual);
+  out.allocated = buffers + out.table;
+  return out;
+}
+
+}  // namespace fastmqa

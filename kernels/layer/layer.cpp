@@ -1,0 +1,710 @@
+#include "layer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+
+#include "calibrate.h"
+#include "heads.h"
+#include "math/rope.h"
+#include "math/threads.h"
+#include "reference/layer.h"
+#include "simd/simd.h"
+
+namespace fastmqa {
+
+/// Full-rank bases of a latent cache, before ranks are chosen.
+struct LatentBasis {
+  Projection keys, values;  ///< joint: keys holds both, key channels first
+  std::vector<StoreSpec> stores;
+};
+
+/// Projections of some tokens: what the cache stores, and full-precision keys and values where asked for.
+struct AttentionLayer::Rows {
+  Buffer<float> keys, values;              // [tokens][keyWidth], keys as direct caches store them
+  Buffer<float> latentKeys, latentValues;  // [tokens][rank]
+  Buffer<float> sinkKeys, sinkValues;      // exact rows of the first tokens, rotated
+};
+
+namespace {
+
+constexpr int64_t fillChunk = 256;  // tokens appended between settlements: bounds what a window keeps too long
+
+std::vector<double> widened(const std::vector<float>& x) { return std::vector<double>(x.begin(), x.end()); }
+std::vector<float> narrowed(const std::vector<double>& x) { return std::vector<float>(x.begin(), x.end()); }
+
+Grouping groupingOf(Technique::Grouping g) {
+  return g == Technique::Grouping::token ? Grouping::token : g == Technique::Grouping::channel ? Grouping::channel : Grouping::tensor;
+}
+
+Dtype dtypeOfBits(int bits) {
+  switch (bits) {
+    case 16: return Dtype::f16;
+    case 8: return Dtype::int8;
+    case 4: return Dtype::int4;
+    case 3: return Dtype::int3;
+    case 2: return Dtype::int2;
+    default: refuse("expected 2, 3, 4, 8 or 16 bits for a latent band but received " + std::to_string(bits));
+  }
+}
+
+StoreSpec latentStore(std::vector<Band> bands, const Technique& t, Layout layout, int64_t groupSize) {
+  StoreSpec spec;
+  for (const Band& b : bands) spec.channels += b.channels;
+  spec.bands = std::move(bands);
+  spec.layout = layout;
+  spec.groupSize = groupSize;
+  spec.symmetric = t.symmetric;
+  return spec;
+}
+
+Projection truncated(const Projection& p, int64_t rank) {
+  Projection out;
+  out.channels = p.channels;
+  out.rank = std::min(rank, p.rank);
+  const auto inputs = static_cast<int64_t>(p.down.size()) / p.rank;
+  out.down.assign(p.down.begin(), p.down.begin() + out.rank * inputs);
+  out.bias.assign(p.bias.begin(), p.bias.begin() + out.rank);
+  out.up.resize(static_cast<size_t>(p.channels * out.rank));
+  for (int64_t c = 0; c < p.channels; c++)
+    std::copy_n(p.up.begin() + c * p.rank, out.rank, out.up.begin() + c * out.rank);
+  out.mean = p.mean;
+  return out;
+}
+
+/// Bits per run of 32 coordinates by reverse water-filling (attention-spec B.9), never more than `budget` bytes a token.
+std::vector<Band> waterFilling(const std::vector<double>& energy, double budget, bool symmetric) {
+  constexpr int64_t run = 32;
+  constexpr int choices[] = {0, 2, 3, 4, 8};
+  const int64_t runs = static_cast<int64_t>(energy.size()) / run;
+  std::vector<double> mu(static_cast<size_t>(runs), 0.0);
+  for (int64_t i = 0; i < runs * run; i++) mu[static_cast<size_t>(i / run)] += std::max(energy[static_cast<size_t>(i)], 1e-300) / run;
+  const auto costOf = [&](int bits) { return bits ? run * bits / 8.0 + (symmetric ? 2 : 4) : 0.0; };
+  const auto bitsAt = [&](double lambda) {
+    std::vector<int> bits;
+    for (double m : mu) {
+      const double ideal = std::max(0.0, 0.5 * std::log2(m / lambda));
+      int best = 0;
+      for (int c : choices)
+        if (std::fabs(c - ideal) < std::fabs(best - ideal)) best = c;
+      bits.push_back(best);
+    }
+    return bits;
+  };
+  const auto cost = [&](const std::vector<int>& bits) {
+    double sum = 0;
+    for (int b : bits) sum += costOf(b);
+    return sum;
+  };
+  double low = -1100, high = 1100;  // log2 of lambda
+  for (int i = 0; i < 100; i++) {
+    const double middle = (low + high) / 2;
+    (cost(bitsAt(std::exp2(middle))) <= budget ? high : low) = middle;
+  }
+  std::vector<int> bits = bitsAt(std::exp2(high));
+  for (bool spent = true; spent;) {  // the remainder: raise the run that gains most and still fits
+    spent = false;
+    double bestGain = 0;
+    size_t bestRun = 0;
+    int bestBits = 0;
+    const double left = budget - cost(bits);
+    for (size_t i = 0; i < bits.size(); i++)
+      for (int c : choices)
+        if (c > bits[i] && costOf(c) - costOf(bits[i]) <= left && (i == 0 || c <= bits[i - 1])) {
+          const double gain = mu[i] * (std::exp2(-2.0 * bits[i]) - std::exp2(-2.0 * c)) / (costOf(c) - costOf(bits[i]));
+          if (gain > bestGain) bestGain = gain, bestRun = i, bestBits = c;
+          break;
+        }
+    if (bestGain > 0) bits[bestRun] = bestBits, spent = true;
+  }
+  std::vector<Band> bands;
+  for (int b : bits) {
+    if (b == 0) break;
+    if (bands.empty() || bitsOf(bands.back().dtype) != b) bands.push_back({0, dtypeOfBits(b)});
+    bands.back().channels += run;
+  }
+  if (bands.empty()) refuse("expected an adaptive budget of at least " + std::to_string(costOf(2)) + " bytes a token but received " + std::to_string(budget));
+  return bands;
+}
+
+}  // namespace
+
+AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const Technique& technique, int64_t positions,
+                               int64_t calibrationTokens, uint64_t inputSeed, const CancelFlag* cancel)
+    : arena_(&arena), technique_(technique), weights_(model.weights()), cancel_(cancel) {
+  d_ = weights_.d;
+  const int64_t before = arena.currentBytes();
+  if (technique.kvHeads < weights_.kvHeads) {
+    const int64_t headDim = weights_.headDim;
+    HeadWeights heads{weights_.heads, weights_.kvHeads, headDim, d_, widened(weights_.wq), widened(weights_.wk), widened(weights_.wv), {}};
+    heads.output.resize(weights_.wo.size());
+    const auto output = [&](HeadWeights& h, int64_t head, int64_t i, int64_t c) -> double& {
+      return h.output[static_cast<size_t>((head * d_ + i) * headDim + c)];
+    };
+    for (int64_t i = 0; i < d_; i++)
+      for (int64_t c = 0; c < weights_.heads * headDim; c++)
+        output(heads, c / headDim, i, c % headDim) = static_cast<double>(weights_.wo[static_cast<size_t>(i * weights_.heads * headDim + c)]);
+    HeadMergeOptions options;
+    options.how = technique.conversion == Conversion::mean ? HeadMerge::mean : technique.conversion == Conversion::first ? HeadMerge::first : HeadMerge::aligned;
+    options.kvHeads = technique.kvHeads;
+    options.rotaryDim = model.spec().ropeTheta > 0 ? -1 : 0;
+    std::vector<double> inputs;
+    if (options.how == HeadMerge::aligned) {
+      const auto calibration = model.calibration(calibrationTokens, 0, inputSeed);
+      for (size_t i = 0; i < std::min<size_t>(2, calibration->streams.size()); i++)
+        inputs.insert(inputs.end(), calibration->streams[i].begin(), calibration->streams[i].end());
+    }
+    HeadWeights merged = mergeHeads(heads, options, inputs.empty() ? nullptr : inputs.data(), static_cast<int64_t>(inputs.size()) / d_);
+    weights_.kvHeads = technique.kvHeads;
+    weights_.wq = narrowed(merged.query);
+    weights_.wk = narrowed(merged.key);
+    weights_.wv = narrowed(merged.value);
+    for (int64_t i = 0; i < d_; i++)
+      for (int64_t c = 0; c < weights_.heads * headDim; c++)
+        weights_.wo[static_cast<size_t>(i * weights_.heads * headDim + c)] = static_cast<float>(output(merged, c / headDim, i, c % headDim));
+  }
+  queryWidth_ = weights_.heads * weights_.headDim;
+  keyWidth_ = weights_.kvHeads * weights_.headDim;
+  positions = std::max(positions, Calibration::streamTokens);  // calibration streams are rotated too
+  if (model.spec().ropeTheta > 0) {
+    RopeParameters parameters;
+    parameters.base = model.spec().ropeTheta;
+    parameters.rotaryDim = weights_.headDim;
+    const auto pairs = static_cast<size_t>(weights_.headDim / 2);
+    std::vector<float> cosine(static_cast<size_t>(positions) * pairs), sine(cosine.size());
+    ropeTable(ropeFrequencies(parameters, positions), 0, positions, cosine.data(), sine.data());
+    rope_ = RopeTable(arena, positions, weights_.headDim / 2, cosine.data(), sine.data(), false);
+  }
+  q_ = PackedWeights(arena, queryWidth_, d_, weights_.wq.data(), d_);
+  k_ = PackedWeights(arena, keyWidth_, d_, weights_.wk.data(), d_);
+  v_ = PackedWeights(arena, keyWidth_, d_, weights_.wv.data(), d_);
+  o_ = PackedWeights(arena, d_, queryWidth_, weights_.wo.data(), queryWidth_);
+  cacheSpec_.kvHeads = weights_.kvHeads;
+  cacheSpec_.keyDim = cacheSpec_.valueDim = weights_.headDim;
+  cacheSpec_.sinks = technique.sinks;
+  cacheSpec_.residual = technique.residual;
+  cacheSpec_.window = technique.window;
+  if (technique.cacheKind == CacheKind::direct)
+    buildDirect(arena, model, calibrationTokens, inputSeed);
+  else
+    buildLatent(arena, model, calibrationTokens, inputSeed, cancel);
+  weightBytes_ = arena.currentBytes() - before;
+}
+
+void AttentionLayer::buildDirect(Arena&, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed) {
+  const Technique& t = technique_;
+  const auto store = [&](Dtype dtype, Technique::Grouping grouping, int64_t groupSize, Layout layout) {
+    StoreSpec spec;
+    spec.heads = weights_.kvHeads;
+    spec.channels = weights_.headDim;
+    spec.bands = {{weights_.headDim, dtype}};
+    spec.layout = layout;
+    spec.grouping = isInteger(dtype) ? groupingOf(grouping) : Grouping::token;
+    spec.groupSize = groupSize;
+    spec.symmetric = t.symmetric;
+    return spec;
+  };
+  cacheSpec_.keys = store(t.keyDtype, t.keyGrouping, t.keyGroupSize, Layout::channelRows);
+  cacheSpec_.values = store(t.valueDtype, t.valueGrouping, t.valueGroupSize, Layout::tokenRows);
+  const bool keyTensor = cacheSpec_.keys.grouping == Grouping::tensor, valueTensor = cacheSpec_.values->grouping == Grouping::tensor;
+  if (keyTensor || valueTensor) {  // one scale for all: from the calibration stream
+    const auto calibration = model.calibration(calibrationTokens, 0, inputSeed);
+    float topKey = 0, topValue = 0;
+    for (const auto& stream : calibration->streams) {
+      const Rows rows = rowsFor(stream.data(), Calibration::streamTokens, 0, Calibration::streamTokens);
+      for (int64_t i = 0; i < rows.keys.size(); i++) topKey = std::max(topKey, std::fabs(rows.keys[i]));
+      for (int64_t i = 0; i < rows.values.size(); i++) topValue = std::max(topValue, std::fabs(rows.values[i]));
+    }
+    if (keyTensor) cacheSpec_.keys.tensorScale = topKey / static_cast<float>((1 << (bitsOf(t.keyDtype) - 1)) - 1);
+    if (valueTensor) cacheSpec_.values->tensorScale = topValue / static_cast<float>((1 << (bitsOf(t.valueDtype) - 1)) - 1);
+  }
+}
+
+void AttentionLayer::setLatent(Arena& arena, const LatentBasis& basis) {
+  const int64_t outStride = padded(weights_.headDim);
+  const bool input = technique_.cacheKind == CacheKind::input, joint = basis.stores.size() == 1;
+  const Projection& values = joint ? basis.keys : basis.values;
+  const int64_t valueOffset = joint ? keyWidth_ : 0;
+  maps_ = {};
+  maps_.joint = joint;
+  maps_.absorbed = technique_.cacheKind == CacheKind::latentSeparate && (!technique_.keysBeforeRope || !rope_);
+  maps_.keyRank = basis.keys.rank;
+  maps_.valueRank = values.rank;
+  maps_.keyStride = padded(maps_.keyRank) + padFloats;  // off a power of two: twelve rows at once miss the same set
+  upKeys_ = Buffer<float>(arena, keyWidth_ * maps_.keyStride);
+  for (int64_t c = 0; c < keyWidth_; c++)
+    for (int64_t i = 0; i < maps_.keyRank; i++)
+      upKeys_[c * maps_.keyStride + i] = static_cast<float>(basis.keys.up[static_cast<size_t>(c * maps_.keyRank + i)]);
+  upValues_ = Buffer<float>(arena, weights_.kvHeads * maps_.valueRank * outStride);
+  std::vector<float> upFlat(static_cast<size_t>(keyWidth_ * maps_.valueRank));
+  for (int64_t c = 0; c < keyWidth_; c++)
+    for (int64_t i = 0; i < maps_.valueRank; i++) {
+      const auto x = static_cast<float>(values.up[static_cast<size_t>((valueOffset + c) * maps_.valueRank + i)]);
+      upFlat[static_cast<size_t>(c * maps_.valueRank + i)] = x;
+      upValues_[(c / weights_.headDim * maps_.valueRank + i) * outStride + c % weights_.headDim] = x;
+    }
+  maps_.upKeys = upKeys_.data();
+  maps_.upValues = upValues_.data();
+  if (!input) {
+    const auto copy = [&](const std::vector<double>& from, int64_t offset, int64_t n) {
+      Buffer<float> out(arena, n);
+      for (int64_t i = 0; i < n; i++) out[i] = static_cast<float>(from[static_cast<size_t>(offset + i)]);
+      return out;
+    };
+    meanKeys_ = copy(basis.keys.mean, 0, keyWidth_);
+    meanValues_ = copy(values.mean, valueOffset, keyWidth_);
+    maps_.meanKeys = meanKeys_.data();
+    maps_.meanValues = meanValues_.data();
+    biasKeys_ = copy(basis.keys.bias, 0, maps_.keyRank);
+    const std::vector<float> downKeys = narrowed(basis.keys.down);
+    const auto inputs = static_cast<int64_t>(downKeys.size()) / maps_.keyRank;  // d, or key channels (post-RoPE)
+    downKeys_ = PackedWeights(arena, maps_.keyRank, inputs, downKeys.data(), inputs);
+    if (!joint) {
+      biasValues_ = copy(values.bias, 0, maps_.valueRank);
+      downValues_ = PackedWeights(arena, maps_.valueRank, d_, narrowed(values.down).data(), d_);
+    }
+    upKeysPacked_ = PackedWeights(arena, keyWidth_, maps_.keyRank, upKeys_.data(), maps_.keyStride);
+    upValuesPacked_ = PackedWeights(arena, keyWidth_, maps_.valueRank, upFlat.data(), maps_.valueRank);
+  }
+  cacheSpec_.keys = basis.stores[0];
+  cacheSpec_.values.reset();
+  if (!joint) cacheSpec_.values = basis.stores[1];
+}
+
+void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int64_t calibrationTokens,
+                                 uint64_t inputSeed, const CancelFlag* cancel) {
+  const Technique& t = technique_;
+  latent_ = true;
+  const auto calibration = model.calibration(calibrationTokens, t.sinks, inputSeed);
+  if (cancel) cancel->check();
+  LatentBasis full;
+
+  if (t.cacheKind == CacheKind::input) {
+    // Channels that are nearly constant or far louder than the rest stay in 16 bit; they come first.
+    std::vector<double> power(static_cast<size_t>(d_));
+    for (int64_t i = 0; i < d_; i++) power[static_cast<size_t>(i)] = calibration->moment[static_cast<size_t>(i * d_ + i)];
+    std::vector<double> sorted(power);
+    std::nth_element(sorted.begin(), sorted.begin() + d_ / 2, sorted.end());
+    const double median = sorted[static_cast<size_t>(d_ / 2)];
+    constexpr double loud = 36;  // six times the median RMS
+    for (int64_t i = 0; i < d_; i++)
+      if (power[static_cast<size_t>(i)] > loud * median) channelOrder_.push_back(i);
+    const auto outliers = static_cast<int64_t>(channelOrder_.size());
+    for (int64_t i = 0; i < d_; i++)
+      if (power[static_cast<size_t>(i)] <= loud * median) channelOrder_.push_back(i);
+    Projection p;
+    p.channels = 2 * keyWidth_;
+    p.rank = d_;
+    p.up.resize(static_cast<size_t>(p.channels * d_));
+    for (int64_t c = 0; c < keyWidth_; c++)
+      for (int64_t i = 0; i < d_; i++) {
+        const auto from = static_cast<size_t>(c * d_ + channelOrder_[static_cast<size_t>(i)]);
+        p.up[static_cast<size_t>(c * d_ + i)] = static_cast<double>(weights_.wk[from]);
+        p.up[static_cast<size_t>((keyWidth_ + c) * d_ + i)] = static_cast<double>(weights_.wv[from]);
+      }
+    std::vector<Band> bands;
+    if (outliers > 0) bands.push_back({outliers, Dtype::f16});
+    bands.push_back({d_ - outliers, t.keyDtype});
+    full.keys = std::move(p);
+    full.stores = {latentStore(std::move(bands), t, Layout::channelRows, t.keyGroupSize)};
+    setLatent(arena, full);
+    return;
+  }
+
+  const std::vector<double> wk = widened(weights_.wk), wv = widened(weights_.wv);
+  std::vector<double> weightKey(static_cast<size_t>(keyWidth_), 1.0), weightValue(static_cast<size_t>(keyWidth_), 0.0);
+  // Value channels count by the norm of the output columns they feed.
+  for (int64_t i = 0; i < d_; i++)
+    for (int64_t c = 0; c < queryWidth_; c++) {
+      const int64_t h = c / weights_.headDim, g = h / (weights_.heads / weights_.kvHeads);
+      const auto w = static_cast<double>(weights_.wo[static_cast<size_t>(i * queryWidth_ + c)]);
+      weightValue[static_cast<size_t>(g * weights_.headDim + c % weights_.headDim)] += w * w;
+    }
+  double meanWeight = 0;
+  for (double& w : weightValue) w = std::sqrt(w) + 1e-30, meanWeight += w / static_cast<double>(keyWidth_);
+  for (double& w : weightValue) w /= meanWeight;
+
+  if (t.cacheKind == CacheKind::latentJoint) {
+    if (rope_ && !t.keysBeforeRope) refuse("expected keyRope pre for a joint latent but received post");
+    // Keys and values on equal footing: key rows scaled so that both carry the same energy.
+    double keyEnergy = 0, valueEnergy = 0;
+    {
+      const int64_t n = Calibration::streamTokens;
+      std::vector<float> k(static_cast<size_t>(n * keyWidth_)), v(k.size());
+      k_.multiply(n, calibration->streams.front().data(), d_, k.data(), keyWidth_);
+      v_.multiply(n, calibration->streams.front().data(), d_, v.data(), keyWidth_);
+      std::vector<double> mean(static_cast<size_t>(keyWidth_), 0.0);
+      if (t.centred)
+        for (int64_t i = t.sinks * keyWidth_; i < n * keyWidth_; i++) mean[static_cast<size_t>(i % keyWidth_)] += static_cast<double>(k[static_cast<size_t>(i)]) / static_cast<double>(n - t.sinks);
+      for (int64_t i = t.sinks * keyWidth_; i < n * keyWidth_; i++) {
+        const double key = static_cast<double>(k[static_cast<size_t>(i)]) - mean[static_cast<size_t>(i % keyWidth_)];
+        const double value = static_cast<double>(v[static_cast<size_t>(i)]);
+        keyEnergy += key * key;
+        valueEnergy += value * value;
+      }
+    }
+    std::fill(weightKey.begin(), weightKey.end(), std::sqrt(valueEnergy / std::max(keyEnergy, 1e-300)));
+    std::vector<double> w(wk), weight(weightKey);
+    w.insert(w.end(), wv.begin(), wv.end());
+    weight.insert(weight.end(), weightValue.begin(), weightValue.end());
+    const int64_t most = std::min(d_, 2 * keyWidth_);
+    int64_t rank = t.rank > 0 ? t.rank : most;
+    if (!t.bands.empty()) {
+      rank = 0;
+      for (const auto& b : t.bands) rank += b.channels;
+    }
+    if (rank > most) refuse("expected a joint latent rank of at most " + std::to_string(most) + " but received " + std::to_string(rank));
+    full.keys = principalProjection(w, 2 * keyWidth_, d_, *calibration, weight, t.centred, t.weightBasis, rank);
+    std::vector<Band> bands;
+    if (t.adaptiveBudgetBytes > 0) {
+      bands = waterFilling(full.keys.energy, t.adaptiveBudgetBytes, t.symmetric);
+    } else if (t.adaptiveEnergy > 0) {
+      bands = {{rankForEnergy(full.keys.energy, t.adaptiveEnergy), t.keyDtype}};
+    } else if (!t.bands.empty()) {
+      for (const auto& b : t.bands) bands.push_back({b.channels, dtypeOfBits(b.bits)});
+    } else {
+      bands = {{full.keys.rank, t.keyDtype}};
+    }
+    int64_t kept = 0;
+    for (Band& b : bands) {
+      b.channels = std::min(b.channels, full.keys.rank - kept);
+      kept += b.channels;
+    }
+    while (bands.back().channels == 0) bands.pop_back();
+    LatentBasis chosen;
+    chosen.keys = truncated(full.keys, kept);
+    chosen.stores = {latentStore(std::move(bands), t, Layout::channelRows, t.keyGroupSize)};
+    setLatent(arena, chosen);
+    return;
+  }
+
+  const int64_t most = std::min(d_, keyWidth_);
+  if (t.keysBeforeRope || !rope_) {
+    full.keys = principalProjection(wk, keyWidth_, d_, *calibration, weightKey, t.centred, t.weightBasis, most);
+  } else {
+    std::vector<double> samples;
+    for (const auto& stream : calibration->streams) {
+      const int64_t n = Calibration::streamTokens;
+      std::vector<float> k(static_cast<size_t>(n * keyWidth_));
+      k_.multiply(n, stream.data(), d_, k.data(), keyWidth_);
+      rotateRows(k.data(), n, weights_.kvHeads, 0, n);
+      samples.insert(samples.end(), k.begin() + t.sinks * keyWidth_, k.end());
+    }
+    full.keys = principalOfSamples(samples, static_cast<int64_t>(samples.size()) / keyWidth_, keyWidth_, t.centred, most);
+  }
+  full.values = principalProjection(wv, keyWidth_, d_, *calibration, weightValue, t.centred, t.weightBasis, most);
+  const auto withRanks = [&](int64_t rankKey, int64_t rankValue) {
+    LatentBasis basis;
+    basis.keys = truncated(full.keys, rankKey);
+    basis.values = truncated(full.values, rankValue);
+    basis.stores = {latentStore({{basis.keys.rank, t.keyDtype}}, t, Layout::channelRows, t.keyGroupSize),
+                    latentStore({{basis.values.rank, t.valueDtype}}, t, Layout::tokenRows, t.valueGroupSize)};
+    return basis;
+  };
+  if (t.adaptiveEnergy > 0) {
+    setLatent(arena, withRanks(rankForEnergy(full.keys.energy, t.adaptiveEnergy), rankForEnergy(full.values.energy, t.adaptiveEnergy)));
+    return;
+  }
+  if (!(t.adaptiveBudgetBytes > 0)) {
+    const int64_t rankKey = t.rankKey > 0 ? t.rankKey : t.rank, rankValue = t.rankValue > 0 ? t.rankValue : t.rank;
+    if (rankKey < 1 || rankKey > most || rankValue < 1 || rankValue > most)
+      refuse("expected latent ranks of 1 to " + std::to_string(most) + " but received " + std::to_string(rankKey) + " and " + std::to_string(rankValue));
+    setLatent(arena, withRanks(rankKey, rankValue));
+    return;
+  }
+
+  // Adaptive: every split of the byte budget between keys and values is tried on the calibration stream, the even one
+  // included, and the one with the least output error is kept.
+  const int64_t unit = most >= 512 ? 32 : most >= 64 ? 4 : 1;
+  const auto cost = [&](int64_t rankKey, int64_t rankValue) {
+    const LatentBasis b = withRanks(rankKey, rankValue);
+    return b.stores[0].payloadBytesPerToken() + b.stores[0].scaleBytesPerToken() + b.stores[1].payloadBytesPerToken() + b.stores[1].scaleBytesPerToken();
+  };
+  std::map<int64_t, int64_t> splits;  // key rank -> largest value rank that fits
+  for (int64_t rankKey = unit; rankKey <= most; rankKey += unit) {
+    int64_t rankValue = 0;
+    while (rankValue + unit <= most && cost(rankKey, rankValue + unit) <= t.adaptiveBudgetBytes) rankValue += unit;
+    if (rankValue > 0) splits[rankKey] = rankValue;
+  }
+  if (splits.empty()) refuse("expected an adaptive budget of at least " + std::to_string(cost(unit, unit)) + " bytes a token but received " + std::to_string(t.adaptiveBudgetBytes));
+  std::vector<std::pair<int64_t, int64_t>> candidates;
+  constexpr size_t mostCandidates = 9;
+  const std::vector<std::pair<int64_t, int64_t>> every(splits.begin(), splits.end());
+  for (size_t i = 0; i < std::min(mostCandidates, every.size()); i++)
+    candidates.push_back(every[i * (every.size() - 1) / std::max<size_t>(1, std::min(mostCandidates, every.size()) - 1)]);
+  int64_t even = unit;
+  while (even + unit <= most && cost(even + unit, even + unit) <= t.adaptiveBudgetBytes) even += unit;
+  if (cost(even, even) <= t.adaptiveBudgetBytes) candidates.emplace_back(even, even);
+
+  const std::vector<float>& stream = calibration->streams.front();
+  const int64_t tokens = std::min<int64_t>(512, Calibration::streamTokens), run = Workload::runTokens;
+  std::vector<int64_t> positions;
+  for (int64_t end = 64; end <= tokens; end += 64)
+    for (int64_t p = end - run; p < end; p++) positions.push_back(p);
+  const ReferenceLayer exact{d_, weights_.heads, weights_.kvHeads, weights_.headDim, weights_.wq.data(), weights_.wk.data(), weights_.wv.data(), weights_.wo.data(), rope_ ? model.spec().ropeTheta : 0};
+  const std::vector<double> target = referenceOutput(exact, stream.data(), tokens, positions, false);
+  double best = INFINITY;
+  std::pair<int64_t, int64_t> winner;
+  for (const auto& candidate : candidates) {
+    setLatent(arena, withRanks(candidate.first, candidate.second));
+    const auto cache = newCache(arena);
+    std::vector<float> y(static_cast<size_t>(run * d_));
+    double error = 0;
+    for (size_t i = 0; i < positions.size(); i += static_cast<size_t>(run)) {
+      const int64_t start = positions[i];
+      fill(*cache, stream.data() + cache->length() * d_, start - cache->length(), true);
+      step({cache.get()}, stream.data() + start * d_, run, y.data());
+      for (int64_t k = 0; k < run * d_; k++) {
+        const double e = static_cast<double>(y[static_cast<size_t>(k)]) - target[static_cast<size_t>(static_cast<int64_t>(i) * d_ + k)];
+        error += e * e;
+      }
+    }
+    if (error < best) best = error, winner = candidate;
+  }
+  setLatent(arena, withRanks(winner.first, winner.second));
+}
+
+AttentionShape AttentionLayer::shape() const {
+  AttentionShape s;
+  s.heads = weights_.heads;
+  s.kvHeads = weights_.kvHeads;
+  s.keyDim = s.valueDim = weights_.headDim;
+  s.scale = 1 / std::sqrt(static_cast<float>(weights_.headDim));
+  if (technique_.window > 0) s.left = technique_.window - 1;
+  s.sinks = technique_.sinks;
+  return s;
+}
+
+void AttentionLayer::rotateRows(float* rows, int64_t count, int64_t heads, int64_t firstPosition, int64_t perSequence) const {
+  if (!rope_) return;
+  parallelFor(count, [&](int64_t t) {
+    for (int64_t h = 0; h < heads; h++) rope_.rotate(rows + (t * heads + h) * weights_.headDim, firstPosition + t % perSequence);
+  });
+}
+
+void AttentionLayer::hadamardRows(float* rows, int64_t count, int64_t heads) const {
+  const int64_t n = weights_.headDim;
+  const float scale = 1 / std::sqrt(static_cast<float>(n));
+  parallelFor(count, [&](int64_t t) {
+    for (int64_t h = 0; h < heads; h++) {
+      float* x = rows + (t * heads + h) * n;
+      for (int64_t width = 1; width < n; width *= 2)
+        for (int64_t i = 0; i < n; i += 2 * width)
+          for (int64_t j = i; j < i + width; j++) {
+            const float a = x[j], b = x[j + width];
+            x[j] = a + b;
+            x[j + width] = a - b;
+          }
+      for (int64_t i = 0; i < n; i++) x[i] *= scale;
+    }
+  });
+}
+
+AttentionLayer::Rows AttentionLayer::rowsFor(const float* x, int64_t tokens, int64_t firstPosition, int64_t perSequence) const {
+  Rows rows;
+  const auto project = [&](const PackedWeights& w, const float* from, int64_t count, int64_t ldx) {
+    Buffer<float> out(*arena_, count * w.rows());
+    w.multiply(count, from, ldx, out.data(), w.rows());
+    return out;
+  };
+  const auto addBias = [](Buffer<float>& to, const Buffer<float>& bias) {
+    for (int64_t i = 0; i < to.size(); i++) to[i] += bias[i % bias.size()];
+  };
+  if (!latent_) {
+    rows.keys = project(k_, x, tokens, d_);
+    rows.values = project(v_, x, tokens, d_);
+    if (!technique_.keysBeforeRope) rotateRows(rows.keys.data(), tokens, weights_.kvHeads, firstPosition, perSequence);
+    if (technique_.hadamard) {
+      hadamardRows(rows.keys.data(), tokens, weights_.kvHeads);
+      hadamardRows(rows.values.data(), tokens, weights_.kvHeads);
+    }
+    return rows;
+  }
+  if (technique_.cacheKind == CacheKind::input) {
+    rows.latentKeys = Buffer<float>(*arena_, tokens * d_);
+    parallelFor(tokens, [&](int64_t t) {
+      for (int64_t i = 0; i < d_; i++) rows.latentKeys[t * d_ + i] = x[t * d_ + channelOrder_[static_cast<size_t>(i)]];
+    });
+  } else {
+    if (downKeys_.columns() == d_ && (technique_.keysBeforeRope || !rope_)) {
+      rows.latentKeys = project(downKeys_, x, tokens, d_);
+    } else {
+      Buffer<float> keys = project(k_, x, tokens, d_);
+      rotateRows(keys.data(), tokens, weights_.kvHeads, firstPosition, perSequence);
+      rows.latentKeys = project(downKeys_, keys.data(), tokens, keyWidth_);
+    }
+    addBias(rows.latentKeys, biasKeys_);
+    if (!maps_.joint) {
+      rows.latentValues = project(downValues_, x, tokens, d_);
+      addBias(rows.latentValues, biasValues_);
+    }
+  }
+  const int64_t sinks = std::min(tokens, technique_.sinks - firstPosition);
+  if (sinks > 0) {
+    rows.sinkKeys = project(k_, x, sinks, d_);
+    rows.sinkValues = project(v_, x, sinks, d_);
+    rotateRows(rows.sinkKeys.data(), sinks, weights_.kvHeads, firstPosition, sinks);
+  }
+  return rows;
+}
+
+void AttentionLayer::appendRows(SequenceCache& cache, const Rows& rows, int64_t offset, int64_t tokens) const {
+  CacheRows r{};
+  if (!latent_) {
+    r.bodyKeys = r.exactKeys = rows.keys.data() + offset * keyWidth_;
+    r.bodyValues = r.exactValues = rows.values.data() + offset * keyWidth_;
+    r.keyStride = r.valueStride = keyWidth_;
+  } else {
+    r.keyStride = maps_.keyRank;
+    r.valueStride = maps_.valueRank;
+    r.bodyKeys = rows.latentKeys.data() + offset * r.keyStride;
+    r.bodyValues = rows.latentValues.data() ? rows.latentValues.data() + offset * r.valueStride : nullptr;
+    if (rows.sinkKeys.data()) {
+      r.exactKeys = rows.sinkKeys.data() + offset * keyWidth_;
+      r.exactValues = rows.sinkValues.data() + offset * keyWidth_;
+    }
+  }
+  cache.append(tokens, r);
+}
+
+void AttentionLayer::fill(SequenceCache& cache, const float* x, int64_t tokens, bool settle) const {
+  for (int64_t done = 0; done < tokens;) {
+    const int64_t n = std::min(fillChunk, tokens - done);
+    if (cancel_) cancel_->check();
+    appendRows(cache, rowsFor(x + done * d_, n, cache.length(), n), 0, n);
+    if (settle) cache.settle();
+    done += n;
+  }
+}
+
+void AttentionLayer::attendLast(const std::vector<SequenceCache*>& caches, const float* x, int64_t tokens, float* y) const {
+  const auto batch = static_cast<int64_t>(caches.size()), rows = batch * tokens;
+  Buffer<float> q(*arena_, rows * queryWidth_), mixed(*arena_, rows * queryWidth_);
+  q_.multiply(rows, x, d_, q.data(), queryWidth_);
+  std::vector<SequenceQueries> queries;
+  for (int64_t b = 0; b < batch; b++) {
+    SequenceCache* cache = caches[static_cast<size_t>(b)];
+    const int64_t first = cache->length() - tokens;
+    rotateRows(q.data() + b * tokens * queryWidth_, tokens, weights_.heads, first, tokens);
+    queries.push_back({cache, q.data() + b * tokens * queryWidth_, tokens, first, queryWidth_, weights_.headDim,
+                       mixed.data() + b * tokens * queryWidth_, queryWidth_, weights_.headDim, {}});
+  }
+  if (technique_.hadamard) hadamardRows(q.data(), rows, weights_.heads);
+  attend(shape(), queries, latent_ ? &maps_ : nullptr, technique_.keysBeforeRope && rope_ ? &rope_ : nullptr,
+         technique_.naiveKernel ? Kernel::naive : Kernel::flash, cancel_);
+  if (technique_.hadamard) hadamardRows(mixed.data(), rows, weights_.heads);
+  o_.multiply(rows, mixed.data(), queryWidth_, y, d_);
+}
+
+void AttentionLayer::step(const std::vector<SequenceCache*>& caches, const float* x, int64_t tokens, float* y) const {
+  // Where all sequences are equally long, one projection serves the whole batch.
+  const auto batch = static_cast<int64_t>(caches.size());
+  if (std::all_of(caches.begin(), caches.end(), [&](auto* c) { return c->length() == caches[0]->length(); }) &&
+      caches[0]->length() >= technique_.sinks) {
+    const Rows all = rowsFor(x, batch * tokens, caches[0]->length(), tokens);
+    for (int64_t b = 0; b < batch; b++) appendRows(*caches[static_cast<size_t>(b)], all, b * tokens, tokens);
+  } else {
+    for (int64_t b = 0; b < batch; b++) {
+      SequenceCache& cache = *caches[static_cast<size_t>(b)];
+      appendRows(cache, rowsFor(x + b * tokens * d_, tokens, cache.length(), tokens), 0, tokens);
+    }
+  }
+  attendLast(caches, x, tokens, y);
+}
+
+void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t tokens, float* y) const {
+  const Rows rows = rowsFor(x, tokens, 0, tokens);
+  // Full-precision keys and values in the tiles that the kernel reads; workspace, not cache.
+  Buffer<float> rebuiltKeys, rebuiltValues;
+  const float *keys = rows.keys.data(), *values = rows.values.data();
+  const auto project = [&](const PackedWeights& w, const float* from, int64_t count, int64_t ldx) {
+    Buffer<float> out(*arena_, count * w.rows());
+    w.multiply(count, from, ldx, out.data(), w.rows());
+    return out;
+  };
+  if (latent_) {
+    const bool input = technique_.cacheKind == CacheKind::input;
+    rebuiltKeys = input ? project(k_, x, tokens, d_) : project(upKeysPacked_, rows.latentKeys.data(), tokens, maps_.keyRank);
+    rebuiltValues = input ? project(v_, x, tokens, d_)
+                          : project(upValuesPacked_, maps_.joint ? rows.latentKeys.data() : rows.latentValues.data(), tokens, maps_.valueRank);
+    if (!input) {
+      for (int64_t i = 0; i < rebuiltKeys.size(); i++) rebuiltKeys[i] += meanKeys_[i % keyWidth_];
+      for (int64_t i = 0; i < rebuiltValues.size(); i++) rebuiltValues[i] += meanValues_[i % keyWidth_];
+    }
+    if (input || technique_.keysBeforeRope) rotateRows(rebuiltKeys.data(), tokens, weights_.kvHeads, 0, tokens);
+    if (rows.sinkKeys.data()) {
+      std::copy_n(rows.sinkKeys.data(), rows.sinkKeys.size(), rebuiltKeys.data());
+      std::copy_n(rows.sinkValues.data(), rows.sinkValues.size(), rebuiltValues.data());
+    }
+    keys = rebuiltKeys.data();
+    values = rebuiltValues.data();
+  }
+  CacheSpec exact;
+  exact.kvHeads = weights_.kvHeads;
+  exact.keyDim = exact.valueDim = weights_.headDim;
+  exact.keys.heads = weights_.kvHeads;
+  exact.keys.channels = weights_.headDim;
+  exact.keys.bands = {{weights_.headDim, Dtype::f32}};
+  exact.values = exact.keys;
+  exact.values->layout = Layout::tokenRows;
+  SequenceCache full(*arena_, exact);
+  full.append(tokens, {keys, values, nullptr, nullptr, keyWidth_, keyWidth_});
+
+  Buffer<float> q(*arena_, tokens * queryWidth_), mixed(*arena_, tokens * queryWidth_);
+  q_.multiply(tokens, x, d_, q.data(), queryWidth_);
+  rotateRows(q.data(), tokens, weights_.heads, 0, tokens);
+  if (technique_.hadamard) hadamardRows(q.data(), tokens, weights_.heads);
+  attend(shape(), {{&full, q.data(), tokens, 0, queryWidth_, weights_.headDim, mixed.data(), queryWidth_, weights_.headDim, {}}},
+         nullptr, !latent_ && technique_.keysBeforeRope && rope_ ? &rope_ : nullptr,
+         technique_.naiveKernel ? Kernel::naive : Kernel::flash, cancel_);
+  if (technique_.hadamard) hadamardRows(mixed.data(), tokens, weights_.heads);
+  o_.multiply(tokens, mixed.data(), queryWidth_, y, d_);
+  for (int64_t done = 0; done < tokens; done += fillChunk) {
+    appendRows(cache, rows, done, std::min(fillChunk, tokens - done));
+    cache.settle();
+  }
+}
+
+Work AttentionLayer::prefillWork(int64_t batch, int64_t tokens) const {
+  const auto b = static_cast<double>(batch), s = static_cast<double>(tokens), d = static_cast<double>(d_);
+  const auto qw = static_cast<double>(queryWidth_), kw = static_cast<double>(keyWidth_);
+  const auto rk = static_cast<double>(maps_.keyRank), rv = static_cast<double>(maps_.valueRank);
+  const double seen = technique_.window > 0 && technique_.window < tokens
+                          ? static_cast<double>(technique_.window) * (s - static_cast<double>(technique_.window) / 2)
+                          : s * s / 2;
+  double perToken = 2 * d * qw * 2;  // q and o
+  if (!latent_ || technique_.cacheKind == CacheKind::input)
+    perToken += 2 * d * kw * 2;
+  else if (maps_.joint)
+    perToken += 2 * d * rk + 2 * 2 * kw * rk;
+  else
+    perToken += (maps_.absorbed && rope_ ? 2 * d * kw + 2 * kw * rk : 2 * d * rk) + 2 * d * rv + 2 * kw * (rk + rv);
+  Work w;
+  w.flops = b * (s * perToken + 4 * qw * seen);
+  w.bytes = static_cast<double>(weightBytes_) + b * s * (2 * d + qw) * 4;
+  w.tokens = batch * tokens;
+  return w;
+}
+
+Work AttentionLayer::stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t cacheBytes) const {
+  const double rows = static_cast<double>(batch * tokens), keys = static_cast<double>(batch * cached);
+  const auto d = static_cast<double>(d_), qw = static_cast<double>(queryWidth_), kw = static_cast<double>(keyWidth_);
+  const auto rk = static_cast<double>(maps_.keyRank), rv = static_cast<double>(maps_.valueRank);
+  const auto heads = static_cast<double>(weights_.heads), dim = static_cast<double>(weights_.headDim);
+  const double pairs = keys * static_cast<double>(tokens) * heads;  // (query head, key) pairs
+  Work w;
+  w.flops = rows * 2 * d * qw * 2;
+  if (!latent_)
+    w.flops += rows * 4 * d * kw + 4 * pairs * dim;
+  else if (maps_.absorbed)
+    w.flops += rows * 2 * d * (rk + rv) + 2 * pairs * (rk + rv);
+  else
+    w.flops += (technique_.cacheKind == CacheKind::input ? 0 : rows * 2 * d * (rk + (maps_.joint ? 0 : rv))) + keys * 2 * kw * rk + 2 * pairs * (dim + rv);
+  const double projections = (2 * d * qw + (latent_ ? 0 : 2 * d * kw)) * 4;
+  w.bytes = projections + static_cast<double>(cacheBytes);
+  w.tokens = batch * tokens;
+  return w;
+}
+
+}  // namespace fastmqa

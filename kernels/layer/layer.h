@@ -1,0 +1,80 @@
+// An attention layer under one stack of techniques: projections, rotary embedding, cache, attention, output
+// projection. All of it derives from the reference weights and a calibration stream.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "cpu/attention.h"
+#include "cpu/cache.h"
+#include "cpu/rope-table.h"
+#include "fastmqa/memory.h"
+#include "fastmqa/problem.h"
+#include "fastmqa/status.h"
+#include "math/gemm.h"
+#include "model.h"
+
+namespace fastmqa {
+
+/// Operations and bytes that a step cannot avoid, for the roofline.
+struct Work {
+  double flops = 0, bytes = 0;
+  int64_t tokens = 0;
+};
+
+class AttentionLayer {
+ public:
+  /// @param positions  rotary tables cover positions [0, positions)
+  AttentionLayer(Arena& arena, const ReferenceModel& model, const Technique& technique, int64_t positions,
+                 int64_t calibrationTokens, uint64_t inputSeed, const CancelFlag* cancel);
+
+  std::unique_ptr<SequenceCache> newCache(Arena& arena) const { return std::make_unique<SequenceCache>(arena, cacheSpec_); }
+  /// Appends tokens to a cache without attending, settling as it goes if asked to.
+  void fill(SequenceCache& cache, const float* x, int64_t tokens, bool settle) const;
+  /// Appends `tokens` rows of x to every cache and attends from them, causally. x, y: [caches][tokens][d].
+  void step(const std::vector<SequenceCache*>& caches, const float* x, int64_t tokens, float* y) const;
+  /// Attends from tokens that are in the caches already, the last `tokens` of each. x, y as in step.
+  void attendLast(const std::vector<SequenceCache*>& caches, const float* x, int64_t tokens, float* y) const;
+  /// The whole prompt at once: attention on full-precision keys and values (rebuilt ones for latents), and the cache
+  /// filled beside it. x, y: [tokens][d]. The cache must be empty.
+  void prefill(SequenceCache& cache, const float* x, int64_t tokens, float* y) const;
+
+  const CacheSpec& cacheSpec() const { return cacheSpec_; }
+  int64_t hiddenDim() const { return d_; }
+  Work prefillWork(int64_t batch, int64_t tokens) const;
+  /// `cached`: tokens in the cache that a query can see; cacheBytes: of all sequences.
+  Work stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t cacheBytes) const;
+  int64_t weightBytes() const { return weightBytes_; }
+  /// Ranks that calibration chose or the level asked for; 0 where there is no latent.
+  int64_t rankKey() const { return maps_.keyRank; }
+  int64_t rankValue() const { return maps_.valueRank; }
+
+ private:
+  struct Rows;
+  /// Row t is at position firstPosition + t % perSequence: one sequence, or several of equal length in a row.
+  Rows rowsFor(const float* x, int64_t tokens, int64_t firstPosition, int64_t perSequence) const;
+  void appendRows(SequenceCache& cache, const Rows& rows, int64_t offset, int64_t tokens) const;
+  void rotateRows(float* rows, int64_t count, int64_t heads, int64_t firstPosition, int64_t perSequence) const;
+  void hadamardRows(float* rows, int64_t count, int64_t heads) const;
+  AttentionShape shape() const;
+  void buildDirect(Arena& arena, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed);
+  void buildLatent(Arena& arena, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed,
+                   const CancelFlag* cancel);
+  void setLatent(Arena& arena, const struct LatentBasis& basis);
+
+  Arena* arena_;
+  Technique technique_;
+  LayerWeights weights_;  ///< after head conversion
+  int64_t d_, queryWidth_, keyWidth_;
+  PackedWeights q_, k_, v_, o_;
+  PackedWeights downKeys_, downValues_, upKeysPacked_, upValuesPacked_;
+  Buffer<float> biasKeys_, biasValues_, upKeys_, upValues_, meanKeys_, meanValues_;
+  std::vector<int64_t> channelOrder_;  ///< input cache: channel stored at each place
+  bool latent_ = false;
+  LatentMaps maps_;
+  CacheSpec cacheSpec_;
+  RopeTable rope_;
+  int64_t weightBytes_ = 0;
+  const CancelFlag* cancel_;
+};
+
+}  // namespace fastmqa

@@ -1,0 +1,71 @@
+// The reference model of a sweep: weights, inputs, fp64 outputs. Every level is derived from these and compared
+// with these, so they are made once per shape and shared.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "fastmqa/memory.h"
+#include "fastmqa/problem.h"
+#include "reference/synthetic.h"
+
+namespace fastmqa {
+
+/// f32 weights of one attention layer, row-major, y = x W^T. The values are exact: the reference uses them in fp64.
+struct LayerWeights {
+  int64_t d = 0, heads = 0, kvHeads = 0, headDim = 0;
+  std::vector<float> wq;  ///< [heads * headDim][d]
+  std::vector<float> wk;  ///< [kvHeads * headDim][d]
+  std::vector<float> wv;  ///< [kvHeads * headDim][d]
+  std::vector<float> wo;  ///< [d][heads * headDim]
+};
+
+/// Calibration statistics of the layer input: streams that never overlap the evaluation stream.
+struct Calibration {
+  static constexpr int64_t streamTokens = 1024;
+  std::vector<std::vector<float>> streams;  ///< each [streamTokens][d]
+  int64_t skipped = 0;                      ///< first tokens of each stream left out of the statistics
+  int64_t tokens = 0;                       ///< that entered them
+  std::vector<double> mean;                 ///< [d]
+  std::vector<double> moment;               ///< [d][d], E[x x^T]
+};
+
+class ReferenceModel {
+ public:
+  explicit ReferenceModel(const ModelSpec& spec);
+  const ModelSpec& spec() const { return spec_; }
+  const LayerWeights& weights() const { return weights_; }
+  /// One stream of inputs, [tokens][d].
+  std::vector<float> inputs(int64_t tokens, uint64_t seed) const;
+  /// Statistics over `tokens` calibration tokens, leaving out the first `skip` of every stream. Cached.
+  std::shared_ptr<const Calibration> calibration(int64_t tokens, int64_t skip, uint64_t inputSeed) const;
+
+ private:
+  ModelSpec spec_;
+  std::shared_ptr<const SyntheticModel> synthetic_;
+  LayerWeights weights_;
+  mutable std::shared_ptr<const Calibration> lastCalibration_;
+  mutable int64_t lastTokens_ = -1, lastSkip_ = -1;
+  mutable uint64_t lastSeed_ = 0;
+};
+
+/// Evaluation inputs and the fp64 outputs at a deterministic sample of query positions:
+/// runs of `runTokens` consecutive positions, spread evenly, the last one ending at the last token.
+struct Workload {
+  static constexpr int64_t runTokens = 8;
+  int64_t batch = 0, seqLen = 0;
+  std::vector<std::vector<float>> x;        ///< per sequence [seqLen + extraTokens][d]
+  int64_t extraTokens = 0;                  ///< inputs beyond seqLen, for decode and verify steps
+  std::vector<int64_t> positions;           ///< ascending
+  std::vector<std::vector<double>> y;       ///< per sequence [positions][d]
+  double zeroOutput = 1, uniformAttention = 0, independentLayer = 0;  ///< controls: relative L2
+};
+
+/// Made once per (model, batch, seqLen, seed) and kept while it is the last one asked for.
+std::shared_ptr<const ReferenceModel> referenceModel(const ModelSpec& spec);
+std::shared_ptr<const Workload> workload(const std::shared_ptr<const ReferenceModel>& model, int64_t batch,
+                                         int64_t seqLen, uint64_t seed);
+/// Seeds of the streams of a batch, and of calibration: disjoint for every batch size.
+uint64_t evaluationSeed(uint64_t seed, int64_t sequence);
+uint64_t calibrationSeed(uint64_t seed, int64_t stream);
+
+}  // namespace fastmqa

@@ -1,0 +1,60 @@
+// One sweep point: built, compared with the reference, then timed.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "layer.h"
+
+namespace fastmqa {
+
+struct PointMemory {
+  CacheBytes cache;           ///< of the whole batch, after its last token
+  int64_t cachedTokens = 0;   ///< tokens a cache has seen, per sequence
+  int64_t peakBytes = 0;      ///< everything allocated for the point, cache, weights and workspace
+  int64_t extraWeightBytes = 0;
+};
+
+struct PointError {
+  double relativeL2 = 0, cosine = 0, rms = 0, maxAbs = 0, referenceRms = 0, tokenMedian = 0, tokenP95 = 0;
+  std::vector<int64_t> positions;
+};
+
+class MeasuredPoint {
+ public:
+  /// Builds the layer, fills its caches, and compares its output with the fp64 reference.
+  /// @throws Failure: refused (the point cannot exist), outOfMemory, cancelled, failed (a non-finite output)
+  MeasuredPoint(const PointSpec& spec, const CancelFlag* cancel);
+
+  const PointMemory& memory() const { return memory_; }
+  const PointError& error() const { return error_; }
+  const Workload& inputs() const { return *workload_; }
+  Work work() const { return work_; }
+  /// Times steps until `seconds` have passed or `most` samples are taken, at least one. Seconds per step.
+  std::vector<double> sample(double seconds, int64_t most);
+
+ private:
+  void runStep();
+  void evaluatePrefill();
+  void evaluateSteps();
+  void compare(const std::vector<float>& outputs, const std::vector<size_t>& used);
+
+  PointSpec spec_;
+  const CancelFlag* cancel_;
+  std::shared_ptr<const ReferenceModel> model_;
+  std::shared_ptr<const Workload> workload_;
+  Arena arena_;
+  std::unique_ptr<AttentionLayer> layer_;
+  std::vector<std::unique_ptr<SequenceCache>> caches_;
+  Buffer<float> stepInputs_, stepOutputs_;
+  PointMemory memory_;
+  PointError error_;
+  Work work_;
+};
+
+/// Fused multiply-adds and bytes read per second on all cores, each the best of several short runs.
+struct Ceilings {
+  double fmaFlopsPerSecond, readBytesPerSecond;
+};
+Ceilings measureCeilings();
+
+}  // namespace fastmqa

@@ -356,7 +356,7 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
 void runNaive(const AttentionShape& shape, const SequenceQueries& s, const std::vector<Tile>& tiles, int64_t head,
               const RopeTable* rope, const CancelFlag* cancel) {
   const int64_t kvHead = head / (shape.heads / shape.kvHeads), d = shape.keyDim, n = s.cache->length();
-  std::vector<float> logits(static_cast<size_t>(s.tokens * n), -INFINITY);
+  std::vector<double> logits(static_cast<size_t>(s.tokens * n), -INFINITY);
   Workspace& w = workspace();
   for (const Tile& tile : tiles) {
     const Visibility seen{shape, tile};
@@ -381,17 +381,17 @@ void runNaive(const AttentionShape& shape, const SequenceQueries& s, const std::
         const int64_t at = head * s.mask.headStride + i * s.mask.queryStride + k * s.mask.keyStride;
         if (s.mask.boolean && !s.mask.boolean[at]) continue;
         if (s.mask.additive) logit += static_cast<double>(s.mask.additive[at]);
-        logits[i * n + k] = static_cast<float>(logit);
+        logits[i * n + k] = logit;
       }
     }
   }
   std::vector<double> total(static_cast<size_t>(s.tokens), 0.0);
   for (int64_t i = 0; i < s.tokens; i++) {
-    float* row = logits.data() + i * n;
-    const float top = *std::max_element(row, row + n);
+    double* row = logits.data() + i * n;
+    const double top = *std::max_element(row, row + n);
     for (int64_t k = 0; k < n; k++) {
-      row[k] = top == -INFINITY ? 0.0f : std::exp(row[k] - top);
-      total[i] += static_cast<double>(row[k]);
+      row[k] = top == -INFINITY ? 0.0 : std::exp(row[k] - top);
+      total[i] += row[k];
     }
   }
   std::vector<double> sum(static_cast<size_t>(s.tokens * shape.valueDim), 0.0);
@@ -399,7 +399,7 @@ void runNaive(const AttentionShape& shape, const SequenceQueries& s, const std::
     const float* values = tile.values->read(tile.page, kvHead, w.values.floats(tile.values->tileFloats()));
     for (int64_t i = 0; i < s.tokens; i++)
       for (int64_t k = tile.from; k < tile.to; k++) {
-        const double p = static_cast<double>(logits[i * n + k]);
+        const double p = logits[i * n + k];
         if (p == 0) continue;
         const float* value = values + (k - tile.base) * tile.values->rowStride();
         for (int64_t c = 0; c < shape.valueDim; c++) sum[i * shape.valueDim + c] += p * static_cast<double>(value[c]);

@@ -25,34 +25,39 @@ double StoreSpec::payloadBytesPerToken() const {
 
 double StoreSpec::scaleBytesPerToken() const {
   if (grouping == Grouping::tensor) return 0;
-  double numbers = 0;
+  double bytes = 0;
   for (const Band& b : bands) {
     if (!isInteger(b.dtype)) continue;
-    numbers += grouping == Grouping::token ? static_cast<double>((b.channels + groupSize - 1) / groupSize)
-                                           : static_cast<double>(b.channels) / static_cast<double>(groupSize);
+    bytes += (b.symmetric ? 2 : 4) * (grouping == Grouping::token ? static_cast<double>((b.channels + groupSize - 1) / groupSize)
+                                                                  : static_cast<double>(b.channels) / static_cast<double>(groupSize));
   }
-  return numbers * static_cast<double>(heads) * (symmetric ? 2 : 4);
+  return bytes * static_cast<double>(heads);
 }
 
 PanelStore::PanelStore(Arena& arena, StoreSpec spec) : arena_(&arena), spec_(std::move(spec)) {
   int64_t channel = 0, offset = 0;
   for (const Band& band : spec_.bands) {
     const bool scaled = isInteger(band.dtype) && spec_.grouping != Grouping::tensor;
-    const int64_t groups = scaled ? (band.channels + spec_.groupSize - 1) / spec_.groupSize : 0;
-    runs_.push_back({band, channel, groupsPerToken_, groups, offset});
+    const bool perToken = spec_.grouping == Grouping::token;
+    Run run{band, channel, offset, 0, perToken ? groupsPerToken_ : scaledChannels_, perToken ? shiftsPerToken_ : shiftedChannels_};
+    if (scaled) {
+      run.groups = (band.channels + spec_.groupSize - 1) / spec_.groupSize;
+      groupsPerToken_ += run.groups;
+      scaledChannels_ += band.channels;
+      if (!band.symmetric) shiftsPerToken_ += run.groups, shiftedChannels_ += band.channels;
+    }
+    runs_.push_back(run);
     channel += band.channels;
-    groupsPerToken_ += groups;
-    if (spec_.layout == Layout::channelRows)
-      offset += band.channels * packedBytes(band.dtype, spec_.pageTokens);
-    else
-      offset += packedBytes(band.dtype, roundUp8(band.channels));
+    offset += spec_.layout == Layout::channelRows ? band.channels * packedBytes(band.dtype, spec_.pageTokens)
+                                                  : packedBytes(band.dtype, roundUp8(band.channels));
   }
   if (channel != spec_.channels) refuse("expected bands that add up to the channels of the store");
   rowBytes_ = offset;
   headBytes_ = spec_.layout == Layout::channelRows ? offset : offset * spec_.pageTokens;
-  if (groupsPerToken_ > 0)
-    scaleCount_ = spec_.grouping == Grouping::token ? groupsPerToken_ * spec_.pageTokens
-                                                    : spec_.channels * (spec_.pageTokens / spec_.groupSize);
+  const bool perToken = spec_.grouping == Grouping::token;
+  const int64_t groupsPerPage = perToken ? spec_.pageTokens : spec_.pageTokens / std::max<int64_t>(1, spec_.groupSize);
+  scaleCount_ = groupsPerPage * (perToken ? groupsPerToken_ : scaledChannels_);
+  shiftCount_ = groupsPerPage * (perToken ? shiftsPerToken_ : shiftedChannels_);
 }
 
 int64_t PanelStore::tileStride() const { return padded(spec_.pageTokens); }
@@ -66,7 +71,7 @@ void PanelStore::reserve(int64_t end) {
     Page page;
     page.codes = Buffer<uint8_t>(*arena_, headBytes_ * spec_.heads);
     if (scaleCount_ > 0)
-      page.scales = Buffer<uint8_t>(*arena_, scaleCount_ * spec_.heads * (spec_.symmetric ? 2 : 4));
+      page.scales = Buffer<uint8_t>(*arena_, (scaleCount_ + shiftCount_) * spec_.heads * 2);
     pages_.push_back(std::move(page));
   }
 }
@@ -89,7 +94,7 @@ int64_t PanelStore::allocatedBytes() const {
   return total;
 }
 
-// Scales of a head: [scaleCount] scales, then for asymmetric formats [scaleCount] minima; f16, or f32 when wide.
+// Numbers of a head: [scaleCount] scales, then [shiftCount] minima of the asymmetric bands; f16, or f32 when wide.
 void PanelStore::widen(Page& page) {
   const int64_t n = page.scales.size() / 2;
   Buffer<uint8_t> wide(*arena_, n * 4);
@@ -103,16 +108,32 @@ void PanelStore::widen(Page& page) {
   page.wide = true;
 }
 
-void PanelStore::putScale(Page& page, int64_t head, int64_t index, const GroupScale& value) {
-  const auto put = [&](int64_t at, float x) {
-    if (page.wide)
-      std::memcpy(page.scales.data() + 4 * at, &x, 4);
-    else
-      putFloat(Dtype::f16, page.scales.data(), at, x);
-  };
-  const int64_t planes = spec_.symmetric ? 1 : 2;
-  put(head * planes * scaleCount_ + index, value.scale);
-  if (!spec_.symmetric) put((head * planes + 1) * scaleCount_ + index, value.shift);
+int64_t PanelStore::planeIndex(const Run& run, int64_t first, int64_t perToken, int64_t channels, int64_t channel,
+                               int64_t slot) const {
+  const int64_t inRun = channel - run.firstChannel;
+  const bool channelRows = spec_.layout == Layout::channelRows;
+  if (spec_.grouping == Grouping::token) {
+    const int64_t group = first + inRun / spec_.groupSize;
+    return channelRows ? group * spec_.pageTokens + slot : slot * perToken + group;
+  }
+  const int64_t group = slot / spec_.groupSize, groups = spec_.pageTokens / spec_.groupSize;
+  return channelRows ? (first + inRun) * groups + group : group * channels + first + inRun;
+}
+
+int64_t PanelStore::scaleIndex(const Run& run, int64_t channel, int64_t slot) const {
+  return planeIndex(run, run.firstGroup, groupsPerToken_, scaledChannels_, channel, slot);
+}
+
+int64_t PanelStore::shiftIndex(const Run& run, int64_t channel, int64_t slot) const {
+  return scaleCount_ + planeIndex(run, run.firstShift, shiftsPerToken_, shiftedChannels_, channel, slot);
+}
+
+void PanelStore::putNumber(Page& page, int64_t head, int64_t index, float x) {
+  const int64_t at = head * (scaleCount_ + shiftCount_) + index;
+  if (page.wide)
+    std::memcpy(page.scales.data() + 4 * at, &x, 4);
+  else
+    putFloat(Dtype::f16, page.scales.data(), at, x);
 }
 
 uint8_t* PanelStore::rowOf(Page& page, int64_t head, const Run& run, int64_t channel, int64_t slot, int64_t* index) {
@@ -140,25 +161,19 @@ void PanelStore::writeGroup(Page& page, int64_t head, const Run& run, int64_t ch
     }
   }
   const int64_t slot = token % spec_.pageTokens;
-  GroupScale scale = groupScale(bits, spec_.symmetric, lowest, highest, !page.wide);
+  const bool symmetric = run.band.symmetric;
+  GroupScale scale = groupScale(bits, symmetric, lowest, highest, !page.wide);
   if (!scale.fitsHalf && !page.wide) {
     widen(page);
-    scale = groupScale(bits, spec_.symmetric, lowest, highest, false);
+    scale = groupScale(bits, symmetric, lowest, highest, false);
   }
-  int64_t at;
-  if (spec_.grouping == Grouping::token) {
-    const int64_t group = run.firstGroup + (channel - run.firstChannel) / spec_.groupSize;
-    at = spec_.layout == Layout::channelRows ? group * spec_.pageTokens + slot : slot * groupsPerToken_ + group;
-  } else {
-    const int64_t group = slot / spec_.groupSize, groups = spec_.pageTokens / spec_.groupSize;
-    at = spec_.layout == Layout::channelRows ? channel * groups + group : group * spec_.channels + channel;
-  }
-  putScale(page, head, at, scale);
+  putNumber(page, head, scaleIndex(run, channel, slot), scale.scale);
+  if (!symmetric) putNumber(page, head, shiftIndex(run, channel, slot), scale.shift);
   for (int64_t t = 0; t < tokens; t++)
     for (int64_t c = 0; c < channels; c++) {
       int64_t index;
       uint8_t* row = rowOf(page, head, run, channel + c, slot + t, &index);
-      putCode(run.band.dtype, row, index, quantise(rows[t * stride + channel + c], scale, bits, spec_.symmetric));
+      putCode(run.band.dtype, row, index, quantise(rows[t * stride + channel + c], scale, bits, symmetric));
     }
 }
 
@@ -225,50 +240,50 @@ const float* PanelStore::read(int64_t index, int64_t head, float* scratch) const
   if (plain && (channelRows ? spec_.pageTokens : spec_.channels) == stride)
     return reinterpret_cast<const float*>(codes);
 
-  // Scales of this head as f32, and shifts: stored minima, or the offset of unsigned codes.
-  thread_local std::vector<float> scales, shifts;
+  // Scales and minima of this head as f32; symmetric codes are unsigned, so their shift follows from the scale.
+  thread_local std::vector<float> numbers, offsets;
   if (scaleCount_ > 0) {
-    const int64_t n = roundUp8(scaleCount_), planes = spec_.symmetric ? 1 : 2;
-    if (static_cast<int64_t>(scales.size()) < n) scales.resize(n), shifts.resize(n);
-    const int size = source.wide ? 4 : 2;
-    const auto plane = [&](int64_t p, float* out) {
-      const uint8_t* from = source.scales.data() + (head * planes + p) * scaleCount_ * size;
-      const int64_t whole = scaleCount_ / 8 * 8;
-      v.decode(static_cast<int>(source.wide ? Dtype::f32 : Dtype::f16), from, whole, out);
-      for (int64_t i = whole; i < scaleCount_; i++) {
-        uint16_t half;
-        if (source.wide)
-          std::memcpy(out + i, from + 4 * i, 4);
-        else
-          std::memcpy(&half, from + 2 * i, 2), out[i] = floatFromHalf(half);
-      }
-    };
-    plane(0, scales.data());
-    if (!spec_.symmetric) plane(1, shifts.data());
+    const int64_t n = scaleCount_ + shiftCount_, whole = n / 8 * 8;
+    if (static_cast<int64_t>(numbers.size()) < n) numbers.resize(static_cast<size_t>(n)), offsets.resize(static_cast<size_t>(n));
+    const Dtype dtype = source.wide ? Dtype::f32 : Dtype::f16;
+    const uint8_t* from = source.scales.data() + packedBytes(dtype, head * n);
+    v.decode(static_cast<int>(dtype), from, whole, numbers.data());
+    for (int64_t i = whole; i < n; i++) {
+      uint16_t half;
+      if (source.wide)
+        std::memcpy(&numbers[static_cast<size_t>(i)], from + 4 * i, 4);
+      else
+        std::memcpy(&half, from + 2 * i, 2), numbers[static_cast<size_t>(i)] = floatFromHalf(half);
+    }
   }
+  const float* scales = numbers.data();
 
   for (const Run& run : runs_) {
     const Dtype dtype = run.band.dtype;
     const int type = static_cast<int>(dtype);
-    const bool scaled = isInteger(dtype) && spec_.grouping != Grouping::tensor;
+    const bool scaled = run.groups > 0, perToken = spec_.grouping == Grouping::token;
     const float zeroCode = -static_cast<float>(1 << (bitsOf(dtype) - 1));
-    if (scaled && spec_.symmetric)
-      for (int64_t i = 0; i < scaleCount_; i++) shifts[i] = zeroCode * scales[i];
+    // Minima where stored; for symmetric bands the same places hold zeroCode * scale.
+    const float* shifts = numbers.data();
+    const auto shiftAt = [&](int64_t channel, int64_t slot) {
+      return run.band.symmetric ? scaleIndex(run, channel, slot) : shiftIndex(run, channel, slot);
+    };
+    if (scaled && run.band.symmetric) {
+      for (int64_t i = 0; i < scaleCount_; i++) offsets[static_cast<size_t>(i)] = zeroCode * scales[i];
+      shifts = offsets.data();
+    }
     const uint8_t* base = codes + run.byteOffset;
+    const int64_t end = run.firstChannel + run.band.channels;
     if (channelRows) {
-      const int64_t bytes = packedBytes(dtype, spec_.pageTokens), groups = spec_.pageTokens / std::max<int64_t>(1, spec_.groupSize);
-      for (int64_t c = 0; c < run.band.channels; c++) {
-        float* out = scratch + (run.firstChannel + c) * stride;
-        v.decode(type, base + c * bytes, spec_.pageTokens, out);
-        if (scaled && spec_.grouping == Grouping::token) {
-          const int64_t at = (run.firstGroup + c / spec_.groupSize) * spec_.pageTokens;
-          v.scaleByVector(out, spec_.pageTokens, scales.data() + at, shifts.data() + at);
-        } else if (scaled) {
-          for (int64_t g = 0; g < groups; g++) {
-            const int64_t at = (run.firstChannel + c) * groups + g;
-            v.scaleByNumber(out + g * spec_.groupSize, spec_.groupSize, scales[at], shifts[at]);
-          }
-        }
+      const int64_t bytes = packedBytes(dtype, spec_.pageTokens);
+      for (int64_t c = run.firstChannel; c < end; c++) {
+        float* out = scratch + c * stride;
+        v.decode(type, base + (c - run.firstChannel) * bytes, spec_.pageTokens, out);
+        if (scaled && perToken)
+          v.scaleByVector(out, spec_.pageTokens, scales + scaleIndex(run, c, 0), shifts + shiftAt(c, 0));
+        else if (scaled)
+          for (int64_t t = 0; t < spec_.pageTokens; t += spec_.groupSize)
+            v.scaleByNumber(out + t, spec_.groupSize, scales[scaleIndex(run, c, t)], shifts[shiftAt(c, t)]);
         if (stride > spec_.pageTokens) std::fill(out + spec_.pageTokens, out + stride, 0.0f);
       }
     } else {
@@ -282,18 +297,15 @@ const float* PanelStore::read(int64_t index, int64_t head, float* scratch) const
           v.decode(type, row + packedBytes(dtype, whole), 8, rest);
           std::copy_n(rest, run.band.channels - whole, out + whole);
         }
-        if (scaled && spec_.grouping == Grouping::token) {
-          for (int64_t g = 0; g < run.groups; g++) {
-            const int64_t at = t * groupsPerToken_ + run.firstGroup + g, c0 = g * spec_.groupSize;
-            v.scaleByNumber(out + c0, std::min(spec_.groupSize, run.band.channels - c0), scales[at], shifts[at]);
-          }
-        } else if (scaled) {
-          const int64_t at = t / spec_.groupSize * spec_.channels + run.firstChannel;
-          v.scaleByVector(out, run.band.channels, scales.data() + at, shifts.data() + at);
-        }
+        if (scaled && perToken)
+          for (int64_t c = run.firstChannel; c < end; c += spec_.groupSize)
+            v.scaleByNumber(out + c - run.firstChannel, std::min(spec_.groupSize, end - c), scales[scaleIndex(run, c, t)],
+                            shifts[shiftAt(c, t)]);
+        else if (scaled)
+          v.scaleByVector(out, run.band.channels, scales + scaleIndex(run, run.firstChannel, t), shifts + shiftAt(run.firstChannel, t));
       }
     }
-    if (spec_.grouping == Grouping::tensor && (isInteger(dtype) || spec_.tensorScale != 1)) {
+  if (spec_.grouping == Grouping::tensor && (isInteger(dtype) || spec_.tensorScale != 1)) {
       const float shift = isInteger(dtype) ? zeroCode * spec_.tensorScale : 0;
       if (channelRows)
         for (int64_t c = 0; c < run.band.channels; c++)

@@ -21,6 +21,7 @@ enum class Grouping { token, channel, tensor };
 struct Band {
   int64_t channels;
   Dtype dtype;
+  bool symmetric = false;  ///< integers: a scale only; else a scale and a minimum
 };
 
 struct StoreSpec {
@@ -30,7 +31,6 @@ struct StoreSpec {
   Layout layout = Layout::channelRows;
   Grouping grouping = Grouping::token;
   int64_t groupSize = 32;  ///< Grouping::channel: divides pageTokens
-  bool symmetric = false;
   float tensorScale = 1;  ///< Grouping::tensor: integers x = code * scale; fp8 x = value * scale
   int64_t pageTokens = 64;  ///< a multiple of 8
 
@@ -76,13 +76,19 @@ class PanelStore {
   };
   struct Run {  ///< where a band lies
     Band band;
-    int64_t firstChannel, firstGroup, groups, byteOffset;
+    int64_t firstChannel, byteOffset;
+    int64_t groups;                   // of one token; 0: no scales
+    int64_t firstGroup, firstShift;   // before it in the planes of scales and of minima
   };
 
   Page& pageOf(int64_t token) { return pages_[static_cast<size_t>(token / spec_.pageTokens - firstPage_)]; }
   const Page& page(int64_t index) const { return pages_[static_cast<size_t>(index - firstPage_)]; }
   void widen(Page& page);
-  void putScale(Page& page, int64_t head, int64_t index, const GroupScale& value);
+  /// Places of a group's scale, and minimum, among the numbers of one head.
+  int64_t planeIndex(const Run& run, int64_t first, int64_t perToken, int64_t channels, int64_t channel, int64_t slot) const;
+  int64_t scaleIndex(const Run& run, int64_t channel, int64_t slot) const;
+  int64_t shiftIndex(const Run& run, int64_t channel, int64_t slot) const;
+  void putNumber(Page& page, int64_t head, int64_t index, float x);
   void writeGroup(Page& page, int64_t head, const Run& run, int64_t channel, int64_t channels, int64_t token,
                   int64_t tokens, const float* rows, int64_t stride, int64_t firstValid);
   uint8_t* rowOf(Page& page, int64_t head, const Run& run, int64_t channel, int64_t slot, int64_t* index);
@@ -90,7 +96,9 @@ class PanelStore {
   Arena* arena_;
   StoreSpec spec_;
   std::vector<Run> runs_;
-  int64_t headBytes_ = 0, rowBytes_ = 0, scaleCount_ = 0, groupsPerToken_ = 0;
+  int64_t headBytes_ = 0, rowBytes_ = 0;
+  int64_t groupsPerToken_ = 0, shiftsPerToken_ = 0, scaledChannels_ = 0, shiftedChannels_ = 0;
+  int64_t scaleCount_ = 0, shiftCount_ = 0;  // per head and page: scales, then minima
   int64_t firstPage_ = 0;
   std::deque<Page> pages_;
 };

@@ -49,13 +49,12 @@ Dtype dtypeOfBits(int bits) {
   }
 }
 
-StoreSpec latentStore(std::vector<Band> bands, const Technique& t, Layout layout, int64_t groupSize) {
+StoreSpec latentStore(std::vector<Band> bands, Layout layout, int64_t groupSize) {
   StoreSpec spec;
   for (const Band& b : bands) spec.channels += b.channels;
   spec.bands = std::move(bands);
   spec.layout = layout;
   spec.groupSize = groupSize;
-  spec.symmetric = t.symmetric;
   return spec;
 }
 
@@ -74,13 +73,13 @@ Projection truncated(const Projection& p, int64_t rank) {
 }
 
 /// Bits per run of 32 coordinates by reverse water-filling (attention-spec B.9), never more than `budget` bytes a token.
-std::vector<Band> waterFilling(const std::vector<double>& energy, double budget, bool symmetric) {
+std::vector<Band> waterFilling(const std::vector<double>& energy, double budget) {
   constexpr int64_t run = 32;
   constexpr int choices[] = {0, 2, 3, 4, 8};
   const int64_t runs = static_cast<int64_t>(energy.size()) / run;
   std::vector<double> mu(static_cast<size_t>(runs), 0.0);
   for (int64_t i = 0; i < runs * run; i++) mu[static_cast<size_t>(i / run)] += std::max(energy[static_cast<size_t>(i)], 1e-300) / run;
-  const auto costOf = [&](int bits) { return bits ? run * bits / 8.0 + (symmetric ? 2 : 4) : 0.0; };
+  const auto costOf = [&](int bits) { return bits ? run * bits / 8.0 + (bits == 8 ? 2 : 4) : 0.0; };
   const auto bitsAt = [&](double lambda) {
     std::vector<int> bits;
     for (double m : mu) {
@@ -121,7 +120,7 @@ std::vector<Band> waterFilling(const std::vector<double>& energy, double budget,
   std::vector<Band> bands;
   for (int b : bits) {
     if (b == 0) break;
-    if (bands.empty() || bitsOf(bands.back().dtype) != b) bands.push_back({0, dtypeOfBits(b)});
+    if (bands.empty() || bitsOf(bands.back().dtype) != b) bands.push_back({0, dtypeOfBits(b), b == 8});
     bands.back().channels += run;
   }
   if (bands.empty()) refuse("expected an adaptive budget of at least " + std::to_string(costOf(2)) + " bytes a token but received " + std::to_string(budget));
@@ -198,11 +197,10 @@ void AttentionLayer::buildDirect(Arena&, const ReferenceModel& model, int64_t ca
     StoreSpec spec;
     spec.heads = weights_.kvHeads;
     spec.channels = weights_.headDim;
-    spec.bands = {{weights_.headDim, dtype}};
+    spec.bands = {{weights_.headDim, dtype, t.symmetric}};
     spec.layout = layout;
     spec.grouping = isInteger(dtype) ? groupingOf(grouping) : Grouping::token;
     spec.groupSize = groupSize;
-    spec.symmetric = t.symmetric;
     return spec;
   };
   cacheSpec_.keys = store(t.keyDtype, t.keyGrouping, t.keyGroupSize, Layout::channelRows);
@@ -305,9 +303,9 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
       }
     std::vector<Band> bands;
     if (outliers > 0) bands.push_back({outliers, Dtype::f16});
-    bands.push_back({d_ - outliers, t.keyDtype});
+    bands.push_back({d_ - outliers, t.keyDtype, t.symmetric});
     full.keys = std::move(p);
-    full.stores = {latentStore(std::move(bands), t, Layout::channelRows, t.keyGroupSize)};
+    full.stores = {latentStore(std::move(bands), Layout::channelRows, t.keyGroupSize)};
     setLatent(arena, full);
     return;
   }
@@ -358,13 +356,13 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     full.keys = principalProjection(w, 2 * keyWidth_, d_, *calibration, weight, t.centred, t.weightBasis, rank);
     std::vector<Band> bands;
     if (t.adaptiveBudgetBytes > 0) {
-      bands = waterFilling(full.keys.energy, t.adaptiveBudgetBytes, t.symmetric);
+      bands = waterFilling(full.keys.energy, t.adaptiveBudgetBytes);
     } else if (t.adaptiveEnergy > 0) {
-      bands = {{rankForEnergy(full.keys.energy, t.adaptiveEnergy), t.keyDtype}};
+      bands = {{rankForEnergy(full.keys.energy, t.adaptiveEnergy), t.keyDtype, t.symmetric}};
     } else if (!t.bands.empty()) {
-      for (const auto& b : t.bands) bands.push_back({b.channels, dtypeOfBits(b.bits)});
+      for (const auto& b : t.bands) bands.push_back({b.channels, dtypeOfBits(b.bits), b.bits == 8});
     } else {
-      bands = {{full.keys.rank, t.keyDtype}};
+      bands = {{full.keys.rank, t.keyDtype, t.symmetric}};
     }
     int64_t kept = 0;
     for (Band& b : bands) {
@@ -374,7 +372,7 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     while (bands.back().channels == 0) bands.pop_back();
     LatentBasis chosen;
     chosen.keys = truncated(full.keys, kept);
-    chosen.stores = {latentStore(std::move(bands), t, Layout::channelRows, t.keyGroupSize)};
+    chosen.stores = {latentStore(std::move(bands), Layout::channelRows, t.keyGroupSize)};
     setLatent(arena, chosen);
     return;
   }
@@ -398,8 +396,8 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     LatentBasis basis;
     basis.keys = truncated(full.keys, rankKey);
     basis.values = truncated(full.values, rankValue);
-    basis.stores = {latentStore({{basis.keys.rank, t.keyDtype}}, t, Layout::channelRows, t.keyGroupSize),
-                    latentStore({{basis.values.rank, t.valueDtype}}, t, Layout::tokenRows, t.valueGroupSize)};
+    basis.stores = {latentStore({{basis.keys.rank, t.keyDtype, t.symmetric}}, Layout::channelRows, t.keyGroupSize),
+                    latentStore({{basis.values.rank, t.valueDtype, t.symmetric}}, Layout::tokenRows, t.valueGroupSize)};
     return basis;
   };
   if (t.adaptiveEnergy > 0) {

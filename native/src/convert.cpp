@@ -1,0 +1,217 @@
+#include "convert.h"
+
+#include <string>
+
+using namespace fastmqa;
+
+namespace {
+
+bool has(const Napi::Object& o, const char* name) { return o.Has(name) && !o.Get(name).IsUndefined() && !o.Get(name).IsNull(); }
+double number(const Napi::Object& o, const char* name, double otherwise) {
+  return has(o, name) ? o.Get(name).ToNumber().DoubleValue() : otherwise;
+}
+int64_t whole(const Napi::Object& o, const char* name, int64_t otherwise) {
+  return has(o, name) ? o.Get(name).ToNumber().Int64Value() : otherwise;
+}
+bool truth(const Napi::Object& o, const char* name) { return has(o, name) && o.Get(name).ToBoolean(); }
+std::string text(const Napi::Object& o, const char* name) { return has(o, name) ? o.Get(name).ToString().Utf8Value() : ""; }
+
+[[noreturn]] void unknown(const Napi::Object& o, const char* name) {
+  throw Napi::TypeError::New(o.Env(), std::string("expected a known value for ") + name + " but received " + text(o, name));
+}
+
+Dtype dtypeOf(const Napi::Object& o, const char* name) {
+  constexpr const char* names[] = {"f32", "f16", "bf16", "fp8-e4m3", "fp8-e5m2", "int8", "int4", "int3", "int2"};
+  const std::string value = text(o, name);
+  for (int i = 0; i < 9; i++)
+    if (value == names[i]) return static_cast<Dtype>(i);
+  unknown(o, name);
+}
+
+Technique::Grouping groupingOf(const Napi::Object& o, const char* name) {
+  const std::string value = text(o, name);
+  if (value.empty() || value == "token") return Technique::Grouping::token;
+  if (value == "channel") return Technique::Grouping::channel;
+  if (value == "tensor") return Technique::Grouping::tensor;
+  unknown(o, name);
+}
+
+std::vector<Technique::LatentBand> bandsOf(const std::string& from) {  // "256x8+768x4", checked by the schema
+  std::vector<Technique::LatentBand> bands;
+  for (size_t at = 0; at < from.size();) {
+    const size_t end = std::min(from.find('+', at), from.size()), x = from.find('x', at);
+    bands.push_back({std::stoll(from.substr(at, x - at)), std::stoi(from.substr(x + 1, end - x - 1))});
+    at = end + 1;
+  }
+  return bands;
+}
+
+}  // namespace
+
+PointSpec pointSpec(const Napi::Object& c) {
+  PointSpec p;
+  p.model.hiddenDim = whole(c, "hiddenDim", 0);
+  p.model.heads = whole(c, "heads", 0);
+  p.model.headDim = whole(c, "headDim", 0);
+  p.model.kvHeads = whole(c, "referenceKvHeads", 0);
+  p.model.ropeTheta = number(c, "ropeTheta", 0);
+  p.model.seed = static_cast<uint64_t>(whole(c, "modelSeed", 1));
+  Technique& t = p.technique;
+  t.naiveKernel = text(c, "kernel") == "naive";
+  t.kvHeads = whole(c, "kvHeads", p.model.kvHeads);
+  const std::string conversion = text(c, "kvConversion"), kind = text(c, "cacheKind"), phase = text(c, "phase");
+  if (conversion == "aligned") t.conversion = Conversion::aligned;
+  else if (conversion == "first") t.conversion = Conversion::first;
+  else if (!conversion.empty() && conversion != "mean") unknown(c, "kvConversion");
+  if (kind == "direct") t.cacheKind = CacheKind::direct;
+  else if (kind == "latent-separate") t.cacheKind = CacheKind::latentSeparate;
+  else if (kind == "latent-joint") t.cacheKind = CacheKind::latentJoint;
+  else if (kind == "input") t.cacheKind = CacheKind::input;
+  else unknown(c, "cacheKind");
+  t.keyDtype = dtypeOf(c, "keyDtype");
+  t.valueDtype = dtypeOf(c, "valueDtype");
+  t.keyGrouping = groupingOf(c, "keyGrouping");
+  t.valueGrouping = groupingOf(c, "valueGrouping");
+  t.keyGroupSize = whole(c, "keyGroupSize", 32);
+  t.valueGroupSize = whole(c, "valueGroupSize", 32);
+  t.symmetric = truth(c, "symmetric");
+  t.hadamard = truth(c, "hadamard");
+  t.keysBeforeRope = text(c, "keyRope") == "pre";
+  t.residual = whole(c, "residualTokens", 0);
+  t.sinks = whole(c, "sinkTokens", 0);
+  t.window = whole(c, "window", 0);
+  t.rank = whole(c, "latentRank", 0);
+  t.rankKey = whole(c, "latentRankKey", 0);
+  t.rankValue = whole(c, "latentRankValue", 0);
+  t.bands = bandsOf(text(c, "latentBands"));
+  t.weightBasis = text(c, "latentBasis") == "weight";
+  t.centred = truth(c, "latentCentred");
+  t.adaptiveBudgetBytes = number(c, "adaptiveBudgetBytes", 0);
+  t.adaptiveEnergy = number(c, "adaptiveEnergy", 0);
+  if (phase == "prefill") p.phase = Phase::prefill;
+  else if (phase == "decode") p.phase = Phase::decode;
+  else if (phase == "verify") p.phase = Phase::verify;
+  else unknown(c, "phase");
+  p.batch = whole(c, "batch", 1);
+  p.seqLen = whole(c, "seqLen", 1);
+  p.verifyTokens = whole(c, "verifyTokens", 1);
+  p.inputSeed = static_cast<uint64_t>(whole(c, "seed", 100));
+  p.calibrationTokens = whole(c, "calibrationTokens", 4096);
+  return p;
+}
+
+Napi::Object preparedPoint(Napi::Env env, const MeasuredPoint& point) {
+  const PointMemory& m = point.memory();
+  const auto count = [](int64_t n) { return static_cast<double>(n); };
+  Napi::Object parts = Napi::Object::New(env);
+  parts["payloadBytes"] = count(m.cache.payload);
+  parts["scaleBytes"] = count(m.cache.scales);
+  parts["sinkBytes"] = count(m.cache.sinks);
+  parts["residualBytes"] = count(m.cache.residual);
+  parts["slackBytes"] = count(m.cache.slack);
+  parts["tableBytes"] = count(m.cache.table);
+  Napi::Object memory = Napi::Object::New(env);
+  memory["kvLogicalBytes"] = m.cache.logical;
+  memory["kvAllocatedBytes"] = count(m.cache.allocated);
+  memory["kvParts"] = parts;
+  memory["peakBytes"] = count(m.peakBytes);
+  memory["extraWeightBytes"] = count(m.extraWeightBytes);
+  memory["cachedTokens"] = count(m.cachedTokens);
+  const PointError& e = point.error();
+  Napi::Object error = Napi::Object::New(env);
+  error["relativeL2"] = e.relativeL2;
+  error["cosine"] = e.cosine;
+  error["rms"] = e.rms;
+  error["maxAbs"] = e.maxAbs;
+  error["referenceRms"] = e.referenceRms;
+  error["tokenP95"] = e.tokenP95;
+  error["tokenMedian"] = e.tokenMedian;
+  Napi::Array positions = Napi::Array::New(env, e.positions.size());
+  for (size_t i = 0; i < e.positions.size(); i++) positions[static_cast<uint32_t>(i)] = count(e.positions[i]);
+  error["positions"] = positions;
+  Napi::Object controls = Napi::Object::New(env);
+  controls["zeroOutput"] = point.inputs().zeroOutput;
+  controls["uniformAttention"] = point.inputs().uniformAttention;
+  controls["independentLayer"] = point.inputs().independentLayer;
+  Napi::Object work = Napi::Object::New(env);
+  work["flops"] = point.work().flops;
+  work["bytes"] = point.work().bytes;
+  work["tokens"] = count(point.work().tokens);
+  Napi::Object out = Napi::Object::New(env);
+  out["memory"] = memory;
+  out["error"] = error;
+  out["controls"] = controls;
+  out["work"] = work;
+  return out;
+}
+
+std::vector<int64_t> shapeOf(const Napi::Object& tensor) {
+  const Napi::Array shape = tensor.Get("shape").As<Napi::Array>();
+  std::vector<int64_t> out;
+  for (uint32_t i = 0; i < shape.Length(); i++) out.push_back(shape.Get(i).ToNumber().Int64Value());
+  return out;
+}
+
+namespace {
+
+/// The elements of a typed array, which must be as many as the shape says.
+template <class Array, class T>
+std::vector<T> dataOf(const Napi::Object& tensor) {
+  const Array data = tensor.Get("data").As<Array>();
+  int64_t n = 1;
+  for (int64_t s : shapeOf(tensor)) n *= s;
+  if (static_cast<int64_t>(data.ElementLength()) != n) throw Napi::TypeError::New(tensor.Env(), "expected as many elements as the shape says");
+  return std::vector<T>(data.Data(), data.Data() + n);
+}
+
+}  // namespace
+
+std::vector<float> floatData(const Napi::Object& tensor) { return dataOf<Napi::Float32Array, float>(tensor); }
+
+OwnedTensors tensorAttention(const Napi::Object& o) {
+  OwnedTensors owned;
+  TensorAttention& r = owned.request;
+  owned.floats.reserve(8);  // views point into it
+  const auto view = [&](const char* name) {
+    TensorView<float> out;
+    if (!has(o, name)) return out;
+    const Napi::Object tensor = o.Get(name).As<Napi::Object>();
+    owned.floats.push_back(floatData(tensor));
+    out.data = owned.floats.back().data();
+    out.shape = shapeOf(tensor);
+    return out;
+  };
+  r.q = view("q");
+  r.k = view("k");
+  r.v = view("v");
+  r.pastK = view("pastK");
+  r.pastV = view("pastV");
+  r.cosine = view("cos");
+  r.sine = view("sin");
+  if (has(o, "mask")) {
+    const Napi::Object mask = o.Get("mask").As<Napi::Object>();
+    if (mask.Get("data").As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array) {
+      owned.mask = dataOf<Napi::Uint8Array, uint8_t>(mask);
+      r.booleanMask.data = owned.mask.data();
+      r.booleanMask.shape = shapeOf(mask);
+    } else {
+      r.additiveMask = view("mask");
+    }
+  }
+  if (has(o, "positionIds")) {
+    const Napi::Object ids = o.Get("positionIds").As<Napi::Object>();
+    owned.positions = dataOf<Napi::Int32Array, int32_t>(ids);
+    r.positionIds.data = owned.positions.data();
+    r.positionIds.shape = shapeOf(ids);
+  }
+  r.causal = truth(o, "causal");
+  r.interleaved = truth(o, "interleavedRope");
+  r.naive = text(o, "kernel") == "naive";
+  r.scale = number(o, "scale", 0);
+  r.softcap = number(o, "softcap", 0);
+  r.windowLeft = whole(o, "windowLeft", -1);
+  r.windowRight = whole(o, "windowRight", -1);
+  r.sinks = whole(o, "sinkTokens", 0);
+  r.cacheDtype = dtypeOf(o, "cacheDtype");
+  return owned;
+}

@@ -1,0 +1,27 @@
+// JavaScript values to plain structs and back. Throws Napi::TypeError for what no caller of ours sends.
+#pragma once
+#include <napi.h>
+
+#include <vector>
+
+#include "fastmqa/problem.h"
+#include "layer/point.h"
+#include "layer/tensors.h"
+
+/// A PointConfig, already checked against its schema.
+fastmqa::PointSpec pointSpec(const Napi::Object& config);
+
+/// The `Prepared` object without handle and generation.
+Napi::Object preparedPoint(Napi::Env env, const fastmqa::MeasuredPoint& point);
+
+/// An attend request with copies of its tensors, so that JavaScript may change them meanwhile.
+struct OwnedTensors {
+  std::vector<std::vector<float>> floats;
+  std::vector<uint8_t> mask;
+  std::vector<int32_t> positions;
+  fastmqa::TensorAttention request;
+};
+OwnedTensors tensorAttention(const Napi::Object& request);
+
+std::vector<float> floatData(const Napi::Object& tensor);
+std::vector<int64_t> shapeOf(const Napi::Object& tensor);

@@ -1,5 +1,6 @@
 /** Starts a worker process and reports what it says and how it ends. */
 import { fork } from 'node:child_process';
+import type { Socket } from 'node:net';
 import type { Request } from './protocol.ts';
 
 export interface WorkerProcess {
@@ -28,6 +29,9 @@ export const forkWorker =
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       execArgv: [],
     });
+    // A worker at rest must not keep the program alive; while a call waits, its deadline does.
+    child.unref();
+    child.channel?.unref();
     const kill = (): void => void child.kill('SIGKILL');
     let lastWords = '';
     let ended = false;
@@ -37,7 +41,8 @@ export const forkWorker =
       const words = lastWords.trim().split('\n').at(-1);
       listener.onEnd(words ? `${how} (${words})` : how);
     };
-    for (const stream of [child.stdout, child.stderr]) {
+    for (const stream of [child.stdout, child.stderr] as (Socket | null)[]) {
+      stream?.unref();
       stream?.setEncoding('utf8').on('data', (text: string) => {
         lastWords = (lastWords + text).slice(-lastWordsLength);
       });

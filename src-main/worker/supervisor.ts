@@ -24,6 +24,9 @@ import {
 } from './protocol.ts';
 import type { SpawnWorker, WorkerProcess } from './spawn.ts';
 
+/** Something the worker holds; void in any other generation. */
+export type Layer = Pick<Prepared, 'handle' | 'generation'>;
+
 export interface SupervisorOptions {
   readonly spawn: SpawnWorker;
   /** Time a cancelled call has to give way before its process is killed. */
@@ -99,7 +102,7 @@ export class Supervisor implements MeasuringBackend {
   }
 
   /** A handle of an earlier generation died with its process. */
-  async release({ handle, generation }: Pick<Prepared, 'handle' | 'generation'>): Promise<void> {
+  async release({ handle, generation }: Layer): Promise<void> {
     if (generation === this.worker?.generation) await this.call('release', [handle], ownDeadlineSeconds);
   }
 
@@ -107,18 +110,13 @@ export class Supervisor implements MeasuringBackend {
     return this.call('attend', [request], deadlineSeconds);
   }
 
-  async createLayer(config: PointConfig, deadlineSeconds: number): Promise<Pick<Prepared, 'handle' | 'generation'>> {
+  async createLayer(config: PointConfig, deadlineSeconds: number): Promise<Layer> {
     const handle = this.call('createLayer', [config], deadlineSeconds);
     const generation = this.generations;
     return { handle: await handle, generation };
   }
 
-  async forward(
-    layer: Pick<Prepared, 'handle' | 'generation'>,
-    x: Tensor,
-    useCache: boolean,
-    deadlineSeconds: number,
-  ): Promise<Answer<'forward'>> {
+  async forward(layer: Layer, x: Tensor, useCache: boolean, deadlineSeconds: number): Promise<Answer<'forward'>> {
     if (layer.generation !== this.worker?.generation) throw new BackendFailure('crashed', this.lastEnd, true);
     return await this.call('forward', [layer.handle, x, useCache], deadlineSeconds);
   }

@@ -1,0 +1,58 @@
+#!/usr/bin/env node
+/** The command line: one profiler, one command, one exit code. Bad input is one sentence, never a stack trace. */
+import { Command, CommanderError } from 'commander';
+import { InputError } from '../../contract/input-error.ts';
+import { BackendFailure, createProfiler, fastmqaVersion } from '../compose.ts';
+import { addAttend } from './attend.ts';
+import { addDevices } from './devices.ts';
+import { type ExitCode, exitCodes } from './exit.ts';
+import { addExport } from './export.ts';
+import { addLevels } from './levels.ts';
+import { say } from './output.ts';
+import type { Session } from './session.ts';
+import { addSweep } from './sweep.ts';
+
+function createProgram(session: Session): Command {
+  const program = new Command('fastmqa')
+    .description('Profiler for attention kernels and their key/value cache: memory, throughput and error, measured.')
+    .version(fastmqaVersion)
+    .exitOverride()
+    .configureOutput({ outputError: () => undefined });
+  for (const add of [addLevels, addDevices, addSweep, addAttend, addExport]) add(program, session);
+  return program;
+}
+
+/** The exit code of an error, once it has been told. */
+function tell(error: unknown, session: Session): ExitCode {
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return exitCodes.done; // help or version was asked for
+    if (error.code !== 'commander.help') say(error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' '));
+    return exitCodes.badInput;
+  }
+  if (session.exitCode === exitCodes.interrupted) return session.exitCode;
+  if (error instanceof InputError) {
+    say(error.message);
+    return exitCodes.badInput;
+  }
+  if (error instanceof BackendFailure) {
+    say(error.message);
+    return error.kind === 'refused' ? exitCodes.badInput : exitCodes.someFailed;
+  }
+  say(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  return exitCodes.someFailed;
+}
+
+process.stdout.on('error', () => undefined); // told by `print`, which waits for its text
+const workerScript = process.env.FASTMQA_WORKER;
+const session: Session = {
+  profiler: createProfiler(workerScript === undefined ? {} : { workerScript }),
+  exitCode: exitCodes.done,
+};
+try {
+  await createProgram(session).parseAsync();
+} catch (error) {
+  session.exitCode = tell(error, session);
+} finally {
+  await session.profiler.close();
+}
+process.exit(session.exitCode);

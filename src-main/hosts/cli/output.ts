@@ -1,0 +1,47 @@
+/** Where words go: results to stdout and nothing else; everything about them to stderr. */
+import { expected, InputError } from '../../contract/input-error.ts';
+
+export const say = (line: string): void => void process.stderr.write(`${line}\n`);
+
+const causes: Readonly<Record<string, string>> = { ENOSPC: 'the disk is full', EDQUOT: 'the quota is used up' };
+
+/** Resolves when the text is written. A reader that has seen enough (`| head`) is no error. */
+export function print(text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(text.endsWith('\n') ? text : `${text}\n`, (error) => {
+      const code = (error as NodeJS.ErrnoException | null | undefined)?.code;
+      if (!error || code === 'EPIPE') resolve();
+      else reject(new InputError(`cannot write the result: ${causes[code ?? ''] ?? error.message}`));
+    });
+  });
+}
+
+/** Columns as wide as their widest cell; `align` says 'r' for numbers. The last column is not padded. */
+export function columns(rows: readonly (readonly string[])[], align = ''): string[] {
+  const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i].length)));
+  return rows.map((row) =>
+    row
+      .map((cell, i) => (align[i] === 'r' ? cell.padStart(widths[i]) : cell.padEnd(widths[i])))
+      .join('  ')
+      .trimEnd(),
+  );
+}
+
+export const json = (value: unknown): string => JSON.stringify(value, null, 2);
+
+/** For commander: a reader of an option's number. */
+export const numberOption =
+  (name: string, what: string, accepts: (value: number) => boolean) =>
+  (text: string): number => {
+    const value = text.trim() === '' ? Number.NaN : Number(text);
+    if (!Number.isFinite(value) || !accepts(value)) throw expected(what, name, text);
+    return value;
+  };
+
+export const choiceOption =
+  <Choice extends string>(name: string, choices: readonly Choice[]) =>
+  (text: string): Choice => {
+    const choice = choices.find((candidate) => candidate === text);
+    if (choice === undefined) throw expected(`one of ${choices.join(', ')}`, name, text);
+    return choice;
+  };

@@ -1,0 +1,163 @@
+import type { Command } from 'commander';
+import type { RunEnd, RunEvent, SweepRun } from '../../contract/api.ts';
+import { formatBytes, formatSeconds } from '../../contract/format.ts';
+import { expected } from '../../contract/input-error.ts';
+import type { Point } from '../../contract/metrics.ts';
+import type { Environment } from '../../contract/session.ts';
+import type { Measuring, Sweep } from '../../contract/sweep.ts';
+import { exportPoints, type Profiler } from '../compose.ts';
+import { exitCodes, onInterrupt } from './exit.ts';
+import { choiceOption, json, numberOption, print, say } from './output.ts';
+import { Progress } from './progress.ts';
+import type { Session } from './session.ts';
+import { sweepTable } from './table.ts';
+
+const formats = ['table', 'json', 'csv', 'md'] as const;
+
+interface Options {
+  readonly set: readonly string[];
+  readonly backend?: string;
+  readonly out?: string;
+  readonly format: (typeof formats)[number];
+  readonly dryRun?: boolean;
+  readonly resume?: boolean;
+  readonly seed?: number;
+  readonly timeout?: number;
+  readonly minTime?: number;
+  readonly maxNoise?: number;
+  readonly verbose?: boolean;
+}
+
+const positive = (name: string) =>
+  numberOption(name, 'a number of seconds above 0', (value) => value > 0 && value <= 86400);
+
+export const addSweep = (program: Command, session: Session): Command =>
+  program
+    .command('sweep')
+    .description('measure memory, throughput and error of every point of a sweep')
+    .argument(
+      '[sweep]',
+      'quick, levels, kv-dtype, scaling, pareto, a level, FILE.json or a session FILE.fmqa (default: quick)',
+    )
+    .option('--set <axis=values>', 'set an axis: 1,2,4 or 512-8192*2 or 512-2048+512 or names; repeatable', collect, [])
+    .option('--backend <backend>', 'cpu or cuda:N')
+    .option('--out <file>', 'record a session, *.fmqa: each point is on the disk before it is reported')
+    .option('--format <format>', formats.join(', '), choiceOption('--format', formats), 'table')
+    .option('--dry-run', 'print how many points, how long and how much memory, and measure nothing')
+    .option('--resume', 'continue the session given by --out; nothing is measured twice')
+    .option(
+      '--seed <n>',
+      'seed of the evaluation inputs',
+      numberOption(
+        '--seed',
+        'a whole number from 0 to 2147483648',
+        (n) => Number.isInteger(n) && n >= 0 && n <= 2 ** 31,
+      ),
+    )
+    .option('--timeout <s>', 'seconds until a point is given up', positive('--timeout'))
+    .option(
+      '--min-time <s>',
+      'seconds to sample each point at least',
+      numberOption('--min-time', 'a number of seconds from 0 to 3600', (s) => s >= 0 && s <= 3600),
+    )
+    .option(
+      '--max-noise <f>',
+      'relative spread at which sampling may end',
+      numberOption('--max-noise', 'a number above 0, at most 1', (f) => f > 0 && f <= 1),
+    )
+    .option('--verbose', 'report each point on stderr as it is finished')
+    .addHelpText(
+      'after',
+      '\nCtrl+C finishes the points at hand and ends; a second one ends at once. Exit code 1: some points failed; 130: interrupted.',
+    )
+    .action(async (source: string | undefined, options: Options) => {
+      if (options.resume && options.out === undefined)
+        throw expected('--out FILE.fmqa beside it', '--resume', 'nothing');
+      const { profiler } = session;
+      const sweep = await profiler.readSweep(source ?? (options.resume ? options.out : undefined), changesOf(options));
+      if (options.dryRun) await printPreview(profiler, sweep, options.format);
+      else session.exitCode = await measure(profiler, sweep, options);
+    });
+
+const collect = (value: string, before: readonly string[]): string[] => [...before, value];
+
+function changesOf({ set, backend, seed, timeout, minTime, maxNoise }: Options) {
+  const measuring: Partial<Measuring> = {
+    ...(timeout === undefined ? {} : { timeoutSeconds: timeout }),
+    ...(minTime === undefined ? {} : { minSeconds: minTime }),
+    ...(maxNoise === undefined ? {} : { maxNoise }),
+  };
+  return { set, measuring, ...(backend === undefined ? {} : { backend }), ...(seed === undefined ? {} : { seed }) };
+}
+
+async function printPreview(profiler: Profiler, sweep: Sweep, format: Options['format']): Promise<void> {
+  const { points, skipped, estimatedSeconds, estimatedPeakBytes } = profiler.preview(sweep);
+  if (format === 'json') return print(json({ points: points.length, skipped, estimatedSeconds, estimatedPeakBytes }));
+  const lines = skipped.map(({ config, reason }) => `impossible: ${config.level} ${config.phase}: ${reason}`);
+  const size = `at most about ${formatBytes(estimatedPeakBytes)} of memory`;
+  const impossible = skipped.length > 0 ? `, ${skipped.length} impossible` : '';
+  return print(
+    [
+      ...lines,
+      `${sweep.name}: ${points.length} points${impossible}, about ${formatSeconds(Math.ceil(estimatedSeconds))}, ${size}`,
+    ].join('\n'),
+  );
+}
+
+async function measure(profiler: Profiler, sweep: Sweep, options: Options) {
+  const progress = new Progress(options.verbose ?? false);
+  let environment: Environment | undefined;
+  let run: SweepRun | undefined;
+  let interrupted = false;
+  const hear = (event: RunEvent): void => {
+    if (event.type === 'started') environment = event.environment;
+    progress.tell(event);
+    if (event.type === 'paused' && event.reason !== undefined) {
+      progress.line(`giving up: ${event.reason}`);
+      run?.stop();
+    }
+  };
+  const release = onInterrupt({
+    onStop: () => {
+      interrupted = true;
+      progress.line('finishing the points at hand; Ctrl+C again ends at once');
+      if (run) run.stop();
+      else profiler.cancel();
+    },
+    onCancel: () => {
+      interrupted = true;
+      run?.cancel('interrupted');
+      if (!run) profiler.cancel();
+    },
+  });
+  try {
+    const { out, resume } = options;
+    run = await profiler.run(sweep, { ...(out ? { out } : {}), ...(resume ? { resume } : {}), onEvent: hear });
+    if (interrupted) run.cancel('interrupted');
+    const { points, how } = await run.finished;
+    progress.clear();
+    await print(render(points, environment as Environment, options.format));
+    reportEnd(how, points.length, options);
+    if (interrupted && how !== 'done') return exitCodes.interrupted;
+    return how !== 'done' || points.some(({ outcome }) => outcome === 'failed') ? exitCodes.someFailed : exitCodes.done;
+  } finally {
+    release();
+    progress.clear();
+  }
+}
+
+function render(points: readonly Point[], environment: Environment, format: Options['format']): string {
+  if (format !== 'table') return exportPoints({ environment, points }, format);
+  if (points.length === 0) return 'no point was measured';
+  const { cpu, threads, instructionSet, fmaFlopsPerSecond = 0, readBytesPerSecond = 0 } = environment;
+  const ceilings = `${(fmaFlopsPerSecond / 1e9).toFixed(0)} GFLOP/s, ${(readBytesPerSecond / 1e9).toFixed(1)} GB/s read`;
+  return `${sweepTable(points)}\n\n${cpu}, ${threads} threads, ${instructionSet}; ceilings measured now: ${ceilings}.`;
+}
+
+function reportEnd(how: RunEnd, count: number, { out }: Options): void {
+  if (how === 'done') return;
+  const saved = out
+    ? `they are in ${out}; continue with --resume --out ${out}`
+    : 'they are not saved: --out FILE.fmqa would';
+  say(`${how} after ${count} points; ${saved}`);
+}

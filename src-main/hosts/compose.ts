@@ -1,0 +1,155 @@
+/** Wires engine, sessions, models and the worker into the one API that every face of the app uses. */
+import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import os from 'node:os';
+import type { DeviceInfo, LevelInfo, ProfilerApi, RunOptions, SweepRun } from '../contract/api.ts';
+import { expected } from '../contract/input-error.ts';
+import type { Point } from '../contract/metrics.ts';
+import { type Environment, type SessionHeader, sessionSchemaVersion } from '../contract/session.ts';
+import type { Sweep } from '../contract/sweep.ts';
+import { levelNames, levels } from '../engine/levels.ts';
+import { expandSweep, previewSweep, resolveMeasuring } from '../engine/plan.ts';
+import { BackendFailure, type Clock } from '../engine/ports.ts';
+import { startRun } from '../engine/run.ts';
+import { type ExportFormat, exportPoints } from '../sessions/export.ts';
+import { createRecording, type Recording } from '../sessions/recording.ts';
+import { readSession, resumeRecording } from '../sessions/recovery.ts';
+import { writeWhole } from '../sessions/storage.ts';
+import { workerScript } from '../worker/location.ts';
+import { forkWorker } from '../worker/spawn.ts';
+import { Supervisor } from '../worker/supervisor.ts';
+import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
+import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
+import { readSweep, type SweepChanges } from './sweep-source.ts';
+
+export { type ExportFormat, exportFormats, exportPoints } from '../sessions/export.ts';
+export type { AttendOptions, SweepChanges };
+export { BackendFailure, fastmqaVersion };
+
+/** What only a host with files at hand can do. */
+export interface Profiler extends ProfilerApi {
+  /** The sweep a user names: see {@link readSweep}. */
+  readSweep(source: string | undefined, changes?: SweepChanges): Promise<Sweep>;
+  /** Attention on the tensors of a safetensors file; resolves to the shape of the output, [B, H, Sq, Dv]. */
+  attend(input: string, output: string, options: AttendOptions): Promise<readonly number[]>;
+  /** `lost`: damaged lines of the session that are not part of it. */
+  exportSession(
+    path: string,
+    format: ExportFormat,
+  ): Promise<{ readonly text: string; readonly lost: readonly number[] }>;
+  /** Ends the call at hand. */
+  cancel(): void;
+}
+
+/** Attention on given tensors has no natural limit; this one only keeps a hung worker from lasting for ever. */
+const attendDeadlineSeconds = 6 * 3600;
+
+const monotonic: Clock = { now: () => performance.now() / 1000 };
+
+export function createProfiler(options: { readonly workerScript?: string } = {}): Profiler {
+  const backend = new Supervisor({ spawn: forkWorker(options.workerScript ?? workerScript) });
+  const environment = async (): Promise<Environment> =>
+    describeEnvironment(await backend.info(), await backend.ceilings());
+
+  return {
+    levels: () =>
+      levelNames.map((name): LevelInfo => {
+        const { summary, techniques } = levels[name];
+        return { name, summary, techniques };
+      }),
+    devices: async () => [await cpuDevice(backend), cudaDevice()],
+    preview: previewSweep,
+    run: (sweep, runOptions = {}) => run(sweep, runOptions, backend, environment),
+    readSweep,
+    attend: async (input, output, attendOptions) => {
+      const request = await readAttendRequest(input, attendOptions);
+      const result = await backend.attend(request, attendDeadlineSeconds);
+      await writeWhole(output, encodeAttendResult(request, result));
+      return [...request.q.shape.slice(0, 3), request.v.shape[3]];
+    },
+    exportSession: async (path, format) => {
+      const { header, points, setAside } = await readSession(path);
+      const content = { environment: header.environment, points: [...points.values()] };
+      return { text: exportPoints(content, format), lost: setAside };
+    },
+    cancel: () => backend.cancel(),
+    close: () => backend.close(),
+  };
+}
+
+async function cpuDevice(backend: Supervisor): Promise<DeviceInfo> {
+  const device = { backend: 'cpu', name: cpuName(), memoryBytes: os.totalmem() };
+  try {
+    const { threads, instructionSet } = await backend.info();
+    return { ...device, usable: true, threads, instructionSet, ...(await backend.ceilings()) };
+  } catch (error) {
+    if (error instanceof BackendFailure) return { ...device, usable: false, reason: error.message };
+    throw error;
+  }
+}
+
+function cudaDevice(): DeviceInfo {
+  const driver = existsSync('/proc/driver/nvidia/version') ? 'an NVIDIA driver is installed' : 'no NVIDIA driver';
+  return { backend: 'cuda:0', usable: false, reason: `${driver}; this version of FastMQA has no CUDA backend` };
+}
+
+async function run(
+  sweep: Sweep,
+  { out, resume = false, onEvent }: RunOptions,
+  backend: Supervisor,
+  describe: () => Promise<Environment>,
+): Promise<SweepRun> {
+  if (resume && out === undefined) throw expected('--out FILE.fmqa', '--resume', 'nothing');
+  const plan = expandSweep(sweep);
+  const foreign = plan.find(({ config }) => config.backend !== 'cpu');
+  if (foreign) throw expected('a usable backend', 'backend', `${foreign.config.backend}: ${cudaDevice().reason}`);
+  const measuring = resolveMeasuring(sweep);
+  const environment = await describe();
+
+  let recording: Recording | undefined;
+  let done: ReadonlyMap<string, Point> | undefined;
+  if (out !== undefined && resume) {
+    refuseOtherSweep(sweep, (await readSession(out)).header, out);
+    const resumed = await resumeRecording(out, environment);
+    recording = resumed.recording;
+    done = resumed.session.points;
+  } else if (out !== undefined) {
+    const header = { kind: 'header', schemaVersion: sessionSchemaVersion, id: randomUUID(), name: sweep.name } as const;
+    recording = await createRecording(out, { ...header, sweep, measuring, environment });
+  }
+
+  const started = startRun({
+    plan,
+    backend,
+    clock: monotonic,
+    measuring,
+    environment,
+    record: async (point) => recording?.append({ kind: 'point', point }),
+    ...(done ? { done } : {}),
+    ...(onEvent ? { onEvent } : {}),
+  });
+  return { ...started, finished: endRecording(started.finished, recording) };
+}
+
+/** Points of two sweeps in one file would be read as one. */
+function refuseOtherSweep(sweep: Sweep, header: SessionHeader, path: string): void {
+  const planOf = (other: Sweep): string =>
+    expandSweep(other)
+      .map(({ id }) => id)
+      .join();
+  if (planOf(sweep) !== planOf(header.sweep)) throw expected(`the sweep that ${path} holds`, '--resume', 'another one');
+  const [ours, theirs] = [resolveMeasuring(sweep), header.measuring];
+  const changed = (Object.keys(ours) as (keyof typeof ours)[]).find((name) => ours[name] !== theirs[name]);
+  if (changed) throw expected(`${theirs[changed]}, as in ${path},`, changed, ours[changed]);
+}
+
+async function endRecording(finished: SweepRun['finished'], recording: Recording | undefined): SweepRun['finished'] {
+  try {
+    const result = await finished;
+    await recording?.append({ kind: 'ended', how: result.how });
+    return result;
+  } finally {
+    // Every record was durable before this; a failure to close loses nothing.
+    await recording?.close().catch(() => undefined);
+  }
+}

@@ -1,0 +1,115 @@
+/** From the words of a user – a name, a file, `AXIS=VALUES` – to a sweep. */
+import { expected } from '../contract/input-error.ts';
+import {
+  type AxisValue,
+  type Grid,
+  type Measuring,
+  measuringSchema,
+  type Sweep,
+  sweepSchema,
+} from '../contract/sweep.ts';
+import { checkAxisValue, parseValues } from '../engine/axes.ts';
+import { levelNames } from '../engine/levels.ts';
+import { resolveMeasuring } from '../engine/plan.ts';
+import { sweeps } from '../engine/sweeps.ts';
+import { readSession } from '../sessions/recovery.ts';
+import { readWhole } from '../sessions/storage.ts';
+
+export interface SweepChanges {
+  /** `AXIS=VALUES`, as {@link parseValues} reads them. */
+  readonly set?: readonly string[];
+  readonly backend?: string;
+  readonly seed?: number;
+  readonly measuring?: Partial<Measuring>;
+}
+
+/**
+ * @param source name of a sweep or level, FILE.json, or a session; absent: what `set` says, or else the sweep `quick`
+ * @throws InputError
+ */
+export async function readSweep(source: string | undefined, changes: SweepChanges = {}): Promise<Sweep> {
+  const values = axesOf(changes);
+  const sweep = await findSweep(source ?? (values.size > 0 ? 'baseline' : 'quick'));
+  return withMeasuring(withAxes(sweep, values), changes.measuring ?? {});
+}
+
+async function findSweep(source: string): Promise<Sweep> {
+  if (Object.hasOwn(sweeps, source)) return sweeps[source];
+  if (levelNames.some((name) => name === source))
+    return { name: source, axes: { phase: ['prefill', 'decode'], level: [source] } };
+  if (source.endsWith('.json')) return readSweepFile(source);
+  if (source.endsWith('.fmqa')) return (await readSession(source)).header.sweep;
+  throw expected(
+    `one of ${Object.keys(sweeps).join(', ')}, a level, FILE.json or a session FILE.fmqa`,
+    'sweep',
+    source,
+  );
+}
+
+async function readSweepFile(path: string): Promise<Sweep> {
+  const sweep = sweepSchema.safeParse(parseJson(await readWhole(path), path));
+  if (sweep.success) return sweep.data;
+  const [issue] = sweep.error.issues;
+  const where = issue.path.length > 0 ? `${issue.path.join('.')} of ${path}` : path;
+  throw expected('a sweep', where, `something else (${issue.message})`);
+}
+
+function parseJson(bytes: Uint8Array, path: string): unknown {
+  try {
+    return JSON.parse(Buffer.from(bytes).toString('utf8'));
+  } catch (error) {
+    throw expected('JSON', path, (error as Error).message);
+  }
+}
+
+function axesOf({ set = [], backend, seed }: SweepChanges): Map<string, AxisValue[]> {
+  const axes = new Map<string, AxisValue[]>();
+  for (const assignment of set) {
+    const [name, text] = assignment.split(/=(.*)/s);
+    if (!name || text === undefined) throw expected('AXIS=VALUES', '--set', assignment);
+    const values = parseValues(text, name);
+    for (const value of values) checkAxisValue(name, value);
+    axes.set(name, values);
+  }
+  if (backend !== undefined) axes.set('backend', [backend]);
+  if (seed !== undefined) axes.set('seed', [seed]);
+  for (const name of ['backend', 'seed']) for (const value of axes.get(name) ?? []) checkAxisValue(name, value);
+  return axes;
+}
+
+/**
+ * Lays axes over every grid. A further grid exists for the sake of its levels, so where levels are given it keeps
+ * those of them that it has, and is left out if it has none.
+ */
+function withAxes(sweep: Sweep, values: ReadonlyMap<string, AxisValue[]>): Sweep {
+  if (values.size === 0) return sweep;
+  const levels = values.get('level');
+  const also = (sweep.also ?? []).flatMap((grid) => {
+    const kept = levels && grid.axes.level?.filter((level) => levels.includes(level));
+    if (kept?.length === 0) return [];
+    return [overlay(grid, kept ? new Map([...values, ['level', kept]]) : values)];
+  });
+  const { also: _, ...rest } = sweep;
+  return { ...rest, ...overlay(sweep, values), ...(also.length > 0 ? { also } : {}) };
+}
+
+function overlay({ axes, zip }: Grid, values: ReadonlyMap<string, AxisValue[]>): Grid {
+  // An axis that is set stands alone; the rest of its group still advances together.
+  const groups = (zip ?? [])
+    .map((group) => group.filter((name) => !values.has(name)))
+    .filter(({ length }) => length > 1);
+  // Neighbours are measured in turn: levels, which are to be compared, stay last.
+  const { level, ...others } = { ...axes, ...Object.fromEntries(values) };
+  return { axes: level ? { ...others, level } : others, ...(groups.length > 0 ? { zip: groups } : {}) };
+}
+
+function withMeasuring(sweep: Sweep, changes: Partial<Measuring>): Sweep {
+  if (Object.keys(changes).length === 0) return sweep;
+  const { minSeconds, maxSeconds } = resolveMeasuring({ ...sweep, measuring: { ...sweep.measuring, ...changes } });
+  const measuring = { ...sweep.measuring, ...changes, maxSeconds: Math.max(minSeconds, maxSeconds) };
+  const checked = measuringSchema.partial().safeParse(measuring);
+  if (checked.success) return { ...sweep, measuring: checked.data };
+  const [{ path, message }] = checked.error.issues;
+  const name = String(path[0]);
+  throw expected(message.replace(/^.*expected /, ''), name, measuring[name as keyof Measuring]);
+}

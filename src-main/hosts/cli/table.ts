@@ -4,10 +4,10 @@
  */
 import { formatBytes, formatNumber } from '../../contract/format.ts';
 import type { Point } from '../../contract/metrics.ts';
-import type { PointConfig } from '../../contract/sweep.ts';
+import { type PointConfig, pointConfigSchema } from '../../contract/sweep.ts';
 import { columns } from './output.ts';
 
-/** A level on a layer. `verify` steps, if any, are rows of their own. */
+/** A level on a layer; `decode` may be a verify step instead. */
 interface Row {
   readonly prefill?: Point;
   readonly decode?: Point;
@@ -138,16 +138,20 @@ function rowCells(row: Row, block: Block, distinguishing: readonly (keyof PointC
   ];
 }
 
-/** `verify` and techniques that a sweep varies within a level stand beside its name. */
+/** Techniques that a sweep varies within a level stand beside its name, as few as tell its rows apart. */
 function levelName(row: Row, { rows }: Block): string {
   const { config } = leading(row);
   const sameLevel = rows.map((other) => leading(other).config).filter(({ level }) => level === config.level);
-  const names = (Object.keys(config) as (keyof PointConfig)[]).filter(
-    (name) => name !== 'phase' && varies(sameLevel, name),
-  );
-  const shown = names.map((name) => (/Dtype$/.test(name) ? String(config[name]) : `${name} ${config[name]}`));
-  const verify = config.phase === 'verify' ? [`verify ${config.verifyTokens}`] : [];
-  return [config.level, ...new Set(shown), ...verify].join(' ');
+  const told: (keyof PointConfig)[] = [];
+  const kinds = (names: readonly (keyof PointConfig)[]): number =>
+    new Set(sameLevel.map((other) => keyOf(other, names))).size;
+  for (const name of Object.keys(pointConfigSchema.shape) as (keyof PointConfig)[]) {
+    if (name !== 'phase' && kinds([...told, name]) > kinds(told)) told.push(name);
+  }
+  const shown = told
+    .filter((name) => config[name] !== undefined)
+    .map((name) => (name.endsWith('Dtype') ? String(config[name]) : `${name} ${config[name]}`));
+  return [config.level, ...shown].join(' ');
 }
 
 function layerName({ hiddenDim, heads, headDim, referenceKvHeads, seqLen, batch }: PointConfig): string {
@@ -166,7 +170,7 @@ function controlCells({ layer, rows }: Block): string[][] {
     '',
     '',
     '',
-    figure(value),
+    value.toFixed(2),
     'control',
     '',
     '',

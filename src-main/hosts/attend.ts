@@ -73,38 +73,33 @@ interface Sizes {
   readonly pastLength: number;
 }
 
-/** Angles of new tokens; token i of q and of k stands at `position_ids[i]`, by default at past + i. */
+/**
+ * Angles of new tokens. Queries are aligned with the last keys: token i of q stands at past + Skv - Sq + i, token j of k at
+ * past + j; `position_ids` names those of the longer of both, and the shorter takes the last of them.
+ */
 async function readRope(file: Tensors, { B, Sq, Skv, D, pastLength }: Sizes) {
   if (!file.together(['cos', 'sin'])) {
     if (file.has('position_ids')) throw expected('cos and sin', 'position_ids', 'neither');
     return {};
   }
-  if (Sq !== Skv) throw expected(`as many tokens in k as in q, ${Sq}, to rotate both`, 'shape of k', Skv);
   const cos = await file.floats('cos', ['positions', 'rotary / 2']);
   const [positions, pairs] = cos.shape;
   if (pairs < 1 || 2 * pairs > D) throw expected(`1 to ${Math.floor(D / 2)} columns`, 'shape of cos', pairs);
   const sin = await file.floats('sin', cos.shape);
+  const total = pastLength + Skv;
   if (!file.has('position_ids')) {
-    if (positions < pastLength + Sq) throw expected(`at least ${pastLength + Sq} rows`, 'shape of cos', positions);
+    if (Sq > total) throw expected(`position_ids where q is longer than all ${total} keys`, 'q', `${Sq} tokens`);
+    if (positions < total) throw expected(`at least ${total} rows`, 'shape of cos', positions);
     return { cos, sin };
   }
-  const given = await file.whole('position_ids');
-  const positionIds = { shape: [B, Sq], data: spread(given, [B, Sq], 'position_ids') };
-  const wrong = positionIds.data.find((position) => position < 0 || position >= positions);
+  const positionIds = await file.whole('position_ids');
+  const length = Math.max(Sq, Skv);
+  const { shape, data } = positionIds;
+  const fits = shape.at(-1) === length && (shape.length === 1 || (shape.length === 2 && [1, B].includes(shape[0])));
+  if (!fits) throw expected(`[${B}, ${length}] or [${length}]`, 'shape of position_ids', `[${shape.join(', ')}]`);
+  const wrong = data.find((position) => position < 0 || position >= positions);
   if (wrong !== undefined) throw expected(`rows of cos, 0 to ${positions - 1},`, 'position_ids', wrong);
   return { cos, sin, positionIds };
-}
-
-/** [Sq], [1, Sq] or [B, Sq] as [B, Sq]. */
-function spread(
-  { shape, data }: Tensor<Int32Array>,
-  [rows, columns]: readonly [number, number],
-  name: string,
-): Int32Array {
-  const isRow = shape.at(-1) === columns && (shape.length === 1 || (shape.length === 2 && shape[0] === 1));
-  if (shape.length === 2 && shape[0] === rows && shape[1] === columns) return data;
-  if (!isRow) throw expected(`[${rows}, ${columns}] or [${columns}]`, `shape of ${name}`, `[${shape.join(', ')}]`);
-  return Int32Array.from({ length: rows * columns }, (_, i) => data[i % columns]);
 }
 
 /** The tensors of one file by name, each checked as it is read. */

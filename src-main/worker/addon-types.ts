@@ -8,7 +8,10 @@ export interface Tensor<Data = Float32Array> {
   readonly data: Data;
 }
 
-/** Attention on given tensors; shapes as in `fastmqa attend`. */
+/**
+ * Attention on given tensors; shapes as in `fastmqa attend`. The last query is aligned with the last key: query i stands at
+ * position past + Skv - Sq + i, new key j at past + j.
+ */
 export interface AttendRequest {
   /** [B, H, Sq, D] */
   readonly q: Tensor;
@@ -23,7 +26,7 @@ export interface AttendRequest {
   /** [maxPosition, rotary / 2] each; applied to q and k (not to past) in rotate-half layout. */
   readonly cos?: Tensor;
   readonly sin?: Tensor;
-  /** [B, Sq] or [Sq] or [B, Skv]: rows of cos/sin. Default: past length + index. */
+  /** [B, S] or [S], S the longer of Sq and Skv; the shorter takes the last of them. Default: the token's position. */
   readonly positionIds?: Tensor<Int32Array>;
   readonly causal: boolean;
   /** Default 1 / sqrt(D). */

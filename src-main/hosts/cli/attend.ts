@@ -25,7 +25,7 @@ export const addAttend = (program: Command, session: Session): Command =>
     .option(
       '--scale <f>',
       'factor of the scores (default: 1/sqrt(D))',
-      numberOption('--scale', 'a number', () => true),
+      numberOption('--scale', 'a number other than 0', (value) => value !== 0),
     )
     .option(
       '--softcap <f>',
@@ -50,10 +50,10 @@ reads   q [B,H,Sq,D]   k [B,G,Skv,D]   v [B,G,Skv,Dv]                  any float
         past_k [B,G,past,D]   past_v [B,G,past,Dv]                     optional, both or neither
         mask, broadcastable to [B,H,Sq,past+Skv]                       optional: BOOL or U8 (1 = may see), or floats to add
         cos, sin [positions, rotary/2]                                 optional, both or neither: rotate q and k, not past_k
-        position_ids [B,Sq] or [Sq]                                    optional: rows of cos and sin
+        position_ids [B,S] or [S], S the longer of Sq and Skv          optional: rows of cos and sin
 writes  out [B,H,Sq,Dv]   present_k [B,G,past+Skv,D]   present_v       F32; what the cache holds, read back
 
-Token i of q, and of k, stands at position past + i. A query that may see no key gives zeros.`,
+The last query is aligned with the last key. A query that may see no key gives zeros.`,
     )
     .action(async ({ in: input, out, backend, ...options }: Options) => {
       if (backend !== 'cpu') throw expected('cpu', '--backend', backend);

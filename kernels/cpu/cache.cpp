@@ -4,9 +4,12 @@
 #include <cmath>
 #include <numeric>
 
+#include "math/threads.h"
+
 namespace fastmqa {
 namespace {
 
+constexpr int64_t settleTokens = 256;  // quantised at a time; a multiple of every token group
 constexpr int64_t tailPageTokens = 16;  // small, so that the exact tail wastes at most 15 tokens
 
 StoreSpec exactSpec(int64_t heads, int64_t channels, Layout layout, int64_t pageTokens) {
@@ -17,11 +20,6 @@ StoreSpec exactSpec(int64_t heads, int64_t channels, Layout layout, int64_t page
   spec.layout = layout;
   spec.pageTokens = pageTokens;
   return spec;
-}
-
-void writeHeads(PanelStore& store, int64_t token, int64_t n, const float* rows, int64_t stride, int64_t firstValid) {
-  for (int64_t h = 0; h < store.spec().heads; h++)
-    store.write(h, token, n, rows + h * store.spec().channels, stride, firstValid);
 }
 
 }  // namespace
@@ -62,20 +60,20 @@ void SequenceCache::append(int64_t n, const CacheRows& rows) {
     const int64_t exact = std::min(n, spec_.sinks - length_);
     sinkKeys_->reserve(spec_.sinks);
     sinkValues_->reserve(spec_.sinks);
-    writeHeads(*sinkKeys_, length_, exact, rows.exactKeys, g * spec_.keyDim, 0);
-    writeHeads(*sinkValues_, length_, exact, rows.exactValues, g * spec_.valueDim, 0);
+    sinkKeys_->write(length_, exact, rows.exactKeys, g * spec_.keyDim, 0);
+    sinkValues_->write(length_, exact, rows.exactValues, g * spec_.valueDim, 0);
   }
   if (tailKeys_) {
     tailKeys_->reserve(end);
     tailValues_->reserve(end);
-    writeHeads(*tailKeys_, length_, n, rows.exactKeys, g * spec_.keyDim, 0);
-    writeHeads(*tailValues_, length_, n, rows.exactValues, g * spec_.valueDim, 0);
+    tailKeys_->write(length_, n, rows.exactKeys, g * spec_.keyDim, 0);
+    tailValues_->write(length_, n, rows.exactValues, g * spec_.valueDim, 0);
   } else {
     bodyKeys_->reserve(end);
-    writeHeads(*bodyKeys_, length_, n, rows.bodyKeys, rows.keyStride, 0);
+    bodyKeys_->write(length_, n, rows.bodyKeys, rows.keyStride, 0);
     if (bodyValues_) {
       bodyValues_->reserve(end);
-      writeHeads(*bodyValues_, length_, n, rows.bodyValues, rows.valueStride, 0);
+      bodyValues_->write(length_, n, rows.bodyValues, rows.valueStride, 0);
     }
   }
   length_ = end;
@@ -85,24 +83,23 @@ void SequenceCache::settle() {
   const int64_t oldest = spec_.window > 0 ? std::max<int64_t>(0, length_ - spec_.window + 1) : 0;
   if (tailKeys_) {
     const int64_t target = std::max<int64_t>(0, length_ - spec_.residual) / tokenGroup_ * tokenGroup_;
-    const int64_t step = std::max<int64_t>(tokenGroup_, tailPageTokens);
     std::vector<float> keys, values;
     bodyKeys_->dropBefore(oldest);
     bodyValues_->dropBefore(oldest);
     while (settled_ < target) {
-      const int64_t n = std::min(step - settled_ % step, target - settled_);
+      const int64_t n = std::min(settleTokens, target - settled_);
       if (settled_ + n > oldest) {
         const int64_t keyStride = spec_.kvHeads * spec_.keyDim, valueStride = spec_.kvHeads * spec_.valueDim;
         keys.resize(static_cast<size_t>(n * keyStride));
         values.resize(static_cast<size_t>(n * valueStride));
-        for (int64_t h = 0; h < spec_.kvHeads; h++) {
+        parallelFor(spec_.kvHeads, [&](int64_t h) {
           tailKeys_->readRows(h, settled_, n, keys.data() + h * spec_.keyDim, keyStride);
           tailValues_->readRows(h, settled_, n, values.data() + h * spec_.valueDim, valueStride);
-        }
+        });
         bodyKeys_->reserve(settled_ + n);
         bodyValues_->reserve(settled_ + n);
-        writeHeads(*bodyKeys_, settled_, n, keys.data(), keyStride, spec_.sinks);
-        writeHeads(*bodyValues_, settled_, n, values.data(), valueStride, spec_.sinks);
+        bodyKeys_->write(settled_, n, keys.data(), keyStride, spec_.sinks);
+        bodyValues_->write(settled_, n, values.data(), valueStride, spec_.sinks);
       }
       settled_ += n;
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../math/threads.h"
 #include "../simd/simd.h"
 
 namespace fastmqa {
@@ -136,18 +137,52 @@ void PanelStore::putNumber(Page& page, int64_t head, int64_t index, float x) {
     putFloat(Dtype::f16, page.scales.data(), at, x);
 }
 
-uint8_t* PanelStore::rowOf(Page& page, int64_t head, const Run& run, int64_t channel, int64_t slot, int64_t* index) {
+uint8_t* PanelStore::rowOf(Page& page, int64_t head, const Run& run, int64_t channel, int64_t slot) {
   uint8_t* base = page.codes.data() + head * headBytes_ + run.byteOffset;
-  if (spec_.layout == Layout::channelRows) {
-    *index = slot;
-    return base + (channel - run.firstChannel) * packedBytes(run.band.dtype, spec_.pageTokens);
-  }
-  *index = channel - run.firstChannel;
-  return base + slot * rowBytes_;
+  return spec_.layout == Layout::channelRows ? base + (channel - run.firstChannel) * packedBytes(run.band.dtype, spec_.pageTokens)
+                                             : base + slot * rowBytes_;
 }
 
-void PanelStore::writeGroup(Page& page, int64_t head, const Run& run, int64_t channel, int64_t channels, int64_t token,
+void PanelStore::writeFloats(int64_t head, const Run& run, int64_t channel, int64_t channels, int64_t token,
+                             int64_t tokens, const float* rows, int64_t stride) {
+  const Dtype dtype = run.band.dtype;
+  const bool perTensor = spec_.grouping == Grouping::tensor;
+  const GroupScale fixed{spec_.tensorScale, -static_cast<float>(1 << (bitsOf(dtype) - 1)) * spec_.tensorScale, true};
+  const float inverse = perTensor ? 1 / spec_.tensorScale : 1;
+  const auto put = [&](uint8_t* row, int64_t index, float x) {
+    if (isInteger(dtype))
+      putCode(dtype, row, index, quantise(x, fixed, bitsOf(dtype), true));
+    else
+      putFloat(dtype, row, index, x * inverse);
+  };
+  if (spec_.layout == Layout::channelRows) {
+    for (int64_t c = channel; c < channel + channels; c++)
+      for (int64_t t = token; t < token + tokens;) {
+        uint8_t* row = rowOf(pageOf(t), head, run, c, 0);
+        const int64_t pageEnd = std::min(token + tokens, (t / spec_.pageTokens + 1) * spec_.pageTokens);
+        const float* from = rows + (t - token) * stride + c;
+        int64_t slot = t % spec_.pageTokens;
+        if (dtype == Dtype::f32)
+          for (auto* out = reinterpret_cast<float*>(row); t < pageEnd; t++, from += stride) out[slot++] = *from;
+        else
+          for (; t < pageEnd; t++, from += stride) put(row, slot++, *from);
+      }
+    return;
+  }
+  for (int64_t t = token; t < token + tokens; t++) {
+    uint8_t* row = rowOf(pageOf(t), head, run, channel, t % spec_.pageTokens);
+    const float* from = rows + (t - token) * stride;
+    const int64_t first = channel - run.firstChannel;
+    if (dtype == Dtype::f32)
+      std::memcpy(row + 4 * first, from + channel, static_cast<size_t>(4 * channels));
+    else
+      for (int64_t c = 0; c < channels; c++) put(row, first + c, from[channel + c]);
+  }
+}
+
+void PanelStore::writeGroup(int64_t head, const Run& run, int64_t channel, int64_t channels, int64_t token,
                             int64_t tokens, const float* rows, int64_t stride, int64_t firstValid) {
+  Page& page = pageOf(token);
   const int bits = bitsOf(run.band.dtype);
   float lowest = 0, highest = 0;
   bool any = false;
@@ -162,55 +197,62 @@ void PanelStore::writeGroup(Page& page, int64_t head, const Run& run, int64_t ch
   }
   const int64_t slot = token % spec_.pageTokens;
   const bool symmetric = run.band.symmetric;
-  GroupScale scale = groupScale(bits, symmetric, lowest, highest, !page.wide);
+  const GroupScale scale = groupScale(bits, symmetric, lowest, highest, !page.wide);
   if (!scale.fitsHalf && !page.wide) {
-    widen(page);
-    scale = groupScale(bits, symmetric, lowest, highest, false);
+    needsWide_ = true;  // write() widens the pages and comes again
+    return;
   }
   putNumber(page, head, scaleIndex(run, channel, slot), scale.scale);
   if (!symmetric) putNumber(page, head, shiftIndex(run, channel, slot), scale.shift);
+  const bool channelRows = spec_.layout == Layout::channelRows;
   for (int64_t t = 0; t < tokens; t++)
-    for (int64_t c = 0; c < channels; c++) {
-      int64_t index;
-      uint8_t* row = rowOf(page, head, run, channel + c, slot + t, &index);
-      putCode(run.band.dtype, row, index, quantise(rows[t * stride + channel + c], scale, bits, symmetric));
-    }
+    for (int64_t c = 0; c < channels; c++)
+      putCode(run.band.dtype, rowOf(page, head, run, channel + c, slot + t),
+              channelRows ? slot + t : channel + c - run.firstChannel,
+              quantise(rows[t * stride + channel + c], scale, bits, symmetric));
 }
 
-void PanelStore::write(int64_t head, int64_t token, int64_t count, const float* rows, int64_t stride,
-                       int64_t firstValid) {
-  const bool perTensor = spec_.grouping == Grouping::tensor;
-  for (const Run& run : runs_) {
-    const Dtype dtype = run.band.dtype;
-    const int64_t end = run.firstChannel + run.band.channels;
-    if (isInteger(dtype) && spec_.grouping == Grouping::channel) {
-      for (int64_t t = 0; t < count; t += spec_.groupSize)
-        for (int64_t c = run.firstChannel; c < end; c++)
-          writeGroup(pageOf(token + t), head, run, c, 1, token + t, spec_.groupSize, rows + t * stride, stride, firstValid);
-    } else if (isInteger(dtype) && !perTensor) {
-      for (int64_t t = 0; t < count; t++)
-        for (int64_t c = run.firstChannel; c < end; c += spec_.groupSize)
-          writeGroup(pageOf(token + t), head, run, c, std::min(spec_.groupSize, end - c), token + t, 1,
-                     rows + t * stride, stride, 0);
-    } else {
-      const bool integer = isInteger(dtype);
-      const GroupScale fixed{spec_.tensorScale, -static_cast<float>(1 << (bitsOf(dtype) - 1)) * spec_.tensorScale, true};
-      const float inverse = perTensor && !integer ? 1 / spec_.tensorScale : 1;
-      for (int64_t t = 0; t < count; t++) {
-        Page& page = pageOf(token + t);
-        const int64_t slot = (token + t) % spec_.pageTokens;
-        for (int64_t c = run.firstChannel; c < end; c++) {
-          int64_t index;
-          uint8_t* row = rowOf(page, head, run, c, slot, &index);
-          const float x = rows[t * stride + c];
-          if (integer)
-            putCode(dtype, row, index, quantise(x, fixed, bitsOf(dtype), true));
-          else
-            putFloat(dtype, row, index, x * inverse);
-        }
-      }
-    }
-  }
+// Units of work never share a byte: in channelRows they are groups of channels, in tokenRows blocks of tokens.
+void PanelStore::write(int64_t token, int64_t count, const float* rows, int64_t stride, int64_t firstValid) {
+  struct Unit {
+    int64_t head;
+    const Run* run;
+    int64_t channel, channels, token, tokens;
+  };
+  const bool channelRows = spec_.layout == Layout::channelRows;
+  const int64_t channelStep = spec_.grouping == Grouping::token ? spec_.groupSize : 32;
+  const int64_t tokenStep = channelRows ? count : 64;  // a multiple of every token group
+  std::vector<Unit> units;
+  for (int64_t h = 0; h < spec_.heads; h++)
+    for (const Run& run : runs_)
+      for (int64_t c = 0; c < run.band.channels; c += channelRows ? channelStep : run.band.channels)
+        for (int64_t t = 0; t < count; t += tokenStep)
+          units.push_back({h, &run, run.firstChannel + c, std::min(channelRows ? channelStep : run.band.channels, run.band.channels - c),
+                           t, std::min(tokenStep, count - t)});
+  const auto writeUnit = [&](const Unit& u) {
+    const float* from = rows + u.head * spec_.channels + u.token * stride;
+    const int64_t first = token + u.token;
+    if (u.run->groups == 0) return writeFloats(u.head, *u.run, u.channel, u.channels, first, u.tokens, from, stride);
+    const bool perToken = spec_.grouping == Grouping::token;
+    const int64_t stepTokens = perToken ? 1 : spec_.groupSize, stepChannels = perToken ? spec_.groupSize : 1;
+    for (int64_t t = 0; t < u.tokens; t += stepTokens)
+      for (int64_t c = 0; c < u.channels; c += stepChannels)
+        writeGroup(u.head, *u.run, u.channel + c, std::min(stepChannels, u.channels - c), first + t, stepTokens,
+                   from + t * stride, stride, perToken ? 0 : firstValid);
+  };
+  const bool small = count * spec_.heads * spec_.channels < 4096;  // a decode step: not worth waking the others
+  const auto writeAll = [&] {
+    if (small)
+      for (const Unit& u : units) writeUnit(u);
+    else
+      parallelFor(static_cast<int64_t>(units.size()), [&](int64_t i) { writeUnit(units[static_cast<size_t>(i)]); });
+  };
+  needsWide_ = false;
+  writeAll();
+  if (!needsWide_) return;
+  for (int64_t t = token; t < token + count; t = (t / spec_.pageTokens + 1) * spec_.pageTokens)
+    if (!pageOf(t).wide) widen(pageOf(t));
+  writeAll();
 }
 
 void PanelStore::readRows(int64_t head, int64_t token, int64_t count, float* rows, int64_t stride) const {

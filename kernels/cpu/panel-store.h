@@ -1,6 +1,7 @@
 // A matrix of tokens by channels, kept in pages of a fixed number of tokens, in any cache format.
 // It is the only place that knows how cached numbers lie in memory; keys, values, latents and layer inputs all use it.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <vector>
@@ -47,9 +48,10 @@ class PanelStore {
   const StoreSpec& spec() const { return spec_; }
   /// Makes pages for tokens [0, end) that are not dropped yet.
   void reserve(int64_t end);
-  /// Stores tokens [token, token + count) of one head from rows[count][stride]; pages must be reserved.
+  /// Stores tokens [token, token + count) of all heads from rows[count][stride], head h at channel h * channels;
+  /// pages must be reserved. On all cores.
   /// Channel groups: token and count are multiples of groupSize; tokens before `firstValid` do not shape the scales.
-  void write(int64_t head, int64_t token, int64_t count, const float* rows, int64_t stride, int64_t firstValid = 0);
+  void write(int64_t token, int64_t count, const float* rows, int64_t stride, int64_t firstValid = 0);
   /// One page as f32: channelRows [channels][tileStride()], tokenRows [pageTokens][rowStride()].
   /// Points into the page where it already is f32 in that shape, else into `scratch` (tileFloats() long).
   const float* read(int64_t page, int64_t head, float* scratch) const;
@@ -89,9 +91,12 @@ class PanelStore {
   int64_t scaleIndex(const Run& run, int64_t channel, int64_t slot) const;
   int64_t shiftIndex(const Run& run, int64_t channel, int64_t slot) const;
   void putNumber(Page& page, int64_t head, int64_t index, float x);
-  void writeGroup(Page& page, int64_t head, const Run& run, int64_t channel, int64_t channels, int64_t token,
-                  int64_t tokens, const float* rows, int64_t stride, int64_t firstValid);
-  uint8_t* rowOf(Page& page, int64_t head, const Run& run, int64_t channel, int64_t slot, int64_t* index);
+  void writeFloats(int64_t head, const Run& run, int64_t channel, int64_t channels, int64_t token, int64_t tokens,
+                   const float* rows, int64_t stride);
+  void writeGroup(int64_t head, const Run& run, int64_t channel, int64_t channels, int64_t token, int64_t tokens,
+                  const float* rows, int64_t stride, int64_t firstValid);
+  /// Packed row that holds a channel (channelRows) or a token (tokenRows) of a band.
+  uint8_t* rowOf(Page& page, int64_t head, const Run& run, int64_t channel, int64_t slot);
 
   Arena* arena_;
   StoreSpec spec_;
@@ -101,6 +106,7 @@ class PanelStore {
   int64_t scaleCount_ = 0, shiftCount_ = 0;  // per head and page: scales, then minima
   int64_t firstPage_ = 0;
   std::deque<Page> pages_;
+  std::atomic<bool> needsWide_{false};
 };
 
 }  // namespace fastmqa

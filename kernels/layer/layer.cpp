@@ -463,6 +463,11 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
   setLatent(arena, withRanks(winner.first, winner.second));
 }
 
+// Keys computed from the layer input, or cached before the rotary embedding, are rotated when they are read.
+bool AttentionLayer::rotatesOnRead() const {
+  return rope_ && (technique_.keysBeforeRope || technique_.cacheKind == CacheKind::input);
+}
+
 AttentionShape AttentionLayer::shape() const {
   AttentionShape s;
   s.heads = weights_.heads;
@@ -576,39 +581,38 @@ void AttentionLayer::fill(SequenceCache& cache, const float* x, int64_t tokens, 
   }
 }
 
-void AttentionLayer::attendLast(const std::vector<SequenceCache*>& caches, const float* x, int64_t tokens, float* y) const {
+void AttentionLayer::attendAt(const std::vector<SequenceCache*>& caches, const float* x, int64_t firstPosition,
+                              int64_t tokens, float* y) const {
   const auto batch = static_cast<int64_t>(caches.size()), rows = batch * tokens;
   Buffer<float> q(*arena_, rows * queryWidth_), mixed(*arena_, rows * queryWidth_);
   q_.multiply(rows, x, d_, q.data(), queryWidth_);
   std::vector<SequenceQueries> queries;
   for (int64_t b = 0; b < batch; b++) {
     SequenceCache* cache = caches[static_cast<size_t>(b)];
-    const int64_t first = cache->length() - tokens;
-    rotateRows(q.data() + b * tokens * queryWidth_, tokens, weights_.heads, first, tokens);
-    queries.push_back({cache, q.data() + b * tokens * queryWidth_, tokens, first, queryWidth_, weights_.headDim,
+    rotateRows(q.data() + b * tokens * queryWidth_, tokens, weights_.heads, firstPosition, tokens);
+    queries.push_back({cache, q.data() + b * tokens * queryWidth_, tokens, firstPosition, queryWidth_, weights_.headDim,
                        mixed.data() + b * tokens * queryWidth_, queryWidth_, weights_.headDim, {}});
   }
   if (technique_.hadamard) hadamardRows(q.data(), rows, weights_.heads);
-  attend(shape(), queries, latent_ ? &maps_ : nullptr, technique_.keysBeforeRope && rope_ ? &rope_ : nullptr,
+  attend(shape(), queries, latent_ ? &maps_ : nullptr, rotatesOnRead() ? &rope_ : nullptr,
          technique_.naiveKernel ? Kernel::naive : Kernel::flash, cancel_);
   if (technique_.hadamard) hadamardRows(mixed.data(), rows, weights_.heads);
   o_.multiply(rows, mixed.data(), queryWidth_, y, d_);
 }
 
 void AttentionLayer::step(const std::vector<SequenceCache*>& caches, const float* x, int64_t tokens, float* y) const {
-  // Where all sequences are equally long, one projection serves the whole batch.
   const auto batch = static_cast<int64_t>(caches.size());
-  if (std::all_of(caches.begin(), caches.end(), [&](auto* c) { return c->length() == caches[0]->length(); }) &&
-      caches[0]->length() >= technique_.sinks) {
-    const Rows all = rowsFor(x, batch * tokens, caches[0]->length(), tokens);
+  const int64_t position = caches[0]->length();
+  for (const SequenceCache* cache : caches)
+    if (cache->length() != position) refuse("expected caches of equal length for one step");
+  if (position >= technique_.sinks) {  // one projection serves the whole batch
+    const Rows all = rowsFor(x, batch * tokens, position, tokens);
     for (int64_t b = 0; b < batch; b++) appendRows(*caches[static_cast<size_t>(b)], all, b * tokens, tokens);
   } else {
-    for (int64_t b = 0; b < batch; b++) {
-      SequenceCache& cache = *caches[static_cast<size_t>(b)];
-      appendRows(cache, rowsFor(x + b * tokens * d_, tokens, cache.length(), tokens), 0, tokens);
-    }
+    for (int64_t b = 0; b < batch; b++)
+      appendRows(*caches[static_cast<size_t>(b)], rowsFor(x + b * tokens * d_, tokens, position, tokens), 0, tokens);
   }
-  attendLast(caches, x, tokens, y);
+  attendAt(caches, x, position, tokens, y);
 }
 
 void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t tokens, float* y) const {
@@ -630,7 +634,7 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
       for (int64_t i = 0; i < rebuiltKeys.size(); i++) rebuiltKeys[i] += meanKeys_[i % keyWidth_];
       for (int64_t i = 0; i < rebuiltValues.size(); i++) rebuiltValues[i] += meanValues_[i % keyWidth_];
     }
-    if (input || technique_.keysBeforeRope) rotateRows(rebuiltKeys.data(), tokens, weights_.kvHeads, 0, tokens);
+    if (rotatesOnRead()) rotateRows(rebuiltKeys.data(), tokens, weights_.kvHeads, 0, tokens);
     if (rows.sinkKeys.data()) {
       std::copy_n(rows.sinkKeys.data(), rows.sinkKeys.size(), rebuiltKeys.data());
       std::copy_n(rows.sinkValues.data(), rows.sinkValues.size(), rebuiltValues.data());
@@ -654,7 +658,7 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
   rotateRows(q.data(), tokens, weights_.heads, 0, tokens);
   if (technique_.hadamard) hadamardRows(q.data(), tokens, weights_.heads);
   attend(shape(), {{&full, q.data(), tokens, 0, queryWidth_, weights_.headDim, mixed.data(), queryWidth_, weights_.headDim, {}}},
-         nullptr, !latent_ && technique_.keysBeforeRope && rope_ ? &rope_ : nullptr,
+         nullptr, !latent_ && rotatesOnRead() ? &rope_ : nullptr,
          technique_.naiveKernel ? Kernel::naive : Kernel::flash, cancel_);
   if (technique_.hadamard) hadamardRows(mixed.data(), tokens, weights_.heads);
   o_.multiply(tokens, mixed.data(), queryWidth_, y, d_);

@@ -32,8 +32,9 @@ class AttentionLayer {
   void fill(SequenceCache& cache, const float* x, int64_t tokens, bool settle) const;
   /// Appends `tokens` rows of x to every cache and attends from them, causally. x, y: [caches][tokens][d].
   void step(const std::vector<SequenceCache*>& caches, const float* x, int64_t tokens, float* y) const;
-  /// Attends from tokens that are in the caches already, the last `tokens` of each. x, y as in step.
-  void attendLast(const std::vector<SequenceCache*>& caches, const float* x, int64_t tokens, float* y) const;
+  /// Attends from tokens that are in the caches already, at positions firstPosition + 0 .. tokens - 1 of each, causally.
+  /// x, y as in step.
+  void attendAt(const std::vector<SequenceCache*>& caches, const float* x, int64_t firstPosition, int64_t tokens, float* y) const;
   /// The whole prompt at once: attention on full-precision keys and values (rebuilt ones for latents), and the cache
   /// filled beside it. x, y: [tokens][d]. The cache must be empty.
   void prefill(SequenceCache& cache, const float* x, int64_t tokens, float* y) const;
@@ -56,6 +57,7 @@ class AttentionLayer {
   void rotateRows(float* rows, int64_t count, int64_t heads, int64_t firstPosition, int64_t perSequence) const;
   void hadamardRows(float* rows, int64_t count, int64_t heads) const;
   AttentionShape shape() const;
+  bool rotatesOnRead() const;
   void buildDirect(Arena& arena, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed);
   void buildLatent(Arena& arena, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed,
                    const CancelFlag* cancel);

@@ -47,8 +47,7 @@ std::vector<int64_t> samplePositions(int64_t seqLen, int64_t batch) {
 uint64_t evaluationSeed(uint64_t seed, int64_t sequence) { return sequence == 0 ? seed : seed + 1000000 + static_cast<uint64_t>(sequence); }
 uint64_t calibrationSeed(uint64_t seed, int64_t stream) { return seed + 100 + static_cast<uint64_t>(stream); }
 
-ReferenceModel::ReferenceModel(const ModelSpec& spec) : spec_(spec) {
-  GeneratorParameters parameters;
+ReferenceModel::ReferenceModel(const ModelSpec& spec, GeneratorParameters parameters) : spec_(spec) {
   parameters.d = spec.hiddenDim;
   parameters.H = spec.heads;
   parameters.G = spec.kvHeads;

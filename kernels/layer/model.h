@@ -31,7 +31,8 @@ struct Calibration {
 
 class ReferenceModel {
  public:
-  explicit ReferenceModel(const ModelSpec& spec);
+  /// `knobs`: statistics of the generator (attention-spec D.3); its shape comes from the spec.
+  explicit ReferenceModel(const ModelSpec& spec, GeneratorParameters knobs = {});
   const ModelSpec& spec() const { return spec_; }
   const LayerWeights& weights() const { return weights_; }
   /// One stream of inputs, [tokens][d].

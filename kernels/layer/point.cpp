@@ -42,8 +42,10 @@ MeasuredPoint::MeasuredPoint(const PointSpec& spec, const CancelFlag* cancel) : 
     evaluatePrefill();
   else
     evaluateSteps();
-  arena_.resetPeak();
-  runStep();  // the first step is a warm-up, and shows the peak
+  if (spec.phase != Phase::prefill) {
+    arena_.resetPeak();
+    runStep();  // a warm-up, and shows the peak; for prefill the evaluation was both
+  }
   memory_.peakBytes = arena_.peakBytes() + workspaceBytes();
 }
 
@@ -127,7 +129,7 @@ void MeasuredPoint::evaluateSteps() {
       float* y = outputs.data() + (static_cast<size_t>(b) * used.size() + k) * static_cast<size_t>(d);
       layer_->fill(*cache, x + cache->length() * d, start - cache->length(), true);
       layer_->fill(*cache, x + start * d, n, !windowed);
-      layer_->attendLast({cache.get()}, x + start * d, n, y);
+      layer_->attendAt({cache.get()}, x + start * d, start, n, y);
       cache->settle();
       k = end;
     }

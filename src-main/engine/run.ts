@@ -10,7 +10,7 @@ import { estimateSeconds } from './estimate.ts';
 import { failedPoint, measuredPoint, skippedPoint } from './measure.ts';
 import type { PlannedPoint } from './plan.ts';
 import { BackendFailure, type Ceilings, type Clock, type MeasuringBackend, type Prepared } from './ports.ts';
-import { isEnough } from './stopping.ts';
+import { isEnough, isSlow } from './stopping.ts';
 
 export interface RunPlan {
   readonly plan: readonly PlannedPoint[];
@@ -182,7 +182,7 @@ class Run {
       );
       if (!task.warm) {
         task.warm = true; // what was measured while caches and clocks settled is discarded
-        return;
+        if (!isSlow(batch, measuring)) return; // a slow step was warmed up by the one that `prepare` compared
       }
       task.samples.push(...batch.slice(0, measuring.maxSamples - task.samples.length));
       this.tell({ type: 'progress', pointId: planned.id, step: 'sampling', samples: task.samples.length });

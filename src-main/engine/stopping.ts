@@ -19,8 +19,13 @@ export function isEnough(samples: readonly number[], measuring: Measuring): bool
   if (count >= measuring.maxSamples) return true;
   if (count < Math.min(fewestSamples, measuring.minSamples)) return false;
   const seconds = sum(samples);
-  if (seconds >= measuring.maxSeconds || median(samples) > measuring.maxSeconds * slowShare) return true;
+  if (seconds >= measuring.maxSeconds || isSlow(samples, measuring)) return true;
   return count >= measuring.minSamples && seconds >= measuring.minSeconds && noise(samples) <= measuring.maxNoise;
+}
+
+/** Steps so slow that the usual number of them would never fit. */
+export function isSlow(samples: readonly number[], measuring: Measuring): boolean {
+  return samples.length > 0 && median(samples) > measuring.maxSeconds * slowShare;
 }
 
 export function flagsOf(samples: readonly number[], measuring: Measuring): Flag[] {

@@ -28,7 +28,7 @@ export const sweeps: Readonly<Record<string, Sweep>> = {
     zip,
     also: [{ axes: { ...twoLayers, referenceKvHeads: [1], ...prefillAndDecode, level: sharedLevelNames }, zip }],
     // Prefill of the large layer takes about a second a step: three steps, not ten.
-    measuring: { maxSeconds: 1.5 },
+    measuring: { minSeconds: 0.3, maxSeconds: 1 },
   },
   'kv-dtype': {
     name: 'kv-dtype',

@@ -13,14 +13,14 @@ export interface FastMQAOptions {
   readonly numHeads: number;
   /** Name of an optimisation level; `baseline` caches everything in f32. */
   readonly level?: string;
-  /** Tokens the cache makes room for at first. */
+  /** Longest sequence, in tokens. */
   readonly contextTokens?: number;
   /** Further axes of a sweep point, `referenceKvHeads` or `window` for example. */
   readonly axes?: Readonly<Record<string, AxisValue>>;
 }
 
 export interface ForwardOptions {
-  /** Attend to what earlier calls cached, and append to it; otherwise start from an empty cache. */
+  /** Continue the sequence of earlier calls; otherwise a new one begins, which later calls may continue. */
   readonly useCache?: boolean;
 }
 
@@ -67,12 +67,12 @@ export class FastMQA {
     return done;
   }
 
-  /** Bytes the cache takes less than one of all heads in f32 would, as allocated; undefined while nothing is cached. */
+  /** Bytes the cache takes less than one of all heads in f32 would, as allocated; undefined before the first call. */
   get memoryReductionPercent(): number | undefined {
     return this.cacheMultiplier === undefined ? undefined : 100 * (1 - 1 / this.cacheMultiplier);
   }
 
-  /** How many times smaller the cache is than one of all heads in f32, as allocated; undefined while nothing is cached. */
+  /** How many times smaller the cache is than one of all heads in f32, as allocated; undefined before the first call. */
   get cacheMultiplier(): number | undefined {
     if (!this.layer || !this.cache || this.cache.tokens === 0) return undefined;
     return f32MhaBytes({ ...this.layer.config, seqLen: this.cache.tokens }) / this.cache.kvAllocatedBytes;
@@ -85,7 +85,7 @@ export class FastMQA {
 
   private async forwardNow(x: Tensor, useCache: boolean): Promise<Tensor> {
     const [batch, tokens, width] = x.shape;
-    const { hiddenDim } = this.resolve(1);
+    const { hiddenDim, seqLen } = this.resolve(1);
     const fits = x.shape.length === 3 && batch > 0 && tokens > 0 && width === hiddenDim;
     if (!fits) throw expected(`[batch, tokens, ${hiddenDim}]`, 'shape of x', `[${x.shape.join(', ')}]`);
     if (x.data.length !== batch * tokens * width)
@@ -94,6 +94,8 @@ export class FastMQA {
     if (wrong !== undefined) throw expected('finite values', 'x', wrong);
     if (useCache && this.cache && this.layer && this.layer.config.batch !== batch)
       throw expected(`the batch of what is cached, ${this.layer.config.batch},`, 'x', batch);
+    const length = tokens + (useCache ? (this.cache?.tokens ?? 0) : 0);
+    if (length > seqLen) throw expected(`at most ${seqLen} tokens, as contextTokens says,`, 'the sequence', length);
     try {
       const layer = await this.layerFor(batch);
       const { y, cache } = await this.backend.forward(layer, x, useCache, deadlineSeconds);

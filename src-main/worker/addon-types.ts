@@ -67,8 +67,8 @@ export interface Addon {
   /** A layer to be called with given inputs; ended by `release`. */
   createLayer(config: PointConfig): Promise<number>;
   /**
-   * The layer's output for new tokens `x` [B, S, d]. With `useCache` they attend to, and are appended to, what earlier calls
-   * cached; without, the cache is emptied first.
+   * The layer's output for new tokens `x` [B, S, d], which are cached. With `useCache` they continue what earlier calls cached;
+   * without, the cache is emptied first.
    */
   forward(handle: number, x: Tensor, useCache: boolean): Promise<ForwardResult>;
   /** Makes running calls reject with code `cancelled` as soon as they look. */

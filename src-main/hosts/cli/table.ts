@@ -185,10 +185,13 @@ function controlCells({ layer, rows }: Block): string[][] {
   ];
 }
 
-const percent = (value: number): string => `${value.toFixed(value >= 99 ? 2 : 1)}%`;
+const percent = (value: number): string => `${value.toFixed(value >= 99 ? 2 : 1)}%`.replace(/^-(0\.0+%)$/, '$1');
 const times = (value: number): string => `${formatNumber(value)}x`;
-const figure = (value: number): string =>
-  value !== 0 && Math.abs(value) < 1e-4 ? value.toExponential(1) : formatNumber(value);
+/** Errors keep three digits, trailing zeros included: 1.00 is a statement, 1 is not. */
+const figure = (value: number): string => {
+  if (value === 0) return '0';
+  return Math.abs(value) < 1e-4 || Math.abs(value) >= 1000 ? value.toExponential(1) : value.toPrecision(3);
+};
 const tokens = (perSecond: number): string =>
   perSecond >= 1e4 ? `${formatNumber(perSecond / 1e3)}k` : formatNumber(perSecond);
 const speed = (point: Point | undefined): string => (point?.throughput ? tokens(point.throughput.tokensPerSecond) : '');
@@ -202,10 +205,8 @@ function outcome({ prefill, decode }: Row): string {
   }));
   if (new Set(reasons.map(({ text }) => text)).size > 1)
     return reasons.map(({ phase, text }) => `${phase} ${text}`).join('; ');
-  const flags = there.flatMap(({ config, throughput }) =>
-    (throughput?.flags ?? []).map((flag) => `${config.phase} ${flag}`),
-  );
-  return [reasons[0].text, ...flags].join(', ');
+  const flags = [...new Set(there.flatMap(({ throughput }) => throughput?.flags ?? []))];
+  return flags.length > 0 ? `${reasons[0].text} (${flags.join(', ')})` : reasons[0].text;
 }
 
 const legend = (points: readonly Point[]): string[] =>

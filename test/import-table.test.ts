@@ -6,6 +6,18 @@ import { expect, test } from 'vitest';
 
 const root = join(import.meta.dirname, '..');
 
+/** What the hosts of a window share: one set of calls, one current sweep. */
+const windowHost = [
+  'src-main/hosts/compose.ts',
+  'src-main/hosts/app-calls.ts',
+  'src-main/hosts/run-hub.ts',
+  'src-main/hosts/folders.ts',
+  'src-main/contract',
+  'node:',
+];
+/** One component library and its icons. */
+const components = ['react', '@mantine/core', '@mantine/hooks', '@tabler/icons-react'];
+
 /**
  * Room → what it may import besides itself: rooms or single files (from the root), `node:`, packages by name.
  * A room is a folder; the longest name that fits counts. `hosts/*` are the files that stand directly in that folder.
@@ -25,20 +37,22 @@ const table: Record<string, readonly string[]> = {
     'node:',
   ],
   'src-main/hosts/cli': ['src-main/hosts/compose.ts', 'src-main/contract', 'node:', 'commander'],
-  'src-main/hosts/web': ['src-main/hosts/compose.ts', 'src-main/contract', 'node:'],
-  'src-main/hosts/electron': ['src-main/hosts/compose.ts', 'src-main/contract', 'node:', 'electron'],
+  'src-main/hosts/web': [...windowHost, 'hono', '@hono/node-server'],
+  'src-main/hosts/electron': [...windowHost, 'electron'],
   'src-main/*': ['src-main/hosts/compose.ts', 'src-main/hosts/library.ts', 'src-main/contract'],
   'src-main/setup': ['node:'],
   'src-renderer/client': ['src-main/contract'],
   'src-renderer/store': ['src-main/contract', 'src-renderer/client', 'zustand'],
   'src-renderer/series': ['src-main/contract'],
-  'src-renderer/charts': ['src-main/contract', 'src-renderer/series', 'react', 'recharts'],
+  'src-renderer/charts': ['src-main/contract', 'src-renderer/series', 'recharts', ...components],
   'src-renderer/panels': [
     'src-main/contract',
     'src-renderer/store',
     'src-renderer/series',
     'src-renderer/charts',
-    'react',
+    'zustand',
+    '@tanstack/react-virtual',
+    ...components,
   ],
   'src-renderer/shell': [
     'src-main/contract',
@@ -46,9 +60,19 @@ const table: Record<string, readonly string[]> = {
     'src-renderer/series',
     'src-renderer/charts',
     'src-renderer/panels',
-    'react',
+    'zustand',
+    ...components,
   ],
-  'src-renderer/*': ['src-renderer/shell', 'src-renderer/store', 'src-renderer/client', 'react', 'react-dom'],
+  'src-renderer/*': [
+    'src-renderer/shell',
+    'src-renderer/panels',
+    'src-renderer/store',
+    'src-renderer/client',
+    'react-dom',
+    'vite',
+    '@vitejs/plugin-react',
+    ...components,
+  ],
 };
 
 const sources = ['src-main', 'src-renderer']

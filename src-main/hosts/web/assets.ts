@@ -1,0 +1,34 @@
+/** The built window, read once: a request can only name what is in this map, so there is no path to climb out of. */
+import { readdir, readFile } from 'node:fs/promises';
+import { extname, join, relative, sep } from 'node:path';
+import { InputError } from '../../contract/input-error.ts';
+
+export interface Asset {
+  readonly type: string;
+  readonly body: Uint8Array<ArrayBuffer>;
+}
+
+const types: Readonly<Record<string, string>> = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.svg': 'image/svg+xml',
+  '.png': 'image/png',
+  '.woff2': 'font/woff2',
+};
+
+/** Path as requested → file. @throws InputError where the window is not built. */
+export async function readAssets(folder: string): Promise<ReadonlyMap<string, Asset>> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => []);
+  const files = entries.filter((entry) => entry.isFile() && types[extname(entry.name)]);
+  const assets = await Promise.all(
+    files.map(async ({ parentPath, name }) => {
+      const file = join(parentPath, name);
+      const path = `/${relative(folder, file).split(sep).join('/')}`;
+      return [path, { type: types[extname(name)], body: new Uint8Array(await readFile(file)) }] as const;
+    }),
+  );
+  const map = new Map(assets);
+  if (!map.has('/index.html')) throw new InputError('the window is not built: run npm run build');
+  return map;
+}

@@ -1,0 +1,76 @@
+/** What lies behind the gate. Everything here was let in: the link in exchange for a cookie, the rest with that cookie. */
+import { randomBytes } from 'node:crypto';
+import { Hono } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import type { AppApi, Reply } from '../../contract/calls.ts';
+import { answer } from '../app-calls.ts';
+import type { RunHub } from '../run-hub.ts';
+import type { Asset } from './assets.ts';
+import { openPath } from './gate.ts';
+import { securityHeaders } from './headers.ts';
+import type { Keys } from './keys.ts';
+import { eventStream } from './stream.ts';
+
+/** A sweep with a hundred thousand written values fits many times. */
+const largestBody = 4 * 1024 * 1024;
+/** Stands in the built page where the nonce belongs: see `src-renderer/vite.config.ts`. */
+const noncePlaceholder = '__CSP_NONCE__';
+
+export interface RoutesOptions {
+  readonly api: AppApi;
+  readonly hub: RunHub;
+  readonly assets: ReadonlyMap<string, Asset>;
+  readonly keys: Keys;
+  /** The link was used; the next one is good for another browser. */
+  readonly onOpened: () => void;
+}
+
+export function createRoutes({ api, hub, assets, keys, onOpened }: RoutesOptions): Hono {
+  const app = new Hono();
+  app.use(async (context, next) => {
+    await next();
+    for (const [name, value] of Object.entries(securityHeaders())) {
+      if (!context.res.headers.has(name)) context.res.headers.set(name, value);
+    }
+  });
+
+  app.get(openPath, (context) => {
+    const token = keys.redeem(context.req.query('ticket') ?? '');
+    if (token === undefined)
+      return context.text('This link was used already. The program printed a new one where it was started.', 403);
+    onOpened();
+    context.header('Set-Cookie', `${keys.cookieName}=${token}; HttpOnly; SameSite=Strict; Path=/`);
+    // A redirect would still count as the other page's navigation, and the strict cookie would stay behind.
+    return context.html('<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>FastMQA</title>');
+  });
+
+  app.get('/', (context) => {
+    const nonce = randomBytes(16).toString('base64url');
+    const page = new TextDecoder().decode(assets.get('/index.html')?.body).replaceAll(noncePlaceholder, nonce);
+    return context.html(page, 200, securityHeaders(nonce));
+  });
+
+  app.get('/api/events', () => new Response(eventStream(hub), { headers: { 'Content-Type': 'text/event-stream' } }));
+
+  app.post(
+    '/api/:call',
+    bodyLimit({ maxSize: largestBody, onError: (context) => context.json(badInput('the request is too large'), 413) }),
+    async (context) => {
+      if (context.req.header('content-type') !== 'application/json')
+        return context.json(badInput('expected application/json'), 415);
+      const input = await context.req.json().catch(() => undefined);
+      const reply = await answer(api, context.req.param('call'), input);
+      return context.json(reply, reply.ok ? 200 : reply.failure === 'input' ? 400 : 500);
+    },
+  );
+
+  app.get('*', (context) => {
+    const asset = assets.get(context.req.path);
+    if (!asset || context.req.path === '/index.html') return context.notFound();
+    return context.body(asset.body, 200, { 'Content-Type': asset.type });
+  });
+  app.onError((error, context) => context.json({ ok: false, failure: 'fault', message: error.message }, 500));
+  return app;
+}
+
+const badInput = (message: string): Reply => ({ ok: false, failure: 'input', message });

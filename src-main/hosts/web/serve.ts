@@ -1,0 +1,78 @@
+/** The app in a browser: on this machine, or over an SSH tunnel on any other. */
+import os from 'node:os';
+import { createAppCalls } from '../app-calls.ts';
+import type { Profiler } from '../compose.ts';
+import { rendererFolder, sessionsFolder } from '../folders.ts';
+import { RunHub } from '../run-hub.ts';
+import { readAssets } from './assets.ts';
+import { Keys } from './keys.ts';
+import { createRoutes } from './routes.ts';
+import { createGatedServer, listen, portOf } from './server.ts';
+
+/** Tried first, so that a tunnel set up once keeps working. */
+const usualPort = 7878;
+
+export interface ServeOptions {
+  readonly profiler: Profiler;
+  /** 0 = any free port; absent = the usual one if it is free. */
+  readonly port?: number;
+  readonly sessionsFolder?: string;
+  /** Receives the one-time link, and each later one as the last is used: one line, for stdout. */
+  readonly print?: (line: string) => void;
+  /** Receives everything else: for stderr. */
+  readonly say?: (line: string) => void;
+}
+
+export interface WebHost {
+  readonly port: number;
+  readonly url: string;
+  /** The current one-time link: whoever opens it first is let in. */
+  link(): string;
+  readonly hub: RunHub;
+  /** Ends a sweep that runs, keeps what it measured, and closes every connection. The profiler stays open. */
+  close(): Promise<void>;
+}
+
+/** @throws InputError where the window is not built or the port cannot be had. */
+export async function serve({
+  profiler,
+  port,
+  sessionsFolder: folder = sessionsFolder(),
+  print = (line) => process.stdout.write(`${line}\n`),
+  say = (line) => process.stderr.write(`${line}\n`),
+}: ServeOptions): Promise<WebHost> {
+  const keys = new Keys();
+  const hub = new RunHub({ profiler, folder });
+  const assets = await readAssets(rendererFolder);
+  const link = (): string => `http://127.0.0.1:${portOf(server)}${keys.openPath}`;
+  const onOpened = (): void => {
+    say('A browser was let in. For another one:');
+    print(link());
+  };
+  const routes = createRoutes({ api: createAppCalls(profiler, hub), hub, assets, keys, onOpened });
+  const server = createGatedServer(routes, keys);
+  await listenWhereFree(server, port);
+
+  const bound = portOf(server);
+  say('FastMQA is ready. Open this link; it works once:');
+  print(link());
+  say(`From another machine, first: ssh -L ${bound}:127.0.0.1:${bound} ${os.userInfo().username}@${os.hostname()}`);
+  say(`Sessions are saved in ${folder}. Ctrl+C ends.`);
+  return {
+    port: bound,
+    url: `http://127.0.0.1:${bound}/`,
+    link,
+    hub,
+    close: async () => {
+      await hub.close();
+      const closed = new Promise((resolve) => server.close(resolve));
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+async function listenWhereFree(server: ReturnType<typeof createGatedServer>, port: number | undefined): Promise<void> {
+  if (port !== undefined) return listen(server, port);
+  await listen(server, usualPort).catch(() => listen(server, 0));
+}

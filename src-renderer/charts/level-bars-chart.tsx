@@ -1,0 +1,102 @@
+/** Levels side by side: one row a level, one column a metric, each column on its own axis. */
+import { Bar, BarChart, Cell, LabelList, XAxis, YAxis } from 'recharts';
+import { formatMetric } from '../../src-main/contract/format.ts';
+import type { LevelBar, LevelBars } from '../series/levels.ts';
+import { markOf } from '../series/marks.ts';
+
+interface LevelBarsChartProps {
+  readonly columns: readonly LevelBars[];
+  readonly width: number;
+  readonly height: number;
+  readonly levels: readonly string[];
+  readonly selected: readonly string[];
+  readonly onSelect: (id: string, add: boolean) => void;
+}
+
+const namesWidth = 136;
+const headHeight = 36;
+const rightMargin = 8;
+/** Share of a column that the longest bar takes; the rest is for its figure. */
+const longestShare = 0.6;
+const thickestBar = 22;
+
+/** Columns are one stack of bars a row: a bar, then the rest of its column unseen. So one drawing holds all three. */
+export function LevelBarsChart({ columns, width, height, levels, selected, onSelect }: LevelBarsChartProps) {
+  const rows = (columns[0]?.bars ?? []).map(({ level }, row) => ({ level, ...sharesOf(columns, row) }));
+  const columnWidth = (width - namesWidth - rightMargin) / columns.length;
+  return (
+    <BarChart
+      layout="vertical"
+      data={rows}
+      width={width}
+      height={height}
+      margin={{ top: headHeight, right: rightMargin, bottom: 8, left: 0 }}
+    >
+      <XAxis type="number" hide domain={[0, columns.length]} />
+      <YAxis
+        type="category"
+        dataKey="level"
+        width={namesWidth}
+        tick={{ fill: 'var(--app-text)', fontSize: 12 }}
+        tickLine={false}
+        axisLine={{ stroke: 'var(--app-line-strong)' }}
+        interval={0}
+      />
+      {columns.map(({ metric, axis }, i) => (
+        <g key={metric.id} transform={`translate(${namesWidth + i * columnWidth} 0)`}>
+          <text y={14} fontSize={12} fontWeight={600} fill="var(--app-text)">
+            {metric.label}
+          </text>
+          <text y={29} fontSize={11} fill="var(--app-quiet)">
+            {`${metric.better} is better${axis.scale === 'log' ? ' · log scale' : ''}`}
+          </text>
+        </g>
+      ))}
+      {columns.flatMap(({ metric, bars }, i) => [
+        <Bar
+          key={metric.id}
+          stackId="row"
+          dataKey={`share${i}`}
+          isAnimationActive={false}
+          maxBarSize={thickestBar}
+          onClick={(_, row, event) => {
+            const [id] = bars[row].ids;
+            if (id !== undefined) onSelect(id, event.shiftKey || event.ctrlKey || event.metaKey);
+          }}
+        >
+          {bars.map(({ level, ids }) => (
+            <Cell
+              key={level}
+              cursor="pointer"
+              fill={markOf(level, levels).colour}
+              stroke={ids.some((id) => selected.includes(id)) ? 'var(--app-accent)' : 'none'}
+              strokeWidth={2.5}
+            />
+          ))}
+          <LabelList dataKey={`figure${i}`} position="right" fontSize={11} fill="var(--app-text)" />
+        </Bar>,
+        <Bar key={`rest of ${metric.id}`} stackId="row" dataKey={`rest${i}`} isAnimationActive={false} fill="none" />,
+      ])}
+    </BarChart>
+  );
+}
+
+function sharesOf(columns: readonly LevelBars[], row: number): Record<string, number | string> {
+  const entries = columns.flatMap(({ metric, axis, bars }, i) => {
+    const share = longestShare * shareOf(bars[row], axis);
+    const { value } = bars[row];
+    const figure = value === undefined ? 'none' : formatMetric(value, metric.unit);
+    return [
+      [`share${i}`, share],
+      [`rest${i}`, 1 - share],
+      [`figure${i}`, figure],
+    ] as const;
+  });
+  return Object.fromEntries(entries);
+}
+
+function shareOf({ value }: LevelBar, { scale, domain: [from, to] }: LevelBars['axis']): number {
+  if (value === undefined) return 0;
+  const share = scale === 'log' ? Math.log(value / from) / Math.log(to / from) : (value - from) / (to - from);
+  return Math.min(1, Math.max(0.01, share));
+}

@@ -1,0 +1,48 @@
+/** What stands where a chart would be, and what stands below one. */
+import { Text } from '@mantine/core';
+import { isActive } from '../../src-main/contract/run-state.ts';
+import type { TradeOff } from '../series/trade-off.ts';
+import classes from './charts-panel.module.css';
+import { useApp, useRun } from './use-app.ts';
+
+export function NothingToDraw() {
+  const active = useRun(isActive);
+  const points = useRun((run) => run.points.length);
+  return (
+    <div className={classes.empty}>
+      <Text fw={600} c="var(--app-text)">
+        {active
+          ? 'The first point is being measured'
+          : points > 0
+            ? 'No point has these figures'
+            : 'Nothing measured yet'}
+      </Text>
+      <Text size="sm" maw={420}>
+        {active
+          ? 'It is checked against an fp64 reference of the same weights, then sampled. Points appear here as they are finished.'
+          : points > 0
+            ? 'Choose other axes or another phase; points that failed are listed in the table with their reasons.'
+            : 'The sweep on the left is ready: press Run, and memory, error and throughput of each level are plotted as they are measured.'}
+      </Text>
+    </div>
+  );
+}
+
+export function MissingPoints({ missing }: Pick<TradeOff, 'missing'>) {
+  const app = useApp();
+  if (missing.length === 0) return <div className={classes.missing} />;
+  return (
+    <div className={classes.missing}>
+      {missing.length} not on the chart:
+      <ul>
+        {missing.map(({ point, reason }) => (
+          <li key={point.id}>
+            <button type="button" onClick={() => app.view.select(point.id)}>
+              {point.config.level} · {point.config.phase} · {point.outcome}: {reason}
+            </button>
+          </li>
+        ))}
+      </ul>
+    </div>
+  );
+}

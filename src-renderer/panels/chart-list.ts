@@ -1,0 +1,19 @@
+/** Every chart of the centre, in the order of its tabs. A new chart is one entry here and one file beside this. */
+import type { ComponentType } from 'react';
+import type { Point } from '../../src-main/contract/metrics.ts';
+import { LevelsPanel } from './levels-panel.tsx';
+import { TradeOffPanel } from './trade-off-panel.tsx';
+
+export interface ChartPanelProps {
+  /** Already filtered. */
+  readonly points: readonly Point[];
+}
+
+export const charts: readonly {
+  readonly id: string;
+  readonly title: string;
+  readonly Chart: ComponentType<ChartPanelProps>;
+}[] = [
+  { id: 'trade-off', title: 'Trade-off', Chart: TradeOffPanel },
+  { id: 'levels', title: 'Levels', Chart: LevelsPanel },
+];

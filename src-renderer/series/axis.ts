@@ -1,0 +1,77 @@
+/** Where an axis begins and ends and where its ticks stand: round numbers, a little room, never an empty range. */
+import { formatMetric, formatNumber } from '../../src-main/contract/format.ts';
+import type { Metric } from '../../src-main/contract/metrics.ts';
+import { isLogarithmic } from './metric.ts';
+
+export interface Axis {
+  readonly metric: Metric;
+  readonly scale: 'log' | 'linear';
+  readonly domain: readonly [number, number];
+  readonly ticks: readonly number[];
+}
+
+const mostTicks = 9;
+
+export function axisFor(metric: Metric, values: readonly number[]): Axis {
+  const scale = isLogarithmic(metric) ? 'log' : 'linear';
+  const usable = values.filter((value) => Number.isFinite(value) && (scale === 'linear' || value > 0));
+  if (usable.length === 0) return { metric, scale, domain: scale === 'log' ? [1, 10] : [0, 1], ticks: [] };
+  let [least, most] = [usable[0], usable[0]];
+  for (const value of usable) {
+    least = Math.min(least, value);
+    most = Math.max(most, value);
+  }
+  return { metric, scale, ...(scale === 'log' ? logRange(least, most, metric.unit) : linearRange(least, most)) };
+}
+
+/** Bytes and multiples are read in powers of two, everything else in powers of ten. */
+function logRange(least: number, most: number, unit: Metric['unit']): Pick<Axis, 'domain' | 'ticks'> {
+  const isBinary = unit === 'bytes' || unit === 'x' || unit === 'bytes/s';
+  const room = 1.25;
+  const domain = [least / room, most * room] as const;
+  const decades = Math.log10(domain[1] / domain[0]);
+  const ticks = isBinary
+    ? powersWithin(domain, 2)
+    : decades > 2.5
+      ? powersWithin(domain, 10)
+      : withinDecades(domain, decades > 1.2 ? [1, 3] : [1, 2, 3, 5, 7]);
+  return { domain, ticks };
+}
+
+function powersWithin([from, to]: readonly [number, number], base: number): number[] {
+  const first = Math.ceil(Math.log(from) / Math.log(base) - 1e-9);
+  const last = Math.floor(Math.log(to) / Math.log(base) + 1e-9);
+  const every = Math.ceil((last - first + 1) / mostTicks);
+  const ticks: number[] = [];
+  for (let power = first; power <= last; power += every) ticks.push(base ** power);
+  return ticks;
+}
+
+function withinDecades([from, to]: readonly [number, number], steps: readonly number[]): number[] {
+  const ticks: number[] = [];
+  for (let power = Math.floor(Math.log10(from)); power <= Math.log10(to); power += 1) {
+    for (const step of steps) {
+      // 3 * 10 ** -7 is not 3e-7; the decimal text is.
+      const tick = Number(`${step}e${power}`);
+      if (tick >= from && tick <= to) ticks.push(tick);
+    }
+  }
+  return ticks;
+}
+
+function linearRange(least: number, most: number): Pick<Axis, 'domain' | 'ticks'> {
+  const width = most - least || Math.abs(most) || 1;
+  const rough = width / 5;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10) * power;
+  const [first, last] = [Math.floor(least / step), Math.ceil(most / step)];
+  const ticks = Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+  return { domain: [ticks[0], ticks[ticks.length - 1]], ticks };
+}
+
+/** A tick is round, so it needs no three digits. */
+export function tickLabel(value: number, unit: Metric['unit']): string {
+  if (unit === 'ratio') return value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(0) : formatNumber(value);
+  if (unit === '%') return `${Number(value.toPrecision(4))} %`;
+  return formatMetric(value, unit);
+}

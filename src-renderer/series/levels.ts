@@ -1,0 +1,52 @@
+/** Every level of a sweep side by side: one median a level and metric. */
+import type { Metric, Point } from '../../src-main/contract/metrics.ts';
+import { type Axis, axisFor } from './axis.ts';
+import { metricOf } from './metric.ts';
+
+export interface LevelBar {
+  readonly level: string;
+  /** Median over the points of the level; undefined where none has the metric. */
+  readonly value: number | undefined;
+  /** Where the bar ends: never outside the axis. */
+  readonly end: number;
+  /** Points behind the median. */
+  readonly ids: readonly string[];
+}
+
+export interface LevelBars {
+  readonly metric: Metric;
+  readonly axis: Axis;
+  readonly bars: readonly LevelBar[];
+}
+
+/** The three numbers of every point. */
+export const headlineMetrics = ['multiplierVsF32Mha', 'tokensPerSecond', 'relativeL2'] as const;
+
+export function levelBarsOf(
+  points: readonly Point[],
+  metricIds: readonly string[],
+  levels: readonly string[],
+): LevelBars[] {
+  const present = levels.filter((level) => points.some((point) => point.config.level === level));
+  return metricIds.map((id) => {
+    const metric = metricOf(id);
+    const rows = present.map((level) => {
+      const ofLevel = points.filter((point) => point.config.level === level && metric.read(point) !== undefined);
+      const value = medianOf(ofLevel.map((point) => metric.read(point) as number));
+      return { level, value, ids: ofLevel.map((point) => point.id) };
+    });
+    const axis = axisFor(
+      metric,
+      rows.flatMap(({ value }) => value ?? []),
+    );
+    const bars = rows.map((row) => ({ ...row, end: Math.max(row.value ?? axis.domain[0], axis.domain[0]) }));
+    return { metric, axis, bars };
+  });
+}
+
+export function medianOf(values: readonly number[]): number | undefined {
+  if (values.length === 0) return undefined;
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length / 2;
+  return sorted.length % 2 === 1 ? sorted[Math.floor(middle)] : (sorted[middle - 1] + sorted[middle]) / 2;
+}

@@ -1,0 +1,18 @@
+/** How a level looks wherever it appears: a colour and, for eyes that see fewer colours, a shape. */
+
+export const shapes = ['circle', 'square', 'triangle', 'diamond', 'cross', 'star', 'wedge'] as const;
+export type Shape = (typeof shapes)[number];
+
+/** Hues of Okabe and Ito, tuned for both themes in `theme.css`; the first is neutral and belongs to the baseline. */
+export const colourCount = 8;
+
+export interface LevelMark {
+  readonly colour: string;
+  readonly shape: Shape;
+}
+
+/** By the level's place in the list of all levels, so that it looks the same in every sweep. 8 and 7 share no factor. */
+export function markOf(level: string, levels: readonly string[]): LevelMark {
+  const place = Math.max(0, levels.indexOf(level));
+  return { colour: `var(--series-${place % colourCount})`, shape: shapes[place % shapes.length] };
+}

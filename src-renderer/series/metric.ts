@@ -1,0 +1,19 @@
+/** Metrics by id, and how an axis shows one. */
+import { type Metric, metrics } from '../../src-main/contract/metrics.ts';
+
+const byId = new Map(metrics.map((metric) => [metric.id, metric]));
+
+/** @throws Error for an id that no table lists: ids come from the table itself. */
+export function metricOf(id: string): Metric {
+  const metric = byId.get(id);
+  if (!metric) throw new Error(`there is no metric ${id}`);
+  return metric;
+}
+
+/** Metrics that span decades; shares and similarities do not. */
+export const isLogarithmic = ({ id, unit }: Metric): boolean =>
+  unit !== '%' && unit !== 'count' && id !== 'cosine' && id !== 'rooflineFraction';
+
+/** `x vs f32 MHA (higher is better)`. */
+export const axisLabel = ({ label, better }: Metric): string =>
+  better === 'neither' ? label : `${label} · ${better} is better`;

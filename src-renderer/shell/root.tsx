@@ -1,0 +1,28 @@
+import { createTheme, MantineProvider } from '@mantine/core';
+import { AppContext } from '../panels/use-app.ts';
+import type { App } from '../store/app.ts';
+import { Window } from './window.tsx';
+
+const theme = createTheme({
+  fontFamily: 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif',
+  fontSizes: { xs: '12px', sm: '13px', md: '14px', lg: '16px', xl: '18px' },
+  headings: { sizes: { h2: { fontSize: '14px' }, h3: { fontSize: '12px' } }, fontWeight: '650' },
+  defaultRadius: 'sm',
+  respectReducedMotion: true,
+  cursorType: 'pointer',
+});
+
+/** Style sheets that the component library writes at run time carry the nonce of this page. */
+const styleNonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce;
+
+export const Root = ({ app }: { readonly app: App }) => (
+  <MantineProvider
+    theme={theme}
+    defaultColorScheme="auto"
+    {...(styleNonce === undefined ? {} : { getStyleNonce: () => styleNonce })}
+  >
+    <AppContext value={app}>
+      <Window />
+    </AppContext>
+  </MantineProvider>
+);

@@ -1,0 +1,22 @@
+/** Keys that work anywhere in the window. */
+import { useHotkeys } from '@mantine/hooks';
+import { useApp } from '../panels/use-app.ts';
+
+export function useShortcuts(): void {
+  const app = useApp();
+  const pauseOrContinue = (): void => {
+    const { status } = app.run.getState().run;
+    if (status === 'running') void app.steer('pause');
+    if (status === 'paused') void app.steer('continue');
+  };
+  // Text being typed has its own undo; buttons have their own use of the space bar.
+  useHotkeys([['space', pauseOrContinue]], ['INPUT', 'TEXTAREA', 'SELECT', 'BUTTON']);
+  useHotkeys(
+    [
+      ['mod+Z', app.draft.undo],
+      ['mod+shift+Z', app.draft.redo],
+      ['mod+Enter', () => void app.startRun()],
+    ],
+    [],
+  );
+}

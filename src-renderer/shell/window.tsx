@@ -1,0 +1,65 @@
+/** One window: the sweep on the left, charts in the centre, the inspector on the right, the table below. */
+import { ChartsPanel } from '../panels/charts-panel.tsx';
+import { Inspector } from '../panels/inspector.tsx';
+import { PointTable } from '../panels/point-table.tsx';
+import { SweepForm } from '../panels/sweep-form.tsx';
+import { useApp, useView } from '../panels/use-app.ts';
+import { Banner } from './banner.tsx';
+import { Divider } from './divider.tsx';
+import { useShortcuts } from './shortcuts.ts';
+import { TopBar } from './top-bar.tsx';
+import classes from './window.module.css';
+
+export function Window() {
+  const app = useApp();
+  const { leftPixels, rightPixels, bottomPixels } = useView((view) => view.layout);
+  useShortcuts();
+  return (
+    <div
+      className={classes.window}
+      style={{
+        gridTemplateColumns: `${leftPixels}px 1px minmax(320px, 1fr) 1px ${rightPixels}px`,
+        gridTemplateRows: `48px minmax(200px, 1fr) 1px ${bottomPixels}px`,
+      }}
+    >
+      <TopBar />
+      <Banner />
+      <div className={classes.left}>
+        <SweepForm />
+      </div>
+      <Divider
+        className={classes.leftDivider}
+        label="Width of the sweep"
+        value={leftPixels}
+        range={[260, 480]}
+        onChange={(pixels) => app.view.resize({ leftPixels: pixels })}
+      />
+      <main className={classes.centre} aria-label="Charts">
+        <ChartsPanel />
+      </main>
+      <Divider
+        className={classes.rightDivider}
+        label="Width of the inspector"
+        value={rightPixels}
+        range={[280, 560]}
+        isReversed
+        onChange={(pixels) => app.view.resize({ rightPixels: pixels })}
+      />
+      <div className={classes.right}>
+        <Inspector />
+      </div>
+      <Divider
+        className={classes.bottomDivider}
+        label="Height of the table"
+        value={bottomPixels}
+        range={[120, 480]}
+        isHorizontal
+        isReversed
+        onChange={(pixels) => app.view.resize({ bottomPixels: pixels })}
+      />
+      <section className={classes.bottom} aria-label="All points">
+        <PointTable />
+      </section>
+    </div>
+  );
+}

@@ -1,0 +1,56 @@
+/** Every store of the window, and the deeds that need more than one of them. */
+import type { RunVerb } from '../../src-main/contract/run-state.ts';
+import type { Client } from '../client/client.ts';
+import { createCatalogueStore } from './catalogue.ts';
+import { createDraftStore } from './draft.ts';
+import { createNoticeStore } from './notices.ts';
+import { createPreviewStore } from './preview.ts';
+import { createRunStore } from './run.ts';
+import { createViewStore, type Memory } from './view.ts';
+
+export type App = ReturnType<typeof createApp>;
+
+export function createApp(client: Client, memory?: Memory) {
+  const run = createRunStore(client);
+  const draft = createDraftStore();
+  const preview = createPreviewStore(client, draft);
+  const view = createViewStore(memory);
+  const catalogue = createCatalogueStore(client);
+  const notices = createNoticeStore();
+
+  /** A deed that fails is told, in the words of the host. */
+  const attempt = async (deed: () => Promise<unknown>): Promise<void> => {
+    try {
+      await deed();
+    } catch (error) {
+      notices.add((error as Error).message);
+    }
+  };
+
+  return {
+    run,
+    draft,
+    preview,
+    view,
+    catalogue,
+    notices,
+    start: () => {
+      const ends = [run.connect(), preview.start()];
+      void catalogue.load();
+      return () => {
+        for (const end of ends) end();
+      };
+    },
+    startRun: () =>
+      attempt(async () => {
+        const { sweep } = preview.getState();
+        if (!sweep) return;
+        view.clearSelection();
+        const [phase, ...others] = draft.getState().draft.phases;
+        // A filter that would hide every point of the new sweep is no help.
+        if (others.length === 0) view.setState({ phase });
+        await client.api.startRun({ sweep });
+      }),
+    steer: (verb: RunVerb) => attempt(() => client.api[verb]({})),
+  };
+}

@@ -1,5 +1,5 @@
 /**
- * Makes a fresh clone ready and then does what was asked: `start`, `run COMMAND…`, `test`, `build` or `check`.
+ * Makes a fresh clone ready and then does what was asked: `start`, `run COMMAND…`, `test`, `build`, `check` or `screenshots`.
  * Runs before anything is installed, so it uses nothing but Node. Everything it says goes to stderr.
  */
 import { spawn } from 'node:child_process';
@@ -48,6 +48,14 @@ const steps = {
     stamp: 'dist/.fastmqa.json',
     command: [tool('tsc'), '--project', 'tsconfig.json'],
     remedy: () => 'The TypeScript sources have errors: the lines above name file and line.',
+  },
+  window: {
+    says: 'building the window, about 5 s',
+    inputs: ['src-renderer', 'src-main/contract', 'package-lock.json'],
+    output: 'dist/renderer/index.html',
+    stamp: 'dist/renderer/.fastmqa.json',
+    command: [tool('vite'), 'build', 'src-renderer', '--logLevel', 'warn'],
+    remedy: () => 'The window does not build: the lines above name file and line.',
   },
 };
 
@@ -198,6 +206,14 @@ async function inOrder(...commands) {
   return 0;
 }
 
+/** Runs a TypeScript file of the tests as a program. */
+const program = (file) => [
+  process.execPath,
+  '--input-type=module',
+  '--eval',
+  `const { runnerImport } = await import('vite'); await runnerImport(${JSON.stringify(join(root, file))});`,
+];
+
 const verbs = {
   start: (args) => runCommandLine(['sweep', 'levels', ...args]),
   run: runCommandLine,
@@ -210,9 +226,14 @@ const verbs = {
     await ensure(steps.install);
     process.exitCode = await inOrder(
       [tool('tsc'), '--project', 'test/tsconfig.json'],
+      [tool('tsc'), '--project', 'src-renderer/tsconfig.json'],
       [tool('biome'), 'check'],
       [tool('vitest'), 'run', 'test/import-table.test.ts'],
     );
+  },
+  screenshots: async () => {
+    await prepare();
+    process.exitCode = await show(program('test/e2e/screenshots.ts'));
   },
 };
 

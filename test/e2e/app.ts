@@ -1,0 +1,32 @@
+/** The whole app for a test: the real engine, the web host on a free port, and folders that vanish afterwards. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createProfiler } from '../../src-main/hosts/compose.ts';
+import { serve } from '../../src-main/hosts/web/serve.ts';
+
+export async function startApp() {
+  const folder = await mkdtemp(join(tmpdir(), 'fastmqa-e2e-'));
+  const profiler = createProfiler();
+  const said: string[] = [];
+  const printed: string[] = [];
+  const host = await serve({
+    profiler,
+    port: 0,
+    sessionsFolder: join(folder, 'sessions'),
+    print: (line) => printed.push(line),
+    say: (line) => said.push(line),
+  });
+  return {
+    folder,
+    host,
+    profiler,
+    said,
+    printed,
+    close: async () => {
+      await host.close();
+      await profiler.close();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}

@@ -1,0 +1,57 @@
+/** A real Chromium with a profile of its own, and a record of everything a page should not do. */
+import { existsSync } from 'node:fs';
+import { type BrowserContext, chromium, type Page } from 'playwright-core';
+
+const usualPlaces = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
+
+/** FASTMQA_CHROMIUM, or where distributions put it. */
+export const chromiumPath = [process.env.FASTMQA_CHROMIUM ?? '', ...usualPlaces].find((path) => path && existsSync(path));
+
+export const noChromium = 'no Chromium found: install it (Debian: apt install chromium) or set FASTMQA_CHROMIUM to its path';
+
+export function openBrowser(profileFolder: string, size: { width: number; height: number }): Promise<BrowserContext> {
+  if (chromiumPath === undefined) throw new Error(noChromium);
+  return chromium.launchPersistentContext(profileFolder, {
+    executablePath: chromiumPath,
+    headless: true,
+    viewport: size,
+    args: [
+      '--no-sandbox', // tests run as root in containers; the app itself never asks for this
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+    ],
+  });
+}
+
+export interface Watched {
+  /** Console errors and warnings, uncaught exceptions. */
+  readonly complaints: string[];
+  /** Requests to anything but the app itself. */
+  readonly foreign: string[];
+  /** Sum of layout shifts that no input explains. */
+  layoutShift(): Promise<number>;
+}
+
+export async function watch(page: Page, origin: string): Promise<Watched> {
+  const complaints: string[] = [];
+  const foreign: string[] = [];
+  page.on('console', (message) => {
+    if (message.type() === 'error' || message.type() === 'warning') complaints.push(message.text());
+  });
+  page.on('pageerror', (error) => complaints.push(error.message));
+  page.on('request', (request) => {
+    const url = request.url();
+    if (!url.startsWith(origin) && !/^(data|blob):/.test(url)) foreign.push(url);
+  });
+  await page.addInitScript(`
+    window.layoutShift = 0;
+    new PerformanceObserver((list) => {
+      for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.layoutShift += entry.value;
+    }).observe({ type: 'layout-shift', buffered: true });
+  `);
+  return { complaints, foreign, layoutShift: () => page.evaluate('window.layoutShift') };
+}

@@ -70,10 +70,10 @@ describe('sweep', () => {
     expect(stdout.match(/^balanced /gm)).toHaveLength(2);
     expect(stdout.match(/^\(all-zero output\) .* 1\.00 +control$/gm)).toHaveLength(4);
     expect(stdout).toMatch(
-      /^shared-64x +2048\/32\/1024\/4 shared KV +2 MiB +96\.9% +32x +-100\.0% +0\.5x +0\.02 +mild/m,
+      /^shared-64x +2048\/32\/1024\/4 shared KV +2 MiB +96\.9% +32x +-100\.0% +0\.5x +0\.0200 +mild/m,
     );
     expect(stdout).toMatch(/^Converted heads: averaging the 32 heads .* relative L2 about 0\.02/m);
-    expect(stdout).toMatch(/^Natively shared heads: .*shared-64x 32x at 0\.02/m);
+    expect(stdout).toMatch(/^Natively shared heads: .*shared-64x 32x at 0\.0200/m);
   });
 
   test('what an axis varies within a level stands beside its name', async () => {
@@ -540,7 +540,7 @@ describe('bad input is one sentence and exit code 2', () => {
     [
       'scale that is none',
       () => attend(tensors('scale'), '--scale', 'big'),
-      /^expected a number for --scale but received big$/,
+      /^expected a number other than 0 for --scale but received big$/,
     ],
     [
       'negative window',

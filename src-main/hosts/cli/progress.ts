@@ -39,7 +39,7 @@ export class Progress {
   }
 
   private show(text: string): void {
-    if (this.live) process.stderr.write(`\r\x1b[K${text.slice(0, (process.stderr.columns ?? 80) - 1)}`);
+    if (this.live) process.stderr.write(`\r\x1b[K${text.slice(0, (process.stderr.columns || 80) - 1)}`);
   }
 }
 

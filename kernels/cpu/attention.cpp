@@ -13,7 +13,7 @@ namespace fastmqa {
 namespace {
 
 constexpr int64_t tileTokens = 64;
-constexpr int64_t blockRows = 48;        // query rows that share a tile: four register tiles of 12
+constexpr int64_t blockRows = 96;        // query rows that share a tile: eight register tiles of 12
 constexpr int64_t wantedItems = 32;      // enough work items for the cores of a desktop; fixed, so results are too
 constexpr int64_t leastTilesPerSplit = 4;
 
@@ -222,6 +222,7 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
     for (int64_t c = 0; c < d; c++) q[i * d + c] = from[c] * shape.scale;
   }
   const int64_t firstPosition = positions.front(), lastPosition = positions.back();
+  const bool fewRows = rows <= 16;  // bound by memory: many rows would reuse what is there
   for (size_t t = item.firstTile; t < item.lastTile; t++) {
     const Tile& tile = tiles[t];
     const Visibility seen{shape, tile};
@@ -238,6 +239,8 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
       rope->rotateTile(scratch, stride, tile.base, tile.keys->spec().pageTokens);
       keys = scratch;
     }
+    const Tile* next = t + 1 < item.lastTile ? &tiles[t + 1] : nullptr;
+    if (next && fewRows) next->keys->prefetch(next->page, item.kvHead);
     if (wide)
       v.gemmF32Wide(rows, columns, d, q, d, keys, stride, wide, tileTokens);
     else
@@ -246,6 +249,7 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
                 columns, all, state);
     const float* values = tile.values->read(tile.page, item.kvHead, w.values.floats(tile.values->tileFloats()));
     const int64_t tokens = std::min(columns, tile.values->spec().pageTokens);
+    if (next && fewRows) next->values->prefetch(next->page, item.kvHead);
     v.gemmF32(rows, outStride, tokens, scores, tileTokens, values, tile.values->rowStride(), sums, outStride,
               state.keep.data());
   }

@@ -314,47 +314,58 @@ const float* PanelStore::read(int64_t index, int64_t head, float* scratch) const
       for (int64_t i = 0; i < scaleCount_; i++) offsets[static_cast<size_t>(i)] = zeroCode * scales[i];
       shifts = offsets.data();
     }
-    const uint8_t* base = codes + run.byteOffset;
-    const int64_t end = run.firstChannel + run.band.channels;
-    if (channelRows) {
-      const int64_t bytes = packedBytes(dtype, spec_.pageTokens);
-      for (int64_t c = run.firstChannel; c < end; c++) {
-        float* out = scratch + c * stride;
-        v.decode(type, base + (c - run.firstChannel) * bytes, spec_.pageTokens, out);
-        if (scaled && perToken)
-          v.scaleByVector(out, spec_.pageTokens, scales + scaleIndex(run, c, 0), shifts + shiftAt(c, 0));
-        else if (scaled)
-          for (int64_t t = 0; t < spec_.pageTokens; t += spec_.groupSize)
-            v.scaleByNumber(out + t, spec_.groupSize, scales[scaleIndex(run, c, t)], shifts[shiftAt(c, t)]);
-        if (stride > spec_.pageTokens) std::fill(out + spec_.pageTokens, out + stride, 0.0f);
-      }
-    } else {
-      for (int64_t t = 0; t < spec_.pageTokens; t++) {
-        float* out = scratch + t * stride + run.firstChannel;
-        const uint8_t* row = base + t * rowBytes_;
-        const int64_t whole = run.band.channels / 8 * 8;
-        v.decode(type, row, whole, out);
-        if (whole < run.band.channels) {
-          float rest[8];
-          v.decode(type, row + packedBytes(dtype, whole), 8, rest);
-          std::copy_n(rest, run.band.channels - whole, out + whole);
-        }
-        if (scaled && perToken)
-          for (int64_t c = run.firstChannel; c < end; c += spec_.groupSize)
-            v.scaleByNumber(out + c - run.firstChannel, std::min(spec_.groupSize, end - c), scales[scaleIndex(run, c, t)],
-                            shifts[shiftAt(c, t)]);
-        else if (scaled)
-          v.scaleByVector(out, run.band.channels, scales + scaleIndex(run, run.firstChannel, t), shifts + shiftAt(run.firstChannel, t));
-      }
+    float tensorShift = 0;
+    PackedBlock block{type, codes + run.byteOffset, 0, 0, 0, PackedBlock::Scales::none, 1, 0, nullptr, nullptr};
+    const int64_t groupsPerPage = spec_.pageTokens / std::max<int64_t>(1, spec_.groupSize);
+    if (scaled) {
+      block.scale = scales + scaleIndex(run, run.firstChannel, 0);
+      block.shift = shifts + shiftAt(run.firstChannel, 0);
+      block.scales = channelRows == perToken ? PackedBlock::Scales::alongRow : PackedBlock::Scales::perRun;
+      block.span = spec_.groupSize;
+    } else if (spec_.grouping == Grouping::tensor && (isInteger(dtype) || spec_.tensorScale != 1)) {
+      tensorShift = isInteger(dtype) ? zeroCode * spec_.tensorScale : 0;
+      block.scale = &spec_.tensorScale;
+      block.shift = &tensorShift;
+      block.scales = PackedBlock::Scales::perRun;
+      block.span = spec_.pageTokens + spec_.channels;  // one run: the whole row
     }
-  if (spec_.grouping == Grouping::tensor && (isInteger(dtype) || spec_.tensorScale != 1)) {
-      const float shift = isInteger(dtype) ? zeroCode * spec_.tensorScale : 0;
-      if (channelRows)
-        for (int64_t c = 0; c < run.band.channels; c++)
-          v.scaleByNumber(scratch + (run.firstChannel + c) * stride, spec_.pageTokens, spec_.tensorScale, shift);
-      else
+    if (channelRows) {
+      block.rowBytes = packedBytes(dtype, spec_.pageTokens);
+      block.rows = run.band.channels;
+      block.columns = spec_.pageTokens;
+      block.stride = !scaled ? 0 : perToken ? spec_.pageTokens : groupsPerPage;
+      v.decodeBlock(block, scratch + run.firstChannel * stride, stride);
+      if (stride > spec_.pageTokens)
+        for (int64_t c = run.firstChannel; c < run.firstChannel + run.band.channels; c++)
+          std::fill(scratch + c * stride + spec_.pageTokens, scratch + (c + 1) * stride, 0.0f);
+    } else {
+      block.rowBytes = rowBytes_;
+      block.rows = spec_.pageTokens;
+      block.columns = run.band.channels / 8 * 8;
+      // Scales and minima have strides of their own; where they differ, minima are laid out like the scales.
+      block.stride = !scaled ? 0 : perToken ? groupsPerToken_ : scaledChannels_;
+      if (scaled && !run.band.symmetric && (perToken ? shiftsPerToken_ != groupsPerToken_ : shiftedChannels_ != scaledChannels_)) {
         for (int64_t t = 0; t < spec_.pageTokens; t++)
-          v.scaleByNumber(scratch + t * stride + run.firstChannel, run.band.channels, spec_.tensorScale, shift);
+          for (int64_t c = run.firstChannel; c < run.firstChannel + run.band.channels; c += perToken ? spec_.groupSize : 1)
+            offsets[static_cast<size_t>(scaleIndex(run, c, t))] = numbers[static_cast<size_t>(shiftIndex(run, c, t))];
+        block.shift = offsets.data() + scaleIndex(run, run.firstChannel, 0);
+      }
+      v.decodeBlock(block, scratch + run.firstChannel, stride);
+      if (block.columns < run.band.channels) {  // the last few channels of a ragged row
+        const int64_t c0 = block.columns;
+        float rest[8];
+        for (int64_t t = 0; t < spec_.pageTokens; t++) {
+          v.decode(type, block.codes + t * rowBytes_ + packedBytes(dtype, c0), 8, rest);
+          for (int64_t c = c0; c < run.band.channels; c++) {
+            float& out = scratch[t * stride + run.firstChannel + c];
+            out = rest[c - c0];
+            if (block.scale) {
+              const int64_t at = block.scales == PackedBlock::Scales::alongRow ? t / block.span * block.stride + c : t * block.stride + c / block.span;
+              out = out * block.scale[at] + block.shift[at];
+            }
+          }
+        }
+      }
     }
   }
   if (!channelRows && stride > spec_.channels)

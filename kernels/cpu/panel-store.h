@@ -55,6 +55,11 @@ class PanelStore {
   /// One page as f32: channelRows [channels][tileStride()], tokenRows [pageTokens][rowStride()].
   /// Points into the page where it already is f32 in that shape, else into `scratch` (tileFloats() long).
   const float* read(int64_t page, int64_t head, float* scratch) const;
+  /// Asks for a page's codes ahead of read(): no page is near the last one in memory, so hardware cannot guess it.
+  void prefetch(int64_t page, int64_t head) const {
+    const uint8_t* from = this->page(page).codes.data() + head * headBytes_;
+    for (int64_t i = 0; i < headBytes_; i += 64) __builtin_prefetch(from + i, 0, 2);
+  }
   /// Tokens [token, token + count) of one head as f32 rows[count][stride].
   void readRows(int64_t head, int64_t token, int64_t count, float* rows, int64_t stride) const;
   /// Frees pages that lie wholly before `token`.

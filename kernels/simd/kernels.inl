@@ -6,7 +6,7 @@
 
 #include "../include/fastmqa/dtype.h"
 #include "simd.h"
-#if defined(__F16C__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -175,12 +175,16 @@ void softcapRow(float* x, int64_t n, float cap) {
   for (int64_t i = 0; i < n; i++) x[i] = cap * std::tanh(x[i] / cap);
 }
 
-typedef uint8_t B8 __attribute__((vector_size(8)));
-typedef uint8_t B16 __attribute__((vector_size(16)));
-typedef uint16_t H8 __attribute__((vector_size(16)));
-typedef uint32_t W8 __attribute__((vector_size(32)));
-typedef int32_t I8 __attribute__((vector_size(32)));
-typedef float F8 __attribute__((vector_size(32)));
+// Stored numbers come eight at a time, or a whole vector where that is wider.
+constexpr int lanesDecode = lanesF32 > 8 ? lanesF32 : 8;
+template <int n>
+struct Wide {
+  typedef uint8_t B __attribute__((vector_size(n)));
+  typedef uint16_t H __attribute__((vector_size(2 * n)));
+  typedef uint32_t W __attribute__((vector_size(4 * n)));
+  typedef int32_t I __attribute__((vector_size(4 * n)));
+  typedef float F __attribute__((vector_size(4 * n)));
+};
 
 template <class V>
 inline V loadBytes(const void* p) {
@@ -188,74 +192,141 @@ inline V loadBytes(const void* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
-inline void storeFloats(float* out, F8 v) { std::memcpy(out, &v, sizeof v); }
-inline F8 codesToFloat(B8 b) { return __builtin_convertvector(__builtin_convertvector(b, I8), F8); }
 
 // Small floats: exponent and mantissa moved to where f32 has them, then re-biased by an exact power of two.
-inline F8 smallFloat(W8 bits, uint32_t magnitude, int shift, int signShift, float rebias) {
-  const F8 value = (F8)((bits & magnitude) << shift) * rebias;
-  return (F8)((W8)value | ((bits & (magnitude + 1)) << signShift));
+template <int n>
+inline typename Wide<n>::F smallFloat(typename Wide<n>::W bits, uint32_t magnitude, int shift, int signShift, float rebias) {
+  using F = typename Wide<n>::F;
+  using W = typename Wide<n>::W;
+  const F value = (F)((bits & magnitude) << shift) * rebias;
+  return (F)((W)value | ((bits & (magnitude + 1)) << signShift));
 }
 
-inline F8 decode8(int dtype, const uint8_t* codes, int64_t i) {
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::f32: return loadBytes<F8>(codes + 4 * i);
-    case Dtype::f16: {
-#if defined(__F16C__)
-      return (F8)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 2 * i)));
-#else
-      return smallFloat(__builtin_convertvector(loadBytes<H8>(codes + 2 * i), W8), 0x7fff, 13, 16, 0x1p112f);
+// Bytes to 32-bit lanes. Compilers take the general conversion apart lane by lane, hence the intrinsics.
+template <int n>
+inline typename Wide<n>::I widen(typename Wide<n>::B bytes) {
+#if defined(__AVX512F__)
+  if constexpr (n == 16) return (typename Wide<n>::I)_mm512_cvtepu8_epi32((__m128i)bytes);
 #endif
+#if defined(__AVX2__)
+  if constexpr (n == 8) return (typename Wide<n>::I)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(loadBytes<int64_t>(&bytes)));
+#endif
+  return __builtin_convertvector(bytes, typename Wide<n>::I);
+}
+
+// Codes of less than a byte, one to a byte: eight of them are `bits` bytes.
+template <int bits>
+inline uint64_t unpackEight(const uint8_t* codes) {
+  uint32_t word = codes[0] | codes[1] << 8;
+  if constexpr (bits == 3) word |= static_cast<uint32_t>(codes[2]) << 16;
+  if constexpr (bits == 4) std::memcpy(&word, codes, 4);
+#if defined(__BMI2__)
+  return _pdep_u64(word, 0x0101010101010101ull * ((1u << bits) - 1));
+#else
+  uint64_t eight = 0;
+  for (int j = 0; j < 8; j++) eight |= static_cast<uint64_t>((word >> (j * bits)) & ((1u << bits) - 1)) << (8 * j);
+  return eight;
+#endif
+}
+
+template <int bits, int n>
+inline typename Wide<n>::B unpack(const uint8_t* codes) {
+  typedef uint64_t E __attribute__((vector_size(n)));  // in registers: a round trip through memory would stall
+  if constexpr (n == 16) return (typename Wide<n>::B)E{unpackEight<bits>(codes), unpackEight<bits>(codes + bits)};
+  if constexpr (n == 8) return (typename Wide<n>::B)E{unpackEight<bits>(codes)};
+}
+
+template <int n>
+inline typename Wide<n>::F toFloat(typename Wide<n>::B bytes) {
+  return __builtin_convertvector(widen<n>(bytes), typename Wide<n>::F);
+}
+
+template <Dtype dtype, int n>
+inline typename Wide<n>::F decodeLanes(const uint8_t* codes, int64_t i) {
+  using F = typename Wide<n>::F;
+  using W = typename Wide<n>::W;
+  using B = typename Wide<n>::B;
+  if constexpr (dtype == Dtype::f32) return loadBytes<F>(codes + 4 * i);
+  if constexpr (dtype == Dtype::f16) {
+#if defined(__AVX512F__)
+    if constexpr (n == 16) return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 2 * i)));
+#endif
+#if defined(__F16C__)
+    if constexpr (n == 8) return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 2 * i)));
+#endif
+    return smallFloat<n>(__builtin_convertvector(loadBytes<typename Wide<n>::H>(codes + 2 * i), W), 0x7fff, 13, 16, 0x1p112f);
+  }
+  if constexpr (dtype == Dtype::bf16) return (F)(__builtin_convertvector(loadBytes<typename Wide<n>::H>(codes + 2 * i), W) << 16);
+  if constexpr (dtype == Dtype::e4m3) return smallFloat<n>((W)widen<n>(loadBytes<B>(codes + i)), 0x7f, 20, 24, 0x1p120f);
+  if constexpr (dtype == Dtype::e5m2) return smallFloat<n>((W)widen<n>(loadBytes<B>(codes + i)), 0x7f, 21, 24, 0x1p112f);
+  if constexpr (dtype == Dtype::int8) return toFloat<n>(loadBytes<B>(codes + i));
+  if constexpr (dtype == Dtype::int4) return toFloat<n>(unpack<4, n>(codes + i / 2));
+  if constexpr (dtype == Dtype::int3) return toFloat<n>(unpack<3, n>(codes + 3 * i / 8));
+  if constexpr (dtype == Dtype::int2) return toFloat<n>(unpack<2, n>(codes + i / 4));
+}
+
+template <int n>
+inline typename Wide<n>::F splatLanes(float x) {
+  return x - typename Wide<n>::F{};
+}
+
+using Scales = PackedBlock::Scales;
+
+/// scale, shift: of element 0 (alongRow), or of the whole run (perRun).
+template <Dtype dtype, Scales scales, int n>
+inline void decodeStep(const uint8_t* row, int64_t c, const float* scale, const float* shift, float* out) {
+  using F = typename Wide<n>::F;
+  F x = decodeLanes<dtype, n>(row, c);
+  if constexpr (scales == Scales::alongRow) x = x * loadBytes<F>(scale + c) + loadBytes<F>(shift + c);
+  if constexpr (scales == Scales::perRun) x = x * splatLanes<n>(*scale) + splatLanes<n>(*shift);
+  std::memcpy(out + c, &x, sizeof x);
+}
+
+// By value: behind a reference, every store to `out` might change the block.
+template <Dtype dtype, Scales scales>
+void decodeRows(const PackedBlock b, float* out, int64_t ldo) {
+  for (int64_t r = 0; r < b.rows; r++) {
+    const uint8_t* row = b.codes + r * b.rowBytes;
+    const int64_t at = scales == Scales::alongRow ? r / b.span * b.stride : r * b.stride;
+    const float *scale = b.scale + at, *shift = b.shift + at;
+    float* to = out + r * ldo;
+    // Wide steps never straddle a run: a run is a multiple of 8, and taken whole.
+    const int64_t run = scales == Scales::perRun && b.span < b.columns ? b.span : b.columns;
+    for (int64_t c0 = 0; c0 < b.columns; c0 += run, scale += scales == Scales::perRun, shift += scales == Scales::perRun) {
+      const int64_t end = c0 + run < b.columns ? c0 + run : b.columns;
+      int64_t c = c0;
+      for (; c + lanesDecode <= end; c += lanesDecode) decodeStep<dtype, scales, lanesDecode>(row, c, scale, shift, to);
+      for (; c < end; c += 8) decodeStep<dtype, scales, 8>(row, c, scale, shift, to);
     }
-    case Dtype::bf16: return (F8)(__builtin_convertvector(loadBytes<H8>(codes + 2 * i), W8) << 16);
-    case Dtype::e4m3:
-      return smallFloat(__builtin_convertvector(loadBytes<B8>(codes + i), W8), 0x7f, 20, 24, 0x1p120f);
-    case Dtype::e5m2:
-      return smallFloat(__builtin_convertvector(loadBytes<B8>(codes + i), W8), 0x7f, 21, 24, 0x1p112f);
-    case Dtype::int8: return codesToFloat(loadBytes<B8>(codes + i));
-    case Dtype::int4: {
-      uint32_t four;
-      std::memcpy(&four, codes + i / 2, 4);
-      const W8 spread = ((W8{} + four) >> W8{0, 4, 8, 12, 16, 20, 24, 28}) & 15u;
-      return __builtin_convertvector((I8)spread, F8);
-    }
-    case Dtype::int3: {
-      uint32_t three = codes[3 * i / 8] | codes[3 * i / 8 + 1] << 8 | codes[3 * i / 8 + 2] << 16;
-      const W8 spread = ((W8{} + three) >> W8{0, 3, 6, 9, 12, 15, 18, 21}) & 7u;
-      return __builtin_convertvector((I8)spread, F8);
-    }
-    case Dtype::int2: {
-      uint16_t two;
-      std::memcpy(&two, codes + i / 4, 2);
-      const W8 spread = ((W8{} + two) >> W8{0, 2, 4, 6, 8, 10, 12, 14}) & 3u;
-      return __builtin_convertvector((I8)spread, F8);
-    }
+  }
+}
+
+template <Dtype dtype>
+void decodeAny(const PackedBlock& b, float* out, int64_t ldo) {
+  switch (b.scales) {
+    case Scales::none: return decodeRows<dtype, Scales::none>(b, out, ldo);
+    case Scales::alongRow: return decodeRows<dtype, Scales::alongRow>(b, out, ldo);
+    case Scales::perRun: return decodeRows<dtype, Scales::perRun>(b, out, ldo);
+  }
+}
+
+void decodeBlock(const PackedBlock& b, float* out, int64_t ldo) {
+  switch (static_cast<Dtype>(b.dtype)) {
+    case Dtype::f32: return decodeAny<Dtype::f32>(b, out, ldo);
+    case Dtype::f16: return decodeAny<Dtype::f16>(b, out, ldo);
+    case Dtype::bf16: return decodeAny<Dtype::bf16>(b, out, ldo);
+    case Dtype::e4m3: return decodeAny<Dtype::e4m3>(b, out, ldo);
+    case Dtype::e5m2: return decodeAny<Dtype::e5m2>(b, out, ldo);
+    case Dtype::int8: return decodeAny<Dtype::int8>(b, out, ldo);
+    case Dtype::int4: return decodeAny<Dtype::int4>(b, out, ldo);
+    case Dtype::int3: return decodeAny<Dtype::int3>(b, out, ldo);
+    case Dtype::int2: return decodeAny<Dtype::int2>(b, out, ldo);
   }
   __builtin_trap();
 }
 
-template <int dtype>
-void decodeAll(const uint8_t* codes, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; i += 8) storeFloats(out + i, decode8(dtype, codes, i));
-}
-
 void decode(int dtype, const uint8_t* codes, int64_t n, float* out) {
-  switch (dtype) {
-    case 0: return decodeAll<0>(codes, n, out);
-    case 1: return decodeAll<1>(codes, n, out);
-    case 2: return decodeAll<2>(codes, n, out);
-    case 3: return decodeAll<3>(codes, n, out);
-    case 4: return decodeAll<4>(codes, n, out);
-    case 5: return decodeAll<5>(codes, n, out);
-    case 6: return decodeAll<6>(codes, n, out);
-    case 7: return decodeAll<7>(codes, n, out);
-    case 8: return decodeAll<8>(codes, n, out);
-    default: __builtin_trap();
-  }
-}
-
-void scaleByVector(float* out, int64_t n, const float* scale, const float* shift) {
-  for (int64_t i = 0; i < n; i++) out[i] = out[i] * scale[i] + shift[i];
+  decodeBlock({dtype, codes, 0, 1, n, PackedBlock::Scales::none, 1, 0, nullptr, nullptr}, out, 0);
 }
 
 void scaleByNumber(float* out, int64_t n, float scale, float shift) {
@@ -296,7 +367,7 @@ float readAll(const float* data, int64_t n) {
 }
 
 const Simd table = {FASTMQA_SIMD_NAME, gemmTile<float>, gemmTile<double>, gemmWide,     2 * lanesF32, lanesF32,
-                    softmaxRow,        softcapRow,      decode,           scaleByVector, scaleByNumber, rotateRows,
+                    softmaxRow,        softcapRow,      decode,           decodeBlock,   scaleByNumber, rotateRows,
                     burnFma,           readAll};
 
 }  // namespace

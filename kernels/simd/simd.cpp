@@ -21,7 +21,7 @@ int runnable(const Simd** out) {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq"))
     out[n++] = simd_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) out[n++] = simd_avx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) out[n++] = simd_avx2;
 #endif
   out[n++] = simd_portable;
   return n;

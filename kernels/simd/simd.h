@@ -9,6 +9,19 @@ namespace fastmqa {
 constexpr int padFloats = 16;
 inline int64_t padded(int64_t n) { return (n + padFloats - 1) / padFloats * padFloats; }
 
+/// A block of packed rows to be read as f32: value = code * scale + shift, scales as f32 numbers beside it.
+struct PackedBlock {
+  int dtype;             ///< a Dtype
+  const uint8_t* codes;  ///< first row
+  int64_t rowBytes, rows;
+  int64_t columns;  ///< a multiple of 8
+  /// none: as stored. alongRow: element c of row r uses numbers[r / span * stride + c].
+  /// perRun: it uses numbers[r * stride + c / span], span a multiple of 8 or at least `columns`.
+  enum class Scales { none, alongRow, perRun } scales;
+  int64_t span, stride;
+  const float *scale, *shift;
+};
+
 struct Simd {
   const char* name;
   /// C[m,n] = A[m,k] B[k,n] (+ C * beta[row], beta == nullptr: C is overwritten). n a multiple of 16 (f32) or 8 (f64).
@@ -28,8 +41,8 @@ struct Simd {
   void (*softcapRow)(float* x, int64_t n, float cap);
   /// Stored numbers to f32: n a multiple of 8. `dtype` is a Dtype; integers come as raw unsigned codes.
   void (*decode)(int dtype, const uint8_t* codes, int64_t n, float* out);
-  /// out[i] = out[i] * scale[i] + shift[i]
-  void (*scaleByVector)(float* out, int64_t n, const float* scale, const float* shift);
+  /// A packed block to f32 rows of out[rows][ldo].
+  void (*decodeBlock)(const PackedBlock& block, float* out, int64_t ldo);
   /// out[i] = out[i] * scale + shift
   void (*scaleByNumber)(float* out, int64_t n, float scale, float shift);
   /// Rotary on one pair of channel rows: (a, b) -> (a cos - b sin, a sin + b cos), n tokens.

@@ -4,33 +4,28 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
+#include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "status.h"
 
 namespace fastmqa {
 
 /// One account of bytes, for one sweep point. Every allocation is aligned to, and rounded up to, 64 bytes.
+/// Large ones are carved from regions backed by huge pages where the system grants them (a cache is read once a step,
+/// in no order that hardware could guess: with small pages address translation costs more than the bytes), and are
+/// handed out again for the same size, so that a repeated step meets no page fault.
 class Arena {
  public:
   explicit Arena(int64_t limitBytes = INT64_MAX) : limit_(limitBytes) {}
-  void* allocate(int64_t bytes) {
-    const int64_t rounded = roundUp(bytes);
-    const int64_t now = current_.fetch_add(rounded) + rounded;
-    void* p = now <= limit_ ? std::aligned_alloc(alignment, static_cast<size_t>(rounded)) : nullptr;
-    if (!p) {
-      current_ -= rounded;
-      throw Failure(FailureKind::outOfMemory, "out of memory: " + std::to_string(bytes) + " bytes were refused with " +
-                                                  std::to_string(now - rounded) + " in use");
-    }
-    for (int64_t top = peak_; now > top && !peak_.compare_exchange_weak(top, now);) {
-    }
-    return p;
-  }
-  void release(void* p, int64_t bytes) {
-    std::free(p);
-    current_ -= roundUp(bytes);
-  }
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  /// Uninitialised memory. @throws Failure outOfMemory
+  void* allocate(int64_t bytes);
+  void release(void* p, int64_t bytes);
   int64_t currentBytes() const { return current_; }
   int64_t peakBytes() const { return peak_; }
   void resetPeak() { peak_ = current_.load(); }
@@ -38,8 +33,15 @@ class Arena {
 
  private:
   static constexpr int64_t alignment = 64;
+  void* carve(int64_t rounded);
+
   const int64_t limit_;
   std::atomic<int64_t> current_{0}, peak_{0};
+  std::mutex mutex_;
+  std::vector<std::pair<void*, int64_t>> regions_;
+  std::unordered_map<int64_t, std::vector<void*>> free_;  // by rounded size
+  char* next_ = nullptr;                                  // unused rest of the last region
+  int64_t left_ = 0;
 };
 
 /// An owned, counted array of n zeroed elements.

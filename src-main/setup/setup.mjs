@@ -33,8 +33,8 @@ const steps = {
     command: [tool('cmake-js'), 'compile', '--directory', 'native', '--config', 'Release', '--parallel', '2'],
     remedy: (log) => {
       if (/CMake executable is not found|cmake.*(ENOENT|not found)/i.test(log))
-        return 'CMake 3.18 or newer is needed: install it (Debian: apt install cmake; macOS: brew install cmake).';
-      if (/No CMAKE_CXX_COMPILER|C\+\+ compiler.*not (found|able)|There is no C\/C\+\+ Compiler/i.test(log))
+        return 'CMake 3.20 or newer is needed: install it (Debian: apt install cmake; macOS: brew install cmake).';
+      if (/No CMAKE_CXX_COMPILER|C\+\+ compiler.*not (found|able|available)/i.test(log))
         return 'A C++17 compiler is needed: install one (Debian: apt install g++; macOS: xcode-select --install).';
       if (/No CMAKE_MAKE_PROGRAM|Make(file)?s?.*not found/i.test(log))
         return 'A build tool is needed: install make or ninja (Debian: apt install make).';

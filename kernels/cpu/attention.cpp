@@ -13,7 +13,7 @@ namespace fastmqa {
 namespace {
 
 constexpr int64_t tileTokens = 64;
-constexpr int64_t blockRows = 96;        // query rows that share a tile: eight register tiles of 12
+constexpr int64_t blockRows = 96;        // query rows that share a tile, about: eight register tiles of 12
 constexpr int64_t wantedItems = 32;      // enough work items for the cores of a desktop; fixed, so results are too
 constexpr int64_t leastTilesPerSplit = 4;
 
@@ -107,13 +107,14 @@ struct RowState {
   double logSumExp(int64_t i) const { return total[i] > 0 ? top[i] + std::log(total[i]) : -INFINITY; }
 };
 
-/// Turns scores [rows][stride] (or their f64 twin) into probabilities and updates the state. columns: a multiple of 16.
+/// Turns scores [rows][stride] (or their f64 twin) into probabilities and updates the state, from `firstRow` on.
+/// columns: a multiple of 16.
 void softmaxStep(const AttentionShape& shape, const Visibility& seen, const MaskView& mask, const int64_t* positions,
                  const int64_t* queryIndex, const int64_t* headIndex, float* scores, double* wide, int64_t stride,
-                 int64_t columns, bool allSeen, RowState& state) {
+                 int64_t columns, bool allSeen, int64_t firstRow, RowState& state) {
   const Simd& v = simd();
   const bool explicitMask = mask.additive || mask.boolean;
-  for (int64_t i = 0; i < state.rows; i++) {
+  for (int64_t i = firstRow; i < state.rows; i++) {
     float* row = scores + i * stride;
     double* wideRow = wide ? wide + i * stride : nullptr;
     if (shape.softcap > 0) {
@@ -125,14 +126,20 @@ void softmaxStep(const AttentionShape& shape, const Visibility& seen, const Mask
     if (!allSeen || explicitMask) {
       const int64_t low = seen.low(positions[i]) - seen.tile.base, high = seen.high(positions[i]) - seen.tile.base;
       const int64_t sinkEnd = std::min(shape.sinks - seen.tile.base, high);
-      const auto hide = [&](int64_t c) { wideRow ? void(wideRow[c] = -INFINITY) : void(row[c] = -INFINITY); };
-      for (int64_t c = 0; c < columns; c++)
-        if (c >= high || (c < low && c >= sinkEnd) || c < seen.tile.from - seen.tile.base) hide(c);
+      const auto hide = [&](int64_t from, int64_t to) {
+        from = std::max<int64_t>(from, 0), to = std::min(to, columns);
+        if (from >= to) return;
+        wideRow ? std::fill(wideRow + from, wideRow + to, -INFINITY) : std::fill(row + from, row + to, -INFINITY);
+      };
+      const int64_t first = seen.tile.from - seen.tile.base;
+      hide(0, first);
+      hide(std::max(first, sinkEnd), low);  // left of the window, sinks apart
+      hide(high, columns);
       if (explicitMask) {
         const int64_t at = headIndex[i] * mask.headStride + queryIndex[i] * mask.queryStride;
         for (int64_t c = std::max<int64_t>(0, seen.tile.from - seen.tile.base); c < std::min(columns, high); c++) {
           const int64_t k = at + (seen.tile.base + c) * mask.keyStride;
-          if (mask.boolean && !mask.boolean[k]) hide(c);
+          if (mask.boolean && !mask.boolean[k]) hide(c, c + 1);
           if (mask.additive) {
             if (wideRow)
               wideRow[c] += static_cast<double>(mask.additive[k]);
@@ -241,17 +248,19 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
     }
     const Tile* next = t + 1 < item.lastTile ? &tiles[t + 1] : nullptr;
     if (next && fewRows) next->keys->prefetch(next->page, item.kvHead);
+    // On the causal diagonal the first rows of the block see nothing of the tile.
+    const int64_t skip = std::max<int64_t>(0, tile.from - shape.right - firstPosition) * group, seeing = rows - skip;
     if (wide)
-      v.gemmF32Wide(rows, columns, d, q, d, keys, stride, wide, tileTokens);
+      v.gemmF32Wide(seeing, columns, d, q + skip * d, d, keys, stride, wide + skip * tileTokens, tileTokens);
     else
-      v.gemmF32(rows, columns, d, q, d, keys, stride, scores, tileTokens, nullptr);
+      v.gemmF32(seeing, columns, d, q + skip * d, d, keys, stride, scores + skip * tileTokens, tileTokens, nullptr);
     softmaxStep(shape, seen, s.mask, positions.data(), queryIndex.data(), headIndex.data(), scores, wide, tileTokens,
-                columns, all, state);
+                columns, all, skip, state);
     const float* values = tile.values->read(tile.page, item.kvHead, w.values.floats(tile.values->tileFloats()));
     const int64_t tokens = std::min(columns, tile.values->spec().pageTokens);
     if (next && fewRows) next->values->prefetch(next->page, item.kvHead);
-    v.gemmF32(rows, outStride, tokens, scores, tileTokens, values, tile.values->rowStride(), sums, outStride,
-              state.keep.data());
+    v.gemmF32(seeing, outStride, tokens, scores + skip * tileTokens, tileTokens, values, tile.values->rowStride(),
+              sums + skip * outStride, outStride, state.keep.data() + skip);
   }
   for (int64_t i = 0; i < rows; i++) {
     const int64_t row = queryIndex[i] * shape.heads + headIndex[i];
@@ -322,7 +331,7 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
       }
     }
     softmaxStep(shape, seen, s.mask, positions.data(), queryIndex.data(), headIndex.data(), scores, nullptr, tileTokens,
-                columns, all, state);
+                columns, all, 0, state);
     const float* values;
     if (maps.joint) {
       float* turned = w.transposed.floats(stride * latentStride);

@@ -82,14 +82,20 @@ inline void micro(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T
 }
 
 template <class T, int NV, int MR>
-inline void rowsOf(int64_t m, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
+inline void rowsOf(int64_t rows, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
                    const T* beta) {
-  for (; m >= MR; m -= MR) {
-    micro<T, MR, NV>(k, a, lda, b, ldb, c, ldc, beta);
-    a += MR * lda, c += MR * ldc, beta += beta ? MR : 0;
-  }
-  if constexpr (MR > 1) {
-    if (m > 0) rowsOf<T, NV, MR / 2>(m, k, a, lda, b, ldb, c, ldc, beta);
+  if (rows == MR) return micro<T, MR, NV>(k, a, lda, b, ldb, c, ldc, beta);
+  if constexpr (MR > 1) rowsOf<T, NV, MR - 1>(rows, k, a, lda, b, ldb, c, ldc, beta);
+}
+
+// m rows in register tiles of at most `tall` rows, as even as can be: 32 rows are 11 + 11 + 10, not 12 + 12 + 8.
+template <class T, int NV, int tall>
+inline void allRows(int64_t m, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
+                    const T* beta) {
+  for (int64_t tiles = (m + tall - 1) / tall, done = 0; tiles > 0; tiles--) {
+    const int64_t rows = (m - done + tiles - 1) / tiles;
+    rowsOf<T, NV, tall>(rows, k, a + done * lda, lda, b, ldb, c + done * ldc, ldc, beta ? beta + done : nullptr);
+    done += rows;
   }
 }
 
@@ -101,9 +107,9 @@ void gemmTile(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T*
   int64_t j = 0;
   // Few rows: wide tiles hide the latency of the multiply-add chain.
   if (m <= 2)
-    for (; j + 4 * lanes <= n; j += 4 * lanes) rowsOf<T, 4, 2>(m, k, a, lda, b + j, ldb, c + j, ldc, beta);
-  for (; j + 2 * lanes <= n; j += 2 * lanes) rowsOf<T, 2, tall>(m, k, a, lda, b + j, ldb, c + j, ldc, beta);
-  for (; j + lanes <= n; j += lanes) rowsOf<T, 1, tall>(m, k, a, lda, b + j, ldb, c + j, ldc, beta);
+    for (; j + 4 * lanes <= n; j += 4 * lanes) allRows<T, 4, 2>(m, k, a, lda, b + j, ldb, c + j, ldc, beta);
+  for (; j + 2 * lanes <= n; j += 2 * lanes) allRows<T, 2, tall>(m, k, a, lda, b + j, ldb, c + j, ldc, beta);
+  for (; j + lanes <= n; j += lanes) allRows<T, 1, tall>(m, k, a, lda, b + j, ldb, c + j, ldc, beta);
 }
 
 void gemmWide(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, double* c,
@@ -142,10 +148,23 @@ inline VF expVector(VF x) {
   return select(tooSmall, VF{}, p * scale);
 }
 
+// Combines all lanes in a tree, halves first: the same order on every machine with this vector width.
+template <class Combine>
+inline float foldLanes(VF v, const Combine& combine) {
+  const VI lane = [] {
+    VI l;
+    for (int i = 0; i < lanesF32; i++) l[i] = i;
+    return l;
+  }();
+#pragma GCC unroll 4
+  for (int half = lanesF32 / 2; half > 0; half /= 2) v = combine(v, __builtin_shuffle(v, lane ^ half));
+  return v[0];
+}
 inline float sumLanes(VF v) {
-  float total = 0;
-  for (int i = 0; i < lanesF32; i++) total += v[i];
-  return total;
+  return foldLanes(v, [](VF a, VF b) { return a + b; });
+}
+inline float maxLanes(VF v) {
+  return foldLanes(v, [](VF a, VF b) { return select(a > b, a, b); });
 }
 
 float softmaxRow(float* scores, int64_t n, float oldMax, float* newMax) {
@@ -154,8 +173,7 @@ float softmaxRow(float* scores, int64_t n, float oldMax, float* newMax) {
     const VF s = load(scores + i);
     top = select(s > top, s, top);
   }
-  float highest = oldMax;
-  for (int i = 0; i < lanesF32; i++) highest = top[i] > highest ? top[i] : highest;
+  const float highest = maxLanes(top);
   *newMax = highest;
   if (highest == -INFINITY) {
     for (int64_t i = 0; i < n; i += lanesF32) store(scores + i, VF{});

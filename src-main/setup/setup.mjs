@@ -206,14 +206,6 @@ async function inOrder(...commands) {
   return 0;
 }
 
-/** Runs a TypeScript file of the tests as a program. */
-const program = (file) => [
-  process.execPath,
-  '--input-type=module',
-  '--eval',
-  `const { runnerImport } = await import('vite'); await runnerImport(${JSON.stringify(join(root, file))});`,
-];
-
 const verbs = {
   start: (args) => runCommandLine(['sweep', 'levels', ...args]),
   run: runCommandLine,
@@ -233,7 +225,7 @@ const verbs = {
   },
   screenshots: async () => {
     await prepare();
-    process.exitCode = await show(program('test/e2e/screenshots.ts'));
+    process.exitCode = await show([process.execPath, 'test/run-program.mjs', 'test/e2e/screenshots.ts']);
   },
 };
 

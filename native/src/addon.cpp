@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "convert.h"
+#include "layer/bench.h"
 #include "layer/point.h"
 #include "layer/tensors.h"
 #include "math/threads.h"
@@ -128,6 +129,19 @@ Napi::Value ceilings(const Napi::CallbackInfo& call) {
     out["readBytesPerSecond"] = c.readBytesPerSecond;
     return out;
   });
+}
+
+Napi::Value bench(const Napi::CallbackInfo& call) {
+  const BenchOptions options = benchOptions(call[0].As<Napi::Object>());
+  cancelFlag.clear();
+  using Cases = std::vector<BenchCase>;
+  return Task<Cases>::run(
+      call.Env(), [options] { return runBench(options, nullptr, &cancelFlag); },
+      [](Napi::Env env, Cases& cases) {
+        Napi::Array out = Napi::Array::New(env, cases.size());
+        for (size_t i = 0; i < cases.size(); i++) out[static_cast<uint32_t>(i)] = benchCase(env, cases[i]);
+        return out;
+      });
 }
 
 Napi::Value prepare(const Napi::CallbackInfo& call) {
@@ -262,6 +276,7 @@ void cancel(const Napi::CallbackInfo&) { cancelFlag.raise(); }
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["info"] = Napi::Function::New(env, info);
   exports["ceilings"] = Napi::Function::New(env, ceilings);
+  exports["bench"] = Napi::Function::New(env, bench);
   exports["prepare"] = Napi::Function::New(env, prepare);
   exports["sample"] = Napi::Function::New(env, sample);
   exports["release"] = Napi::Function::New(env, release);

@@ -145,6 +145,26 @@ Napi::Object preparedPoint(Napi::Env env, const MeasuredPoint& point) {
   return out;
 }
 
+BenchOptions benchOptions(const Napi::Object& o) {
+  BenchOptions options;
+  options.decodeTokens = whole(o, "decodeTokens", options.decodeTokens);
+  options.secondsPerCase = number(o, "secondsPerCase", options.secondsPerCase);
+  options.only = text(o, "only");
+  return options;
+}
+
+Napi::Object benchCase(Napi::Env env, const BenchCase& result) {
+  Napi::Object out = Napi::Object::New(env);
+  out["name"] = result.name;
+  out["shape"] = result.shape;
+  out["flops"] = result.flops;
+  out["bytes"] = result.bytes;
+  out["medianSeconds"] = result.medianSeconds;
+  out["fmaFlopsPerSecond"] = result.fmaFlopsPerSecond;
+  out["readBytesPerSecond"] = result.readBytesPerSecond;
+  return out;
+}
+
 std::vector<int64_t> shapeOf(const Napi::Object& tensor) {
   const Napi::Array shape = tensor.Get("shape").As<Napi::Array>();
   std::vector<int64_t> out;

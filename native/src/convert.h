@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fastmqa/problem.h"
+#include "layer/bench.h"
 #include "layer/point.h"
 #include "layer/tensors.h"
 
@@ -13,6 +14,9 @@ fastmqa::PointSpec pointSpec(const Napi::Object& config);
 
 /// The `Prepared` object without handle and generation.
 Napi::Object preparedPoint(Napi::Env env, const fastmqa::MeasuredPoint& point);
+
+fastmqa::BenchOptions benchOptions(const Napi::Object& options);
+Napi::Object benchCase(Napi::Env env, const fastmqa::BenchCase& result);
 
 /// An attend request with copies of its tensors, so that JavaScript may change them meanwhile.
 struct OwnedTensors {

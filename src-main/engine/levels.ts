@@ -197,12 +197,7 @@ const table = {
   },
   'four-bit': {
     summary: '4-bit keys and values after KIVI',
-    techniques: [
-      'int4 keys by channel before RoPE',
-      'int4 values by token',
-      '4 sinks',
-      'flash kernel',
-    ],
+    techniques: ['int4 keys by channel before RoPE', 'int4 values by token', '4 sinks', 'flash kernel'],
     resolve: (shape) => ({
       ...baseline(shape),
       ...fourBitKeys,

@@ -15,6 +15,7 @@ import { type ExportFormat, exportPoints } from '../sessions/export.ts';
 import { createRecording, type Recording } from '../sessions/recording.ts';
 import { readSession, resumeRecording } from '../sessions/recovery.ts';
 import { writeWhole } from '../sessions/storage.ts';
+import type { BenchCase, BenchOptions } from '../worker/addon-types.ts';
 import { workerScript } from '../worker/location.ts';
 import { forkWorker } from '../worker/spawn.ts';
 import { Supervisor } from '../worker/supervisor.ts';
@@ -23,7 +24,7 @@ import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
 
 export { type ExportFormat, exportFormats, exportPoints } from '../sessions/export.ts';
-export type { AttendOptions, SweepChanges };
+export type { AttendOptions, BenchCase, BenchOptions, SweepChanges };
 export { BackendFailure, fastmqaVersion };
 
 /** What only a host with files at hand can do. */
@@ -37,12 +38,16 @@ export interface Profiler extends ProfilerApi {
     path: string,
     format: ExportFormat,
   ): Promise<{ readonly text: string; readonly lost: readonly number[] }>;
+  /** The kernels against the ceilings of this machine. */
+  bench(options: BenchOptions): Promise<readonly BenchCase[]>;
   /** Ends the call at hand. */
   cancel(): void;
 }
 
 /** Attention on given tensors has no natural limit; this one only keeps a hung worker from lasting for ever. */
 const attendDeadlineSeconds = 6 * 3600;
+
+const benchDeadlineSeconds = 3600;
 
 const monotonic: Clock = { now: () => performance.now() / 1000 };
 
@@ -72,6 +77,7 @@ export function createProfiler(options: { readonly workerScript?: string } = {})
       const content = { environment: header.environment, points: [...points.values()] };
       return { text: exportPoints(content, format), lost: setAside };
     },
+    bench: (benchOptions) => backend.bench(benchOptions, benchDeadlineSeconds),
     cancel: () => backend.cancel(),
     close: () => backend.close(),
   };

@@ -56,6 +56,25 @@ export interface ForwardResult {
   readonly cache: { readonly kvAllocatedBytes: number; readonly kvLogicalBytes: number; readonly tokens: number };
 }
 
+/** One kernel at one shape; the ceilings are medians of readings taken between its samples. */
+export interface BenchCase {
+  readonly name: string;
+  readonly shape: string;
+  readonly flops: number;
+  readonly bytes: number;
+  readonly medianSeconds: number;
+  readonly fmaFlopsPerSecond: number;
+  readonly readBytesPerSecond: number;
+}
+
+export interface BenchOptions {
+  /** Context of the decode cases, tokens. */
+  readonly decodeTokens?: number;
+  readonly secondsPerCase?: number;
+  /** Only cases whose name contains this. */
+  readonly only?: string;
+}
+
 export interface Addon {
   info(): { readonly threads: number; readonly instructionSet: string; readonly buildFlags: string };
   ceilings(): Promise<{ readonly fmaFlopsPerSecond: number; readonly readBytesPerSecond: number }>;
@@ -71,6 +90,7 @@ export interface Addon {
    * without, the cache is emptied first.
    */
   forward(handle: number, x: Tensor, useCache: boolean): Promise<ForwardResult>;
+  bench(options: BenchOptions): Promise<readonly BenchCase[]>;
   /** Makes running calls reject with code `cancelled` as soon as they look. */
   cancel(): void;
 }

@@ -30,6 +30,17 @@ export const answerSchemas = {
     .refine((samples) => samples.every((seconds) => Number.isFinite(seconds) && seconds > 0), 'a sample is no time'),
   release: z.undefined(),
   attend: z.object({ out: floats, presentK: floats, presentV: floats }),
+  bench: z.array(
+    z.object({
+      name: z.string(),
+      shape: z.string(),
+      flops: positive,
+      bytes: positive,
+      medianSeconds: positive,
+      fmaFlopsPerSecond: positive,
+      readBytesPerSecond: positive,
+    }),
+  ),
   createLayer: handle,
   forward: z.object({ y: floats, cache: z.object({ ...cacheBytes, tokens: z.number().int().min(0) }) }),
 } satisfies Partial<Record<keyof Addon, z.ZodType>>;

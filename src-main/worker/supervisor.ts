@@ -12,7 +12,7 @@ import {
   type MeasuringBackend,
   type Prepared,
 } from '../engine/ports.ts';
-import type { AddonErrorCode, AttendRequest, AttendResult, Tensor } from './addon-types.ts';
+import type { AddonErrorCode, AttendRequest, AttendResult, BenchCase, BenchOptions, Tensor } from './addon-types.ts';
 import {
   type Answer,
   type Arguments,
@@ -108,6 +108,10 @@ export class Supervisor implements MeasuringBackend {
 
   attend(request: AttendRequest, deadlineSeconds: number): Promise<AttendResult> {
     return this.call('attend', [request], deadlineSeconds);
+  }
+
+  bench(options: BenchOptions, deadlineSeconds: number): Promise<readonly BenchCase[]> {
+    return this.call('bench', [options], deadlineSeconds);
   }
 
   async createLayer(config: PointConfig, deadlineSeconds: number): Promise<Layer> {

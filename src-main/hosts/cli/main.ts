@@ -4,11 +4,13 @@ import { Command, CommanderError } from 'commander';
 import { InputError } from '../../contract/input-error.ts';
 import { BackendFailure, createProfiler, fastmqaVersion } from '../compose.ts';
 import { addAttend } from './attend.ts';
+import { addBench } from './bench.ts';
 import { addDevices } from './devices.ts';
 import { type ExitCode, exitCodes } from './exit.ts';
 import { addExport } from './export.ts';
 import { addLevels } from './levels.ts';
 import { say } from './output.ts';
+import { addServe } from './serve.ts';
 import type { Session } from './session.ts';
 import { addSweep } from './sweep.ts';
 
@@ -18,7 +20,7 @@ function createProgram(session: Session): Command {
     .version(fastmqaVersion)
     .exitOverride()
     .configureOutput({ outputError: () => undefined });
-  for (const add of [addLevels, addDevices, addSweep, addAttend, addExport]) add(program, session);
+  for (const add of [addLevels, addDevices, addSweep, addAttend, addExport, addBench, addServe]) add(program, session);
   return program;
 }
 

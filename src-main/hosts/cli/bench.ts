@@ -1,0 +1,51 @@
+import type { Command } from 'commander';
+import { formatMetric, formatSeconds } from '../../contract/format.ts';
+import type { BenchCase, BenchOptions } from '../compose.ts';
+import { choiceOption, columns, json, numberOption, print } from './output.ts';
+import type { Session } from './session.ts';
+
+export const addBench = (program: Command, { profiler }: Session): Command =>
+  program
+    .command('bench')
+    .description('measure the kernels and the ceilings of this machine in the same run')
+    .option('--only <text>', 'only cases whose name contains this, e.g. "decode D1"')
+    .option(
+      '--decode-tokens <n>',
+      'context of the decode cases; 32768 takes up to 2 GiB',
+      numberOption(
+        '--decode-tokens',
+        'a whole number of at least 64',
+        (n) => Number.isInteger(n) && n >= 64 && n <= 2 ** 20,
+      ),
+    )
+    .option(
+      '--seconds <n>',
+      'time for each case',
+      numberOption('--seconds', 'a number above 0', (n) => n > 0 && n <= 600),
+    )
+    .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
+    .action(async (options: { only?: string; decodeTokens?: number; seconds?: number; format: string }) => {
+      const { only, decodeTokens, seconds, format } = options;
+      const asked: BenchOptions = {
+        ...(only === undefined ? {} : { only }),
+        ...(decodeTokens === undefined ? {} : { decodeTokens }),
+        ...(seconds === undefined ? {} : { secondsPerCase: seconds }),
+      };
+      const cases = await profiler.bench(asked);
+      if (format === 'json') return print(json({ cases }));
+      const header = ['case', 'shape', 'median', 'FLOP/s', 'of FMA', 'bytes/s', 'of read'];
+      return print(columns([header, ...cases.map(row)], 'llrrrrr').join('\n'));
+    });
+
+const row = (result: BenchCase): string[] => {
+  const { name, shape, flops, bytes, medianSeconds, fmaFlopsPerSecond, readBytesPerSecond } = result;
+  return [
+    name,
+    shape,
+    formatSeconds(medianSeconds),
+    formatMetric(flops / medianSeconds, 'FLOP/s'),
+    (flops / medianSeconds / fmaFlopsPerSecond).toFixed(2),
+    formatMetric(bytes / medianSeconds, 'bytes/s'),
+    (bytes / medianSeconds / readBytesPerSecond).toFixed(2),
+  ];
+};

@@ -20,7 +20,8 @@ export interface ChartCardProps {
   /** One sentence for those who do not see the chart. */
   readonly description: string;
   readonly legend: readonly LegendItem[];
-  readonly controls?: ReactNode;
+  /** Stands where the title would: choices that say what is drawn. */
+  readonly heading?: ReactNode;
   readonly footer?: ReactNode;
   readonly toCsv: () => string;
   readonly onShowTable: () => void;
@@ -50,11 +51,12 @@ export function ChartCard(props: ChartCardProps) {
   return (
     <section className={classes.card} aria-label={props.title}>
       <Group justify="space-between" wrap="nowrap" className={classes.head}>
-        <Title order={2} size="sm" className={classes.title}>
-          {props.title}
-        </Title>
+        {props.heading ?? (
+          <Title order={2} size="sm" className={classes.title}>
+            {props.title}
+          </Title>
+        )}
         <Group gap={4} wrap="nowrap">
-          {props.controls}
           <Tooltip label="The same points in the table">
             <ActionIcon variant="subtle" color="gray" aria-label="Show in the table" onClick={props.onShowTable}>
               <IconTable size={16} />

@@ -13,12 +13,16 @@ interface LevelBarsChartProps {
   readonly onSelect: (id: string, add: boolean) => void;
 }
 
-const namesWidth = 136;
+const namesWidth = 132;
 const headHeight = 36;
+const roomForTitle = 200;
 const rightMargin = 8;
 /** Share of a column that the longest bar takes; the rest is for its figure. */
 const longestShare = 0.6;
 const thickestBar = 22;
+/** Few levels stand close together at the top instead of far apart. */
+const tallestRow = 52;
+const bottomMargin = 8;
 
 /** Columns are one stack of bars a row: a bar, then the rest of its column unseen. So one drawing holds all three. */
 export function LevelBarsChart({ columns, width, height, levels, selected, onSelect }: LevelBarsChartProps) {
@@ -26,11 +30,12 @@ export function LevelBarsChart({ columns, width, height, levels, selected, onSel
   const columnWidth = (width - namesWidth - rightMargin) / columns.length;
   return (
     <BarChart
+      accessibilityLayer={false}
       layout="vertical"
       data={rows}
       width={width}
-      height={height}
-      margin={{ top: headHeight, right: rightMargin, bottom: 8, left: 0 }}
+      height={Math.min(height, headHeight + rows.length * tallestRow + bottomMargin)}
+      margin={{ top: headHeight, right: rightMargin, bottom: bottomMargin, left: 0 }}
     >
       <XAxis type="number" hide domain={[0, columns.length]} />
       <YAxis
@@ -45,7 +50,7 @@ export function LevelBarsChart({ columns, width, height, levels, selected, onSel
       {columns.map(({ metric, axis }, i) => (
         <g key={metric.id} transform={`translate(${namesWidth + i * columnWidth} 0)`}>
           <text y={14} fontSize={12} fontWeight={600} fill="var(--app-text)">
-            {metric.label}
+            {columnWidth < roomForTitle ? metric.label : metric.title}
           </text>
           <text y={29} fontSize={11} fill="var(--app-quiet)">
             {`${metric.better} is better${axis.scale === 'log' ? ' · log scale' : ''}`}
@@ -85,7 +90,8 @@ function sharesOf(columns: readonly LevelBars[], row: number): Record<string, nu
   const entries = columns.flatMap(({ metric, axis, bars }, i) => {
     const share = longestShare * shareOf(bars[row], axis);
     const { value } = bars[row];
-    const figure = value === undefined ? 'none' : formatMetric(value, metric.unit);
+    // The head of the column names the unit already.
+    const figure = value === undefined ? 'none' : formatMetric(value, metric.unit).replace(/ ?tokens\/s$/, '');
     return [
       [`share${i}`, share],
       [`rest${i}`, 1 - share],

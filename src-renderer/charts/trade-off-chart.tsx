@@ -38,7 +38,13 @@ export function TradeOffChart({ data, width, height, levels, selected, onSelect 
   const names = new Set(frontier.slice(0, mostNames).map(({ id }) => id));
   const label = { fill: 'var(--chart-axis)', fontSize: 12 };
   return (
-    <ScatterChart width={width} height={height} margin={{ top: 12, right: 28, bottom: 24, left: 22 }}>
+    // The keyboard has the table: a picture that also takes the focus would be a second, poorer way.
+    <ScatterChart
+      accessibilityLayer={false}
+      width={width}
+      height={height}
+      margin={{ top: 12, right: 28, bottom: 24, left: 22 }}
+    >
       <CartesianGrid stroke="var(--chart-grid)" />
       <XAxis
         dataKey="x"
@@ -131,7 +137,7 @@ function PlacedMark({ cx, cy, width, mark, levels, isSelected, hasName, onSelect
       <MarkPath mark={markOf(mark.level, levels)} radius={radius} hollow={mark.phase === 'prefill'} />
       {hasName && (
         <text
-          x={isRight ? -radius - 6 : radius + 6}
+          x={(isRight ? -1 : 1) * (radius + 9)}
           y={4}
           textAnchor={isRight ? 'end' : 'start'}
           fontSize={11}

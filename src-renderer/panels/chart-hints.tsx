@@ -22,7 +22,7 @@ export function NothingToDraw() {
           ? 'It is checked against an fp64 reference of the same weights, then sampled. Points appear here as they are finished.'
           : points > 0
             ? 'Choose other axes or another phase; points that failed are listed in the table with their reasons.'
-            : 'The sweep on the left is ready: press Run, and memory, error and throughput of each level are plotted as they are measured.'}
+            : 'The sweep on the left is ready. Press Run or Ctrl+Enter: memory, error and throughput of each level appear here as they are measured.'}
       </Text>
     </div>
   );

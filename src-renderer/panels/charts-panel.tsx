@@ -39,30 +39,40 @@ export function ChartsPanel() {
   );
 }
 
-/** A phase that the sweep does not have is no filter: it would hide everything. */
+/** From what was asked for, not from what has arrived: nothing may change while points come in. */
+const usePlannedPhases = (): readonly Phase[] =>
+  useRun(
+    useShallow(({ sweep }) => {
+      const planned = [sweep, ...(sweep?.also ?? [])].flatMap((grid) => grid?.axes.phase ?? []);
+      return planned.length === 0 ? phases : phases.filter((phase) => planned.includes(phase));
+    }),
+  );
+
+/** The phase shown; a filter that would hide every point is none. */
+function usePhase(): Phase | undefined {
+  const planned = usePlannedPhases();
+  const phase = useView((view) => view.phase);
+  return phase !== undefined && planned.includes(phase) ? phase : undefined;
+}
+
 function useShownPoints(): readonly Point[] {
   const points = useRun((run) => run.points);
-  const phase = useView((view) => view.phase);
-  return useMemo(() => {
-    const ofPhase = points.filter((point) => point.config.phase === phase);
-    return phase === undefined || ofPhase.length === 0 ? points : ofPhase;
-  }, [points, phase]);
+  const phase = usePhase();
+  return useMemo(
+    () => (phase === undefined ? points : points.filter((point) => point.config.phase === phase)),
+    [points, phase],
+  );
 }
 
 function PhaseFilter() {
   const app = useApp();
-  const phase = useView((view) => view.phase);
-  // From what was asked for, not from what has arrived: the control must not change while points come in.
-  const planned = useRun(
-    useShallow((run) => phases.filter((name) => (run.sweep?.axes.phase ?? ['prefill', 'decode']).includes(name))),
-  );
   return (
     <SegmentedControl
       size="xs"
       aria-label="Phase shown in the charts"
-      value={phase ?? 'all'}
+      value={usePhase() ?? 'all'}
       onChange={(value) => app.view.setState({ phase: value === 'all' ? undefined : (value as Phase) })}
-      data={[...planned.map((name) => ({ value: name, label: name })), { value: 'all', label: 'all' }]}
+      data={[...usePlannedPhases().map((name) => ({ value: name, label: name })), { value: 'all', label: 'all' }]}
     />
   );
 }

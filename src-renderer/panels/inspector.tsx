@@ -81,7 +81,7 @@ interface HeadlineProps {
 /** The three numbers of every point. */
 const Headline = ({ memory, error, throughput }: HeadlineProps) => (
   <dl className={classes.headline}>
-    <dt>cache, vs f32 MHA</dt>
+    <dt>vs f32 MHA</dt>
     <dd>{formatMetric(memory.multiplierVsF32Mha, 'x')}</dd>
     <dt>relative L2</dt>
     <dd>{formatNumber(error.relativeL2)}</dd>
@@ -150,9 +150,9 @@ const ErrorSection = ({ error, controls }: ErrorSectionProps) => (
       facts={[
         ['relative L2', formatNumber(error.relativeL2)],
         ['cosine', error.cosine.toFixed(6)],
-        ['RMS, of a reference RMS', `${formatNumber(error.rms)} of ${formatNumber(error.referenceRms)}`],
+        ['RMS of reference RMS', `${formatNumber(error.rms)} of ${formatNumber(error.referenceRms)}`],
         ['max abs', formatNumber(error.maxAbs)],
-        ['per token, median and p95', `${formatNumber(error.tokenMedian)}, ${formatNumber(error.tokenP95)}`],
+        ['token median, p95', `${formatNumber(error.tokenMedian)}, ${formatNumber(error.tokenP95)}`],
       ]}
     />
     {controls && (

@@ -119,12 +119,12 @@ const Section = ({ title, hint, children }: { title: string; hint?: string; chil
 };
 
 const Layer = () => (
-  <Section title="Layer" hint="values like 512,1024 or 512-4096*2">
+  <Section title="Layer" hint="512,1024 or 512-4096*2">
     <div className={classes.pair}>
       <AxisField axis="hiddenDim" label="Hidden size d" />
       <AxisField axis="heads" label="Heads" />
       <AxisField axis="headDim" label="Head size" placeholder="d / heads" />
-      <AxisField axis="referenceKvHeads" label="KV heads of the model" placeholder="as heads" />
+      <AxisField axis="referenceKvHeads" label="Model KV heads" placeholder="as heads" />
     </div>
   </Section>
 );
@@ -210,7 +210,7 @@ function Phases() {
 const Sizes = () => (
   <Section title="Sizes">
     <div className={classes.pair}>
-      <AxisField axis="seqLen" label="Tokens in the cache" />
+      <AxisField axis="seqLen" label="Context tokens" />
       <AxisField axis="batch" label="Batch" />
     </div>
   </Section>

@@ -1,20 +1,20 @@
-/** What the sweep would cost, and the button that starts it. */
-import { Button, Tooltip } from '@mantine/core';
-import { IconPlayerPlayFilled } from '@tabler/icons-react';
+/** What the sweep would cost. */
+import { Tooltip } from '@mantine/core';
 import { useStore } from 'zustand';
 import { formatBytes, formatSeconds } from '../../src-main/contract/format.ts';
-import { isActive } from '../../src-main/contract/run-state.ts';
 import classes from './sweep-form.module.css';
-import { useApp, useRun } from './use-app.ts';
+import { useApp } from './use-app.ts';
 
 export function SweepPreview() {
-  const app = useApp();
-  const { summary, sweep } = useStore(app.preview);
-  const active = useRun(isActive);
-  const nothing = summary?.points === 0;
+  const { summary, sweep } = useStore(useApp().preview);
   return (
     <div className={classes.preview}>
-      <dl className={classes.figures} aria-label="What this sweep would cost" aria-live="polite">
+      <dl
+        className={classes.figures}
+        data-stale={!sweep || undefined}
+        aria-label="What this sweep would cost"
+        aria-live="polite"
+      >
         <dt>points</dt>
         <dd>{summary ? summary.points : '–'}</dd>
         <dt>about</dt>
@@ -23,14 +23,6 @@ export function SweepPreview() {
         <dd>{summary ? formatBytes(summary.estimatedPeakBytes) : '–'}</dd>
       </dl>
       <Impossible />
-      <Button
-        fullWidth
-        disabled={active || !sweep || nothing}
-        leftSection={<IconPlayerPlayFilled size={14} />}
-        onClick={() => void app.startRun()}
-      >
-        {active ? 'A sweep is running' : 'Run'}
-      </Button>
     </div>
   );
 }
@@ -43,7 +35,7 @@ function Impossible() {
   return (
     <Tooltip label={all} multiline w={320} style={{ whiteSpace: 'pre-line' }}>
       <div className={classes.impossible}>
-        {count} more cannot exist and will be listed as skipped: {impossible[0].reason}
+        {count} impossible: {impossible[0].reason}
       </div>
     </Tooltip>
   );

@@ -1,4 +1,4 @@
-import { Select } from '@mantine/core';
+import { Group, Select } from '@mantine/core';
 import { useMemo } from 'react';
 import { metrics } from '../../src-main/contract/metrics.ts';
 import { ChartCard } from '../charts/chart-card.tsx';
@@ -12,7 +12,7 @@ import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './point-table.tsx';
 import { useApp, useLevelNames, useView } from './use-app.ts';
 
-const choices = metrics.map(({ id, label }) => ({ value: id, label }));
+const choices = metrics.map(({ id, title }) => ({ value: id, label: title }));
 
 export function TradeOffPanel({ points }: ChartPanelProps) {
   const app = useApp();
@@ -20,32 +20,34 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
   const axes = useView((view) => view.tradeOff);
   const selected = useView((view) => view.selected);
   const data = useMemo(() => tradeOffOf(points, axes, levels), [points, axes, levels]);
-  const choose = (axis: 'x' | 'y' | 'size', label: string, before: string) => (
+  const choose = (axis: 'x' | 'y' | 'size', label: string, pixels: number) => (
     <Select
       size="xs"
-      w={152}
+      w={pixels}
       aria-label={label}
-      leftSection={before}
-      leftSectionWidth={before.length > 1 ? 38 : 24}
+      leftSection={axis}
+      leftSectionWidth={axis === 'size' ? 38 : 24}
       allowDeselect={false}
       data={choices}
       value={axes[axis]}
-      comboboxProps={{ width: 210, position: 'bottom-end' }}
+      comboboxProps={{ width: 240, position: 'bottom-start' }}
       onChange={(id) => id && app.view.setState({ tradeOff: { ...axes, [axis]: id } })}
     />
   );
   const [x, y] = [metricOf(axes.x), metricOf(axes.y)];
   return (
     <ChartCard
-      title={`${x.label} against ${y.label}`}
+      title={`${x.title} against ${y.title}`}
       fileName={`trade-off-${axes.x}-${axes.y}`}
       description={describe(data)}
       legend={data.groups.map(({ level }) => ({ label: level, mark: markOf(level, levels) }))}
-      controls={[
-        choose('x', 'Horizontal axis', 'x'),
-        choose('y', 'Vertical axis', 'y'),
-        choose('size', 'Size of a mark', 'size'),
-      ].map((control, i) => <span key={['x', 'y', 'size'][i]}>{control}</span>)}
+      heading={
+        <Group gap={6} wrap="nowrap">
+          {choose('x', 'Horizontal axis', 214)}
+          {choose('y', 'Vertical axis', 152)}
+          {choose('size', 'Size of a mark', 176)}
+        </Group>
+      }
       footer={<MissingPoints missing={data.missing} />}
       toCsv={() => csvOf(data)}
       onShowTable={focusTable}
@@ -59,7 +61,7 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
 function describe({ x, y, groups, frontier }: TradeOff): string {
   const count = groups.reduce((sum, { marks }) => sum + marks.length, 0);
   const best = frontier.map(({ level }) => level).join(', ') || 'none';
-  return `${count} points, ${x.metric.label} against ${y.metric.label}; on the frontier: ${best}. The table lists the same points.`;
+  return `${count} points, ${x.metric.title} against ${y.metric.title}; on the frontier: ${best}. The table lists the same points.`;
 }
 
 function csvOf({ x, y, size, groups, frontier }: TradeOff): string {

@@ -27,7 +27,8 @@ export function axisFor(metric: Metric, values: readonly number[]): Axis {
 /** Bytes and multiples are read in powers of two, everything else in powers of ten. */
 function logRange(least: number, most: number, unit: Metric['unit']): Pick<Axis, 'domain' | 'ticks'> {
   const isBinary = unit === 'bytes' || unit === 'x' || unit === 'bytes/s';
-  const room = 1.25;
+  // Marks have a size: none may be cut at the edge.
+  const room = Math.max(1.25, (most / least) ** 0.07);
   const domain = [least / room, most * room] as const;
   const decades = Math.log10(domain[1] / domain[0]);
   const ticks = isBinary

@@ -14,6 +14,6 @@ export function metricOf(id: string): Metric {
 export const isLogarithmic = ({ id, unit }: Metric): boolean =>
   unit !== '%' && unit !== 'count' && id !== 'cosine' && id !== 'rooflineFraction';
 
-/** `x vs f32 MHA (higher is better)`. */
-export const axisLabel = ({ label, better }: Metric): string =>
-  better === 'neither' ? label : `${label} · ${better} is better`;
+/** `relative L2 error · lower is better`. */
+export const axisLabel = ({ title, better }: Metric): string =>
+  better === 'neither' ? title : `${title} · ${better} is better`;

@@ -9,7 +9,15 @@ import {
   useComputedColorScheme,
   useMantineColorScheme,
 } from '@mantine/core';
-import { IconMoon, IconPlayerPause, IconPlayerPlay, IconPlayerStop, IconSun, IconX } from '@tabler/icons-react';
+import {
+  IconMoon,
+  IconPlayerPause,
+  IconPlayerPlay,
+  IconPlayerPlayFilled,
+  IconPlayerStop,
+  IconSun,
+  IconX,
+} from '@tabler/icons-react';
 import { useStore } from 'zustand';
 import { useShallow } from 'zustand/react/shallow';
 import { formatSeconds } from '../../src-main/contract/format.ts';
@@ -46,7 +54,8 @@ function Verbs() {
   const active = useRun(isActive);
   const isPaused = status === 'paused' || asked === 'pause';
   return (
-    <Group gap={4} wrap="nowrap" role="group" aria-label="Sweep">
+    <Group gap={6} wrap="nowrap" role="group" aria-label="Steer the sweep">
+      <RunButton />
       <Tooltip label={isPaused ? 'Go on measuring (Space)' : 'Rest after the step at hand (Space)'} openDelay={400}>
         <Button
           size="compact-sm"
@@ -82,6 +91,24 @@ function Verbs() {
         </Button>
       </Tooltip>
     </Group>
+  );
+}
+
+function RunButton() {
+  const app = useApp();
+  const active = useRun(isActive);
+  const hasSweep = useStore(app.preview, ({ sweep, summary }) => sweep !== undefined && summary?.points !== 0);
+  return (
+    <Tooltip label="Measure the sweep on the left (Ctrl+Enter)" openDelay={400}>
+      <Button
+        size="compact-sm"
+        disabled={active || !hasSweep}
+        leftSection={<IconPlayerPlayFilled size={12} />}
+        onClick={() => void app.startRun()}
+      >
+        Run
+      </Button>
+    </Tooltip>
   );
 }
 

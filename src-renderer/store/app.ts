@@ -46,9 +46,6 @@ export function createApp(client: Client, memory?: Memory) {
         const { sweep } = preview.getState();
         if (!sweep) return;
         view.clearSelection();
-        const [phase, ...others] = draft.getState().draft.phases;
-        // A filter that would hide every point of the new sweep is no help.
-        if (others.length === 0) view.setState({ phase });
         await client.api.startRun({ sweep });
       }),
     steer: (verb: RunVerb) => attempt(() => client.api[verb]({})),

@@ -61,7 +61,7 @@ export function sweepOf(draft: Draft): DraftResult {
   const maxSeconds = read('maxSeconds', () => secondsOf(draft.maxSeconds, 'maxSeconds', minSeconds ?? 0));
   if (Object.keys(errors).length > 0 || minSeconds === undefined || maxSeconds === undefined) return { errors };
 
-  const all: Record<string, AxisValue[]> = { ...axes, phase: [...draft.phases], level: [...draft.levels] };
+  const all: Record<string, AxisValue[]> = { ...axes, phase: firstDecode(draft.phases), level: [...draft.levels] };
   const rank = (axis: string): number => {
     const known = axisOrder.indexOf(axis);
     return known === -1 ? axisOrder.length - 2.5 : known; // added axes: before phase and level
@@ -70,6 +70,10 @@ export function sweepOf(draft: Draft): DraftResult {
   const sweep = { name: draft.name.trim(), axes: Object.fromEntries(ordered), measuring: { minSeconds, maxSeconds } };
   return { sweep, errors };
 }
+
+/** Decode is where a cache matters, what the charts show first, and the quickest to measure. */
+const firstDecode = (chosen: readonly Phase[]): Phase[] =>
+  [...chosen].sort((a, b) => Number(b === 'decode') - Number(a === 'decode'));
 
 function secondsOf(text: string, field: string, least: number): number {
   const seconds = Number(text);

@@ -5,9 +5,12 @@ import { type BrowserContext, chromium, type Page } from 'playwright-core';
 const usualPlaces = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 
 /** FASTMQA_CHROMIUM, or where distributions put it. */
-export const chromiumPath = [process.env.FASTMQA_CHROMIUM ?? '', ...usualPlaces].find((path) => path && existsSync(path));
+export const chromiumPath = [process.env.FASTMQA_CHROMIUM ?? '', ...usualPlaces].find(
+  (path) => path && existsSync(path),
+);
 
-export const noChromium = 'no Chromium found: install it (Debian: apt install chromium) or set FASTMQA_CHROMIUM to its path';
+export const noChromium =
+  'no Chromium found: install it (Debian: apt install chromium) or set FASTMQA_CHROMIUM to its path';
 
 export function openBrowser(profileFolder: string, size: { width: number; height: number }): Promise<BrowserContext> {
   if (chromiumPath === undefined) throw new Error(noChromium);

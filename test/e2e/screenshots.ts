@@ -34,6 +34,7 @@ async function main(): Promise<void> {
     await page.getByText('threads').waitFor();
     await takeAll(page, '1-empty');
     await page.getByRole('button', { name: 'Run', exact: true }).click();
+    await page.mouse.move(620, 4);
     await page.locator('[data-mark]').first().waitFor();
     await takeAll(page, '2-running');
     await page.getByText(/^done/).waitFor({ timeout: 120_000 });

@@ -1,0 +1,195 @@
+/** The app as a user has it: the real engine, the web host, a real Chromium. */
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { BrowserContext, Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { readSession } from '../../src-main/sessions/recovery.ts';
+import { startApp } from './app.ts';
+import { chromiumPath, noChromium, openBrowser, type Watched, watch } from './browser.ts';
+
+if (chromiumPath === undefined) process.stderr.write(`skipped: the app in a browser: ${noChromium}\n`);
+
+describe.skipIf(chromiumPath === undefined)('the app in a browser', { timeout: 120_000 }, () => {
+  let app: Awaited<ReturnType<typeof startApp>>;
+  let browser: BrowserContext;
+  let page: Page;
+  let watched: Watched;
+  const run = () => page.getByRole('button', { name: 'Run', exact: true });
+  const marks = () => page.locator('[data-mark]');
+  const rows = () => page.getByRole('grid', { name: 'Points' }).getByRole('row');
+  const status = () => page.getByRole('status');
+
+  beforeAll(async () => {
+    app = await startApp();
+    browser = await openBrowser(join(app.folder, 'browser'), { width: 1280, height: 800 });
+    page = browser.pages()[0] ?? (await browser.newPage());
+    watched = await watch(page, app.host.url);
+  });
+
+  afterAll(async () => {
+    await browser?.close();
+    await app?.close();
+  });
+
+  const chooseLevels = async (...levels: string[]): Promise<void> => {
+    const form = page.getByRole('form', { name: 'Sweep' });
+    for (const box of await form.getByRole('checkbox').all()) {
+      const name = (await box.evaluate('(input) => input.labels[0].textContent')) as never as string;
+      if (['prefill', 'decode', 'verify'].includes(name)) continue;
+      await box.setChecked(levels.includes(name));
+    }
+  };
+
+  test('the one-time link opens the app, with a sweep ready to run', async () => {
+    await page.goto(app.host.link());
+    await page.waitForURL(app.host.url);
+    await run().and(page.locator(':enabled')).waitFor();
+    await page.getByText('Nothing measured yet').waitFor();
+    expect(await page.getByLabel('What this sweep would cost').innerText()).toContain('12');
+  });
+
+  test('what is wrong with a field stands at the field, and Run waits', async () => {
+    const heads = page.getByLabel('Heads', { exact: true });
+    await heads.fill('7,x');
+    await page.getByText('but received x').waitFor();
+    expect(await run().isDisabled()).toBe(true);
+    await heads.fill('8');
+    await run().and(page.locator(':enabled')).waitFor();
+  });
+
+  test('the first result is on the chart within ten seconds, and a reload in mid-run loses nothing', async () => {
+    const since = performance.now();
+    await run().click();
+    await marks().first().waitFor();
+    expect(performance.now() - since).toBeLessThan(10_000);
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await status()
+      .getByText(/^paused/)
+      .waitFor();
+    const before = app.host.hub.snapshot().points.length;
+    expect(before).toBeGreaterThan(0);
+    expect(before).toBeLessThan(12);
+    await page.reload();
+    await status()
+      .getByText(/^paused/)
+      .waitFor();
+    await expect.poll(() => rows().count()).toBe(before + 1);
+    await page.getByRole('button', { name: 'Continue' }).click();
+    await page.reload();
+    await status().getByText('done · 12 of 12').waitFor({ timeout: 60_000 });
+    await expect.poll(() => marks().count()).toBe(6);
+    expect(app.host.hub.snapshot().points).toHaveLength(12);
+  });
+
+  test('the session on the disk holds what the window shows', async () => {
+    const { session, points } = app.host.hub.snapshot();
+    const stored = await readSession(session?.file ?? '');
+    expect([...stored.points.keys()]).toEqual(points.map(({ id }) => id));
+    expect(stored.setAside).toEqual([]);
+  });
+
+  test('a mark, its row and the inspector are one selection', async () => {
+    await marks().last().click();
+    const row = page.getByRole('row', { selected: true });
+    await expect.poll(() => row.count()).toBe(1);
+    const level = (await row.getByRole('gridcell').first().innerText()).trim();
+    const inspector = page.getByRole('complementary', { name: 'Inspector' });
+    await inspector.getByRole('heading', { name: level }).waitFor();
+    await inspector.getByText('Error against fp64').waitFor();
+    await page.getByRole('grid').focus();
+    await page.keyboard.press('Home');
+    await inspector.getByRole('heading', { name: 'baseline' }).waitFor();
+  });
+
+  test.each([
+    ['SVG', 'svg'],
+    ['PNG, twice the size', 'png'],
+    ['CSV, the points shown', 'csv'],
+  ])('a chart is saved as %s', async (item, ending) => {
+    await page.getByRole('button', { name: /^Save / }).click();
+    const [download] = await Promise.all([
+      page.waitForEvent('download'),
+      page.getByRole('menuitem', { name: item }).click(),
+    ]);
+    expect(download.suggestedFilename()).toBe(`trade-off-multiplierVsF32Mha-relativeL2.${ending}`);
+    const content = await readFile(await download.path());
+    if (ending === 'csv') {
+      const { points } = app.host.hub.snapshot();
+      const lines = content.toString().trim().split('\r\n');
+      expect(lines).toHaveLength(7);
+      for (const line of lines.slice(1)) {
+        const [id, , , x, y] = line.split(',');
+        const point = points.find((candidate) => candidate.id === id);
+        expect([Number(x), Number(y)]).toEqual([point?.memory?.multiplierVsF32Mha, point?.error?.relativeL2]);
+      }
+    } else if (ending === 'svg') {
+      const text = content.toString();
+      expect(text.match(/data-mark/g)).toBeNull();
+      expect(text).not.toContain('var(--');
+      expect(text).toContain('cache reduction vs f32 MHA against relative L2 error');
+      expect(text).toContain('four-bit');
+    } else {
+      expect(content.subarray(1, 4).toString()).toBe('PNG');
+      expect(content.readUInt32BE(16)).toBeGreaterThan(1000);
+    }
+  });
+
+  test('stop finishes the points at hand; two windows watch and steer the same sweep', async () => {
+    const other = await browser.newPage();
+    await other.goto(app.host.url);
+    await page.bringToFront();
+    await run().click();
+    await other.getByRole('status').getByText(/of 12/).waitFor();
+    await other.getByRole('button', { name: 'Stop' }).click();
+    await page
+      .getByRole('status')
+      .getByText(/^(stopped|done) · \d+ of 12$/)
+      .waitFor();
+    await other
+      .getByRole('status')
+      .getByText(/^(stopped|done) · \d+ of 12$/)
+      .waitFor();
+    await other.close();
+  });
+
+  test('cancel ends at once and keeps what was finished', async () => {
+    await run().click();
+    await status().getByText(/of 12/).waitFor();
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await status()
+      .getByText(/^cancelled · \d+ of 12$/)
+      .waitFor({ timeout: 10_000 });
+  });
+
+  test('a point that cannot be is a row with its reason, listed where it has no mark', async () => {
+    await chooseLevels('baseline', 'conservative');
+    await page.getByLabel('Hidden size d').fill('512,500');
+    await page.getByText(/impossible:/).waitFor();
+    await run().click();
+    await status().getByText(/^done/).waitFor({ timeout: 60_000 });
+    await page.getByText(/\d not on the chart/).waitFor();
+    await page.getByText('does not divide into 8 heads').first().waitFor();
+  });
+
+  test('the page is quiet: no complaint, no foreign request, no shift of the layout', async () => {
+    expect(watched.complaints).toEqual([]);
+    expect(watched.foreign).toEqual([]);
+    expect(await watched.layoutShift()).toBeLessThan(0.01);
+  });
+
+  test('a spent link and a browser without the cookie are turned away', async () => {
+    const spent = app.printed[0];
+    expect((await fetch(spent)).status).toBe(403);
+    expect((await fetch(app.host.url)).status).toBe(401);
+  });
+
+  test('the token is in no file that the app wrote', async () => {
+    const [cookie] = await browser.cookies();
+    expect(cookie).toMatchObject({ httpOnly: true, sameSite: 'Strict' });
+    expect(Buffer.from(cookie.value, 'base64url').length).toBeGreaterThanOrEqual(24);
+    const folder = join(app.folder, 'sessions');
+    for (const name of await readdir(folder))
+      expect(await readFile(join(folder, name), 'utf8')).not.toContain(cookie.value);
+    expect([...app.said, ...app.printed, ...process.argv].join('\n')).not.toContain(cookie.value);
+  });
+});

@@ -1,0 +1,169 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { type HubEvent, noRun, reduceRun } from '../../src-main/contract/run-state.ts';
+import { sessionFileName } from '../../src-main/hosts/folders.ts';
+import { RunHub } from '../../src-main/hosts/run-hub.ts';
+import { environment, measured, planOf } from '../fakes/points.ts';
+import { FakeProfiler } from '../fakes/profiler.ts';
+
+const sweep = { name: 'a sweep', axes: { level: ['baseline', 'four-bit'] } };
+let folder: string;
+let profiler: FakeProfiler;
+let hub: RunHub;
+let batches: (readonly HubEvent[])[];
+
+beforeEach(async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance', 'Date'] });
+  folder = await mkdtemp(join(tmpdir(), 'fastmqa-hub-'));
+  profiler = new FakeProfiler();
+  hub = new RunHub({ profiler, folder });
+  batches = [];
+  hub.subscribe((events) => batches.push(events));
+});
+
+afterEach(async () => {
+  vi.useRealTimers();
+  await rm(folder, { recursive: true });
+});
+
+const started = { type: 'started', total: 2, done: 0, environment } as const;
+const progress = { type: 'progress', pointId: 'a', step: 'sampling' } as const;
+
+test('a window that saw every event knows what the snapshot knows', async () => {
+  await hub.start(sweep);
+  profiler.emit(started);
+  const [first, second] = await Promise.all(planOf('baseline', 'four-bit').map(measured));
+  profiler.emit({ type: 'point', point: first, done: 1, total: 2, etaSeconds: 1 });
+  vi.advanceTimersByTime(100);
+  hub.steer('pause');
+  profiler.emit({ type: 'paused' });
+  profiler.emit({ type: 'continued' });
+  profiler.emit({ type: 'point', point: second, done: 2, total: 2, etaSeconds: 0 });
+  profiler.end('done');
+  const snapshot = hub.snapshot();
+  expect(batches.reduce(reduceRun, noRun)).toEqual(snapshot);
+  expect(snapshot).toMatchObject({ status: 'ended', how: 'done', done: 2, total: 2 });
+  expect(snapshot.points.map(({ id }) => id)).toEqual([first.id, second.id]);
+});
+
+test('numbers grow by one, across batches and sweeps', async () => {
+  await hub.start(sweep);
+  profiler.emit(started);
+  profiler.end('done');
+  vi.advanceTimersByTime(100);
+  await hub.start(sweep);
+  profiler.emit(started);
+  hub.snapshot();
+  const numbers = batches.flat().map(({ sequence }) => sequence);
+  expect(numbers).toEqual(numbers.map((_, i) => i + 1));
+});
+
+test('at most thirty batches a second, and of steps in a row only the last', async () => {
+  await hub.start(sweep);
+  profiler.emit(started);
+  vi.advanceTimersByTime(1000);
+  batches.length = 0;
+  for (let i = 0; i < 1000; i += 1) {
+    profiler.emit({ ...progress, samples: i });
+    vi.advanceTimersByTime(1);
+  }
+  expect(batches.length).toBeGreaterThan(20);
+  expect(batches.length).toBeLessThanOrEqual(31);
+  expect(batches.every((events) => events.length === 1)).toBe(true);
+});
+
+test('samples stay with the host and are asked for one point at a time', async () => {
+  await hub.start(sweep);
+  const [point] = await Promise.all(planOf('baseline').map(measured));
+  profiler.emit({ type: 'point', point, done: 1, total: 2, etaSeconds: 1 });
+  expect(hub.snapshot().points[0].samplesSeconds).toBeUndefined();
+  expect(hub.samples(point.id)).toEqual(point.samplesSeconds);
+  expect(hub.samples('unknown')).toEqual([]);
+});
+
+test('two windows see the same, and one that leaves disturbs nobody', async () => {
+  const other: (readonly HubEvent[])[] = [];
+  const leave = hub.subscribe((events) => other.push(events));
+  await hub.start(sweep);
+  profiler.emit(started);
+  hub.snapshot();
+  expect(other).toEqual(batches);
+  leave();
+  profiler.end('done');
+  hub.snapshot();
+  expect(batches.length).toBe(other.length + 1);
+});
+
+test('one sweep at a time', async () => {
+  await hub.start(sweep);
+  await expect(hub.start(sweep)).rejects.toThrow('a sweep is running: stop or cancel it first');
+});
+
+test('a sweep that cannot be leaves the last one in view', async () => {
+  await hub.start(sweep);
+  profiler.end('done');
+  const before = hub.snapshot();
+  await expect(hub.start({ name: 'x', axes: { nothing: [1] } })).rejects.toThrow('expected one of');
+  expect(hub.snapshot()).toEqual(before);
+});
+
+test('a sweep that does not start, or ends by a fault, says why and makes room for another', async () => {
+  profiler.failure = new Error('no engine');
+  await expect(hub.start(sweep)).rejects.toThrow('no engine');
+  expect(hub.snapshot()).toMatchObject({ status: 'ended', failure: 'no engine' });
+  profiler.failure = undefined;
+  await hub.start(sweep);
+  expect(hub.snapshot().failure).toBeUndefined();
+  profiler.emit(started);
+  profiler.fault(new Error('the disk is full'));
+  await vi.waitFor(() => expect(hub.snapshot()).toMatchObject({ status: 'ended', failure: 'the disk is full' }));
+});
+
+test('what is asked for while the engine starts is done when it has started', async () => {
+  let go = (): void => undefined;
+  profiler.starting = new Promise((resolve) => {
+    go = resolve;
+  });
+  const starting = hub.start(sweep);
+  await vi.waitFor(() => expect(hub.snapshot().status).toBe('starting'));
+  hub.steer('stop');
+  expect(profiler.verbs).toEqual([]);
+  go();
+  await starting;
+  expect(profiler.verbs).toEqual(['stop']);
+});
+
+test('verbs reach the run; without one they do nothing', async () => {
+  hub.steer('cancel');
+  expect(hub.snapshot()).toEqual(noRun);
+  await hub.start(sweep);
+  profiler.emit(started);
+  for (const verb of ['pause', 'continue', 'stop', 'cancel'] as const) hub.steer(verb);
+  expect(profiler.verbs).toEqual(['pause', 'continue', 'stop', 'cancel cancelled']);
+  hub.steer('pause');
+  expect(profiler.verbs).toHaveLength(4);
+});
+
+test('closing interrupts the sweep', async () => {
+  await hub.start(sweep);
+  await hub.close();
+  expect(profiler.verbs).toEqual(['cancel interrupted']);
+});
+
+test('each sweep is recorded in a file of its own', async () => {
+  vi.setSystemTime(new Date('2026-01-31T14:25:01Z'));
+  const { file } = await hub.start(sweep);
+  expect(file).toBe(join(folder, '2026-01-31-142501-a-sweep.fmqa'));
+  expect(profiler.out).toEqual([file]);
+});
+
+test.each([
+  ['quick look', '2026-01-31-142501-quick-look.fmqa'],
+  ['../../etc/passwd', '2026-01-31-142501-etc-passwd.fmqa'],
+  ['Überblick: 4 bit?', '2026-01-31-142501-u-berblick-4-bit.fmqa'],
+  ['///', '2026-01-31-142501.fmqa'],
+])('the file name of %s', (name, file) => {
+  expect(sessionFileName(name, new Date('2026-01-31T14:25:01Z'))).toBe(file);
+});

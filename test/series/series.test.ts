@@ -1,0 +1,124 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import type { Point } from '../../src-main/contract/metrics.ts';
+import { levelNames } from '../../src-main/engine/levels.ts';
+import { axisFor, tickLabel } from '../../src-renderer/series/axis.ts';
+import { toCsv } from '../../src-renderer/series/csv.ts';
+import { levelBarsOf, medianOf } from '../../src-renderer/series/levels.ts';
+import { markOf } from '../../src-renderer/series/marks.ts';
+import { metricOf } from '../../src-renderer/series/metric.ts';
+import { type Placed, paretoFrontier } from '../../src-renderer/series/pareto.ts';
+import { sortPoints } from '../../src-renderer/series/table.ts';
+import { tradeOffOf } from '../../src-renderer/series/trade-off.ts';
+import { measured, planOf } from '../fakes/points.ts';
+
+const [baseline, fourBit, balanced] = await Promise.all(planOf('baseline', 'four-bit', 'balanced').map(measured));
+const failed: Point = { id: 'f', config: balanced.config, outcome: 'failed', reason: 'out of memory' };
+const axes = { x: 'multiplierVsF32Mha', y: 'relativeL2', size: 'tokensPerSecond' };
+
+const places = fc.array(fc.record({ x: fc.integer({ min: 0, max: 20 }), y: fc.integer({ min: 0, max: 20 }) }));
+const directions = fc.constantFrom('lower' as const, 'higher' as const);
+
+test('the frontier holds exactly the places that nothing beats, each once, in the order of x', () => {
+  fc.assert(
+    fc.property(places, directions, directions, (marks, betterX, betterY) => {
+      const atLeast = (a: number, b: number, better: string): boolean => (better === 'higher' ? a >= b : a <= b);
+      const beats = (a: Placed, b: Placed): boolean =>
+        atLeast(a.x, b.x, betterX) && atLeast(a.y, b.y, betterY) && (a.x !== b.x || a.y !== b.y);
+      const unbeaten = marks.filter((mark) => !marks.some((other) => beats(other, mark)));
+      const found = paretoFrontier(marks, betterX, betterY);
+      const text = (list: readonly Placed[]) => new Set(list.map(({ x, y }) => `${x},${y}`));
+      expect(text(found)).toEqual(text(unbeaten));
+      expect(found).toHaveLength(text(unbeaten).size);
+      expect(found.map(({ x }) => x)).toEqual(found.map(({ x }) => x).sort((a, b) => a - b));
+    }),
+  );
+});
+
+test.each([
+  'relativeL2',
+  'multiplierVsF32Mha',
+  'kvAllocatedBytes',
+  'cosine',
+  'reductionVsF32MhaPercent',
+  'medianSeconds',
+])('an axis of %s has its values inside, few ticks, all of them inside, none twice', (id) => {
+  fc.assert(
+    fc.property(fc.array(fc.double({ min: 1e-9, max: 1e12, noNaN: true }), { minLength: 1 }), (values) => {
+      const { domain, ticks } = axisFor(metricOf(id), values);
+      expect(domain[0]).toBeLessThan(domain[1]);
+      for (const value of values) {
+        expect(value).toBeGreaterThanOrEqual(domain[0]);
+        expect(value).toBeLessThanOrEqual(domain[1]);
+      }
+      expect(ticks.length).toBeLessThanOrEqual(14);
+      expect(new Set(ticks).size).toBe(ticks.length);
+      expect(ticks.every((tick) => tick >= domain[0] * (1 - 1e-9) && tick <= domain[1] * (1 + 1e-9))).toBe(true);
+    }),
+  );
+});
+
+test('an axis without values is still one', () => {
+  expect(axisFor(metricOf('relativeL2'), []).domain).toEqual([1, 10]);
+  expect(axisFor(metricOf('cosine'), []).domain).toEqual([0, 1]);
+});
+
+test.each([
+  [64, 'x', '64x'],
+  [4096, 'bytes', '4 KiB'],
+  [1e-7, 'ratio', '1e-7'],
+  [0.05, 'ratio', '0.05'],
+  [0, 'ratio', '0'],
+  [99.2, '%', '99.2 %'],
+] as const)('a tick of %s %s reads %s', (value, unit, text) => expect(tickLabel(value, unit)).toBe(text));
+
+test('the trade-off places what was measured and lists the rest with its reason', () => {
+  const { groups, missing, frontier } = tradeOffOf([fourBit, failed, baseline], axes, levelNames);
+  expect(groups.map(({ level }) => level)).toEqual(['baseline', 'four-bit']);
+  expect(missing).toEqual([{ point: failed, reason: 'out of memory' }]);
+  expect(frontier.length).toBeGreaterThan(0);
+});
+
+test('an error of exactly zero still has a place on a log scale', () => {
+  const exact: Point = { ...baseline, error: { ...(baseline.error as NonNullable<Point['error']>), relativeL2: 0 } };
+  const { y, groups } = tradeOffOf([exact], axes, levelNames);
+  expect(groups[0].marks[0].y).toBeGreaterThan(0);
+  expect(y.domain.every(Number.isFinite)).toBe(true);
+});
+
+test('levels side by side: one bar a level and metric, medians over points', () => {
+  const columns = levelBarsOf([fourBit, failed, baseline], ['relativeL2', 'tokensPerSecond'], levelNames);
+  expect(columns.map(({ bars }) => bars.map(({ level }) => level))).toEqual([
+    ['baseline', 'balanced', 'four-bit'],
+    ['baseline', 'balanced', 'four-bit'],
+  ]);
+  expect(columns[0].bars[1]).toMatchObject({ value: undefined, ids: [] });
+  expect(columns[0].bars[0].ids).toEqual([baseline.id]);
+  expect([medianOf([]), medianOf([3, 1, 2]), medianOf([4, 1, 2, 3])]).toEqual([undefined, 2, 2.5]);
+});
+
+test('no two levels look the same', () => {
+  const looks = levelNames.map((level) => JSON.stringify(markOf(level, levelNames)));
+  expect(new Set(looks).size).toBe(levelNames.length);
+});
+
+test('rows sort by number or by word; what does not apply stands last in either direction', () => {
+  const read = (point: Point) => point.error?.relativeL2;
+  const other: Point = { ...fourBit, error: { ...(fourBit.error as NonNullable<Point['error']>), relativeL2: 0.5 } };
+  const ids = (descending: boolean) =>
+    sortPoints([failed, other, baseline], { id: 'e', read }, descending).map(({ id }) => id);
+  expect(ids(false)).toEqual([baseline.id, other.id, 'f']);
+  expect(ids(true)).toEqual([other.id, baseline.id, 'f']);
+});
+
+test('CSV quotes what must be quoted', () => {
+  expect(
+    toCsv(
+      ['a', 'b'],
+      [
+        ['x,y', 'say "hi"'],
+        [undefined, 1],
+      ],
+    ),
+  ).toBe('a,b\r\n"x,y","say ""hi"""\r\n,1\r\n');
+});

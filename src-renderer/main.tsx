@@ -6,5 +6,5 @@ import { Root } from './shell/root.tsx';
 import { createApp } from './store/app.ts';
 
 const app = createApp(chooseClient(), window.localStorage);
-app.start();
+await app.start();
 createRoot(document.getElementById('root') as HTMLElement).render(<Root app={app} />);

@@ -55,8 +55,8 @@ export type OutputOf<Name extends CallName> =
 /** The same table as functions. */
 export type AppApi = { readonly [Name in CallName]: (input: InputOf<Name>) => Promise<OutputOf<Name>> };
 
-/** `input`: the user can put it right. `engine`: the backend could not. `fault`: ours. */
-export type FailureOf = 'input' | 'engine' | 'fault';
+/** `input`: the user can put it right. `engine`: the backend could not. `malformed`: no window of ours asks so. `fault`: ours. */
+export type FailureOf = 'input' | 'engine' | 'malformed' | 'fault';
 
 export type Reply =
   | { readonly ok: true; readonly value: unknown }

@@ -27,12 +27,12 @@ export function createAppCalls(profiler: Pick<Profiler, 'levels' | 'devices' | '
 
 /** Never rejects: whatever goes wrong is a reply. */
 export async function answer(api: AppApi, name: string, input: unknown): Promise<Reply> {
-  if (!Object.hasOwn(calls, name)) return { ok: false, failure: 'input', message: 'there is no such call' };
+  if (!Object.hasOwn(calls, name)) return { ok: false, failure: 'malformed', message: 'there is no such call' };
   const parsed = calls[name as CallName].input.safeParse(input);
   if (!parsed.success) {
     const [{ path, message }] = parsed.error.issues;
     const subject = path.map(String).at(-1);
-    return { ok: false, failure: 'input', message, ...(subject === undefined ? {} : { subject }) };
+    return { ok: false, failure: 'malformed', message, ...(subject === undefined ? {} : { subject }) };
   }
   try {
     return { ok: true, value: await api[name as CallName](parsed.data as never) };

@@ -1,5 +1,5 @@
 /** What stands where a chart would be, and what stands below one. */
-import { Text } from '@mantine/core';
+import { Popover, Text } from '@mantine/core';
 import { isActive } from '../../src-main/contract/run-state.ts';
 import type { TradeOff } from '../series/trade-off.ts';
 import classes from './charts-panel.module.css';
@@ -28,21 +28,33 @@ export function NothingToDraw() {
   );
 }
 
+/** One line, so that a failure does not move the chart; all of them in a list of its own. */
 export function MissingPoints({ missing }: Pick<TradeOff, 'missing'>) {
   const app = useApp();
   if (missing.length === 0) return <div className={classes.missing} />;
+  const told = ({ point, reason }: TradeOff['missing'][number]): string =>
+    `${point.config.level} · ${point.config.phase} · ${point.outcome}: ${reason}`;
   return (
     <div className={classes.missing}>
-      {missing.length} not on the chart:
-      <ul>
-        {missing.map(({ point, reason }) => (
-          <li key={point.id}>
-            <button type="button" onClick={() => app.view.select(point.id)}>
-              {point.config.level} · {point.config.phase} · {point.outcome}: {reason}
-            </button>
-          </li>
-        ))}
-      </ul>
+      <Popover position="top-start" width={460} shadow="md">
+        <Popover.Target>
+          <button type="button">
+            {missing.length} not on the chart: {told(missing[0])}
+            {missing.length > 1 && ' …'}
+          </button>
+        </Popover.Target>
+        <Popover.Dropdown>
+          <ul className={classes.missingList}>
+            {missing.map((entry) => (
+              <li key={entry.point.id}>
+                <button type="button" onClick={() => app.view.select(entry.point.id)}>
+                  {told(entry)}
+                </button>
+              </li>
+            ))}
+          </ul>
+        </Popover.Dropdown>
+      </Popover>
     </div>
   );
 }

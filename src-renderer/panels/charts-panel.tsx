@@ -6,7 +6,7 @@ import type { Point } from '../../src-main/contract/metrics.ts';
 import { type Phase, phases } from '../../src-main/contract/sweep.ts';
 import { charts } from './chart-list.ts';
 import classes from './charts-panel.module.css';
-import { useApp, useRun, useView } from './use-app.ts';
+import { useApp, useDraft, useRun, useView } from './use-app.ts';
 
 export function ChartsPanel() {
   const app = useApp();
@@ -40,13 +40,15 @@ export function ChartsPanel() {
 }
 
 /** From what was asked for, not from what has arrived: nothing may change while points come in. */
-const usePlannedPhases = (): readonly Phase[] =>
-  useRun(
-    useShallow(({ sweep }) => {
-      const planned = [sweep, ...(sweep?.also ?? [])].flatMap((grid) => grid?.axes.phase ?? []);
-      return planned.length === 0 ? phases : phases.filter((phase) => planned.includes(phase));
-    }),
+function usePlannedPhases(): readonly Phase[] {
+  const drafted = useDraft().phases;
+  const planned = useRun(
+    useShallow(({ sweep }) =>
+      sweep ? [sweep, ...(sweep.also ?? [])].flatMap(({ axes }) => axes.phase ?? []) : drafted,
+    ),
   );
+  return planned.length === 0 ? phases : phases.filter((phase) => planned.includes(phase));
+}
 
 /** The phase shown; a filter that would hide every point is none. */
 function usePhase(): Phase | undefined {

@@ -10,13 +10,14 @@ import { type TradeOff, tradeOffOf } from '../series/trade-off.ts';
 import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './point-table.tsx';
-import { useApp, useLevelNames, useView } from './use-app.ts';
+import { useApp, useLevelNames, usePlannedLevels, useView } from './use-app.ts';
 
 const choices = metrics.map(({ id, title }) => ({ value: id, label: title }));
 
 export function TradeOffPanel({ points }: ChartPanelProps) {
   const app = useApp();
   const levels = useLevelNames();
+  const planned = usePlannedLevels();
   const axes = useView((view) => view.tradeOff);
   const selected = useView((view) => view.selected);
   const data = useMemo(() => tradeOffOf(points, axes, levels), [points, axes, levels]);
@@ -40,7 +41,7 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
       title={`${x.title} against ${y.title}`}
       fileName={`trade-off-${axes.x}-${axes.y}`}
       description={describe(data)}
-      legend={data.groups.map(({ level }) => ({ label: level, mark: markOf(level, levels) }))}
+      legend={planned.map((level) => ({ label: level, mark: markOf(level, levels) }))}
       heading={
         <Group gap={6} wrap="nowrap">
           {choose('x', 'Horizontal axis', 214)}

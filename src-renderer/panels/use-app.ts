@@ -25,6 +25,15 @@ export const useDraft = () => useStore(useApp().draft, ({ draft }) => draft);
 
 export const useLevels = () => useStore(useApp().catalogue, ({ levels }) => levels);
 
+/** Levels of the sweep in the order of the catalogue: what a legend names before the points are there, so that it never grows. */
+export function usePlannedLevels(): readonly string[] {
+  const names = useLevelNames();
+  const planned = useRun(
+    useShallow(({ sweep }) => (sweep ? [sweep, ...(sweep.also ?? [])].flatMap(({ axes }) => axes.level ?? []) : [])),
+  );
+  return names.filter((name) => planned.includes(name));
+}
+
 export const useLevelNames = (): readonly string[] =>
   useStore(
     useApp().catalogue,

@@ -34,12 +34,12 @@ export function createApp(client: Client, memory?: Memory) {
     view,
     catalogue,
     notices,
-    start: () => {
-      const ends = [run.connect(), preview.start()];
-      void catalogue.load();
-      return () => {
-        for (const end of ends) end();
-      };
+    /** Resolves when there is enough to paint a window that will not move when the rest arrives. */
+    start: async (): Promise<void> => {
+      run.connect();
+      preview.start();
+      void catalogue.loadDevices();
+      await Promise.all([catalogue.loadLevels(), run.known]);
     },
     startRun: () =>
       attempt(async () => {

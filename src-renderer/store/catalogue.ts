@@ -13,9 +13,9 @@ interface Catalogue {
 export function createCatalogueStore(client: Client) {
   const store = createStore<Catalogue>(() => ({ levels: [], devices: undefined, failure: undefined }));
   const fail = (error: unknown) => store.setState({ failure: (error as Error).message });
-  const load = async (): Promise<void> => {
-    await client.api.levels({}).then((levels) => store.setState({ levels }), fail);
-    await client.api.devices({}).then((devices) => store.setState({ devices }), fail);
+  return {
+    ...store,
+    loadLevels: () => client.api.levels({}).then((levels) => store.setState({ levels }), fail),
+    loadDevices: () => client.api.devices({}).then((devices) => store.setState({ devices }), fail),
   };
-  return { ...store, load };
 }

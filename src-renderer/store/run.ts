@@ -46,5 +46,13 @@ export function createRunStore(client: Client) {
       onLost: (forGood) => store.setState({ connection: forGood ? 'refused' : 'lost' }),
     });
 
-  return { ...store, connect };
+  /** Resolves with the first word of the host, or the first sign that there will be none. */
+  const known = new Promise<void>((resolve) => {
+    const end = store.subscribe(({ connection }) => {
+      if (connection === 'connecting') return;
+      end();
+      resolve();
+    });
+  });
+  return { ...store, connect, known };
 }

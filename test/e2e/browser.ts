@@ -35,8 +35,8 @@ export interface Watched {
   readonly complaints: string[];
   /** Requests to anything but the app itself. */
   readonly foreign: string[];
-  /** Sum of layout shifts that no input explains. */
-  layoutShift(): Promise<number>;
+  /** Layout shifts that no input explains, each with what moved. */
+  layoutShifts(): Promise<string[]>;
 }
 
 export async function watch(page: Page, origin: string): Promise<Watched> {
@@ -51,10 +51,13 @@ export async function watch(page: Page, origin: string): Promise<Watched> {
     if (!url.startsWith(origin) && !/^(data|blob):/.test(url)) foreign.push(url);
   });
   await page.addInitScript(`
-    window.layoutShift = 0;
+    window.layoutShifts = [];
     new PerformanceObserver((list) => {
-      for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.layoutShift += entry.value;
+      for (const { hadRecentInput, value, sources } of list.getEntries()) {
+        const moved = sources.map(({ node }) => node?.className || node?.textContent?.slice(0, 40) || node?.nodeName).join(', ');
+        if (!hadRecentInput) window.layoutShifts.push(value.toFixed(4) + ' ' + moved);
+      }
     }).observe({ type: 'layout-shift', buffered: true });
   `);
-  return { complaints, foreign, layoutShift: () => page.evaluate('window.layoutShift') };
+  return { complaints, foreign, layoutShifts: () => page.evaluate('window.layoutShifts') };
 }

@@ -16,6 +16,10 @@ const largestBody = 4 * 1024 * 1024;
 /** Stands in the built page where the nonce belongs: see `src-renderer/vite.config.ts`. */
 const noncePlaceholder = '__CSP_NONCE__';
 
+/** Without an icon of its own the browser would ask for one that is not there. */
+const forwardPage =
+  '<!doctype html><meta http-equiv="refresh" content="0;url=/"><link rel="icon" href="data:,"><title>FastMQA</title>';
+
 export interface RoutesOptions {
   readonly api: AppApi;
   readonly hub: RunHub;
@@ -41,7 +45,7 @@ export function createRoutes({ api, hub, assets, keys, onOpened }: RoutesOptions
     onOpened();
     context.header('Set-Cookie', `${keys.cookieName}=${token}; HttpOnly; SameSite=Strict; Path=/`);
     // A redirect would still count as the other page's navigation, and the strict cookie would stay behind.
-    return context.html('<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>FastMQA</title>');
+    return context.html(forwardPage);
   });
 
   app.get('/', (context) => {
@@ -54,13 +58,13 @@ export function createRoutes({ api, hub, assets, keys, onOpened }: RoutesOptions
 
   app.post(
     '/api/:call',
-    bodyLimit({ maxSize: largestBody, onError: (context) => context.json(badInput('the request is too large'), 413) }),
+    bodyLimit({ maxSize: largestBody, onError: (context) => context.json(malformed('the request is too large'), 413) }),
     async (context) => {
       if (context.req.header('content-type') !== 'application/json')
-        return context.json(badInput('expected application/json'), 415);
+        return context.json(malformed('expected application/json'), 415);
       const input = await context.req.json().catch(() => undefined);
       const reply = await answer(api, context.req.param('call'), input);
-      return context.json(reply, reply.ok ? 200 : reply.failure === 'input' ? 400 : 500);
+      return context.json(reply, statusOf(reply));
     },
   );
 
@@ -73,4 +77,8 @@ export function createRoutes({ api, hub, assets, keys, onOpened }: RoutesOptions
   return app;
 }
 
-const badInput = (message: string): Reply => ({ ok: false, failure: 'input', message });
+/** A call that was understood and answered is no failure of the transport, even if the answer is no. */
+const statusOf = (reply: Reply): 200 | 400 | 500 =>
+  reply.ok || reply.failure === 'input' || reply.failure === 'engine' ? 200 : reply.failure === 'fault' ? 500 : 400;
+
+const malformed = (message: string): Reply => ({ ok: false, failure: 'malformed', message });

@@ -19,9 +19,9 @@ const roomForTitle = 200;
 const rightMargin = 8;
 /** Share of a column that the longest bar takes; the rest is for its figure. */
 const longestShare = 0.6;
-const thickestBar = 22;
+const thickestBar = 26;
 /** Few levels stand close together at the top instead of far apart. */
-const tallestRow = 52;
+const tallestRow = 64;
 const bottomMargin = 8;
 
 /** Columns are one stack of bars a row: a bar, then the rest of its column unseen. So one drawing holds all three. */

@@ -7,6 +7,8 @@ const theme = createTheme({
   fontFamily: 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif',
   fontSizes: { xs: '12px', sm: '13px', md: '14px', lg: '16px', xl: '18px' },
   headings: { sizes: { h2: { fontSize: '14px' }, h3: { fontSize: '12px' } }, fontWeight: '650' },
+  // White on the library's usual shade falls short of 4.5 : 1.
+  primaryShade: 8,
   defaultRadius: 'sm',
   respectReducedMotion: true,
   cursorType: 'pointer',

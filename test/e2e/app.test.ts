@@ -5,7 +5,7 @@ import type { BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readSession } from '../../src-main/sessions/recovery.ts';
 import { startApp } from './app.ts';
-import { chromiumPath, noChromium, openBrowser, type Watched, watch } from './browser.ts';
+import { chromiumPath, noChromium, openBrowser, seriousFindings, type Watched, watch } from './browser.ts';
 
 if (chromiumPath === undefined) process.stderr.write(`skipped: the app in a browser: ${noChromium}\n`);
 
@@ -165,6 +165,19 @@ describe.skipIf(chromiumPath === undefined)('the app in a browser', { timeout: 1
     await status().getByText(/^done/).waitFor({ timeout: 60_000 });
     await page.getByText(/\d not on the chart/).waitFor();
     await page.getByText('does not divide into 8 heads').first().waitFor();
+  });
+
+  test.each([
+    ['light', 'Trade-off'],
+    ['light', 'Levels'],
+    ['dark', 'Trade-off'],
+    ['dark', 'Levels'],
+  ] as const)('axe finds nothing serious: %s, %s', async (colorScheme, tab) => {
+    await page.emulateMedia({ colorScheme });
+    await page.getByRole('tab', { name: tab }).click();
+    await page.getByLabel('Heads', { exact: true }).fill(tab === 'Levels' ? '8,x' : '8');
+    await page.getByText('but received x').waitFor({ state: tab === 'Levels' ? 'visible' : 'hidden' });
+    expect(await seriousFindings(page)).toEqual([]);
   });
 
   test('the page is quiet: no complaint, no foreign request, no shift of the layout', async () => {

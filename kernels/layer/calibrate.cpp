@@ -9,6 +9,8 @@
 namespace fastmqa {
 namespace {
 
+constexpr int64_t triangleBlock = 256;  // rows of a triangle that are computed as a rectangle
+
 // Lower triangular L with L L^T = a for a positive semi-definite [n][n]; directions without variance become zeros.
 std::vector<double> cholesky(std::vector<double> a, int64_t n) {
   constexpr int64_t block = 64;
@@ -92,8 +94,9 @@ Projection principalProjection(const std::vector<double>& w, int64_t channels, i
   } else {  // the same spectrum from the smaller side: A = W L, eigenvectors of A^T A, u = A v / sigma
     const std::vector<double> l = cholesky(std::move(moment), d);
     std::vector<double> a(static_cast<size_t>(channels * d)), c(static_cast<size_t>(d * d));
-    gemm(channels, d, d, weighted.data(), d, false, l.data(), d, false, a.data(), d, false);
-    gemm(d, d, channels, a.data(), d, true, a.data(), d, false, c.data(), d, false);
+    for (int64_t j = 0; j < d; j += triangleBlock)  // above the diagonal l is zero
+      gemm(channels, std::min(triangleBlock, d - j), d - j, weighted.data() + j, d, false, l.data() + j * d + j, d, false, a.data() + j, d, false);
+    addGram(channels, d, a.data(), c.data());
     symmetricEigen(d, c.data(), values.data(), vectors.data());
     keep();
     u.resize(static_cast<size_t>(kept * channels));
@@ -112,7 +115,7 @@ Projection principalProjection(const std::vector<double>& w, int64_t channels, i
 
 Projection principalOfSamples(const std::vector<double>& samples, int64_t rows, int64_t channels, bool centred, int64_t rank) {
   std::vector<double> mean(static_cast<size_t>(channels), 0.0), c(static_cast<size_t>(channels * channels));
-  gemm(channels, channels, rows, samples.data(), channels, true, samples.data(), channels, false, c.data(), channels, false);
+  addGram(rows, channels, samples.data(), c.data());
   if (centred)
     for (int64_t r = 0; r < rows; r++)
       for (int64_t i = 0; i < channels; i++) mean[static_cast<size_t>(i)] += samples[static_cast<size_t>(r * channels + i)] / static_cast<double>(rows);
@@ -128,6 +131,15 @@ Projection principalOfSamples(const std::vector<double>& samples, int64_t rows, 
   p.down.assign(vectors.begin(), vectors.begin() + kept * channels);
   p.energy = std::move(values);
   return p;
+}
+
+void addGram(int64_t rows, int64_t n, const double* a, double* c) {
+  for (int64_t i = 0; i < n; i += triangleBlock) {
+    const int64_t count = std::min(triangleBlock, n - i);
+    gemm(count, i + count, rows, a + i, n, true, a, n, false, c + i * n, n, true);
+  }
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < i; j++) c[j * n + i] = c[i * n + j];
 }
 
 int64_t rankForEnergy(const std::vector<double>& energy, double share) {

@@ -25,6 +25,9 @@ Projection principalProjection(const std::vector<double>& w, int64_t channels, i
 /// The same for samples y [rows][channels] themselves: `down` then acts on y, not on x.
 Projection principalOfSamples(const std::vector<double>& samples, int64_t rows, int64_t channels, bool centred, int64_t rank);
 
+/// c [n][n] += a^T a, symmetric, of which only the lower triangle needs to be there before; a [rows][n].
+void addGram(int64_t rows, int64_t n, const double* a, double* c);
+
 /// Smallest rank whose eigenvalues hold `share` of the energy, at least 1.
 int64_t rankForEnergy(const std::vector<double>& energy, double share);
 

@@ -14,7 +14,7 @@
 
 namespace fastmqa {
 
-/// Full-rank bases of a latent cache, before ranks are chosen.
+/// Bases of a latent cache at its ranks, and how the coordinates are stored.
 struct LatentBasis {
   Projection keys, values;  ///< joint: keys holds both, key channels first
   std::vector<StoreSpec> stores;
@@ -70,6 +70,23 @@ Projection truncated(const Projection& p, int64_t rank) {
     std::copy_n(p.up.begin() + c * p.rank, out.rank, out.up.begin() + c * out.rank);
   out.mean = p.mean;
   return out;
+}
+
+/// RMS of the queries (rows of all query heads) that meet each key channel. `period` channels of a head have levels of
+/// their own: half of them where the rotary embedding mixes channel c with c + period.
+std::vector<double> queryLevels(const std::vector<float>& q, const LayerWeights& w, int64_t period) {
+  const int64_t width = w.heads * w.headDim, group = w.heads / w.kvHeads;
+  const auto place = [&](int64_t head, int64_t c) { return static_cast<size_t>(head * period + c % period); };
+  std::vector<double> energy(static_cast<size_t>(w.kvHeads * period), 0.0), level;
+  for (size_t i = 0; i < q.size(); i++) {
+    const int64_t column = static_cast<int64_t>(i) % width;
+    const auto x = static_cast<double>(q[i]);
+    energy[place(column / w.headDim / group, column % w.headDim)] += x * x;
+  }
+  const double samples = static_cast<double>(q.size()) / static_cast<double>(w.kvHeads * period);
+  for (int64_t c = 0; c < w.kvHeads * w.headDim; c++)
+    level.push_back(std::sqrt(energy[place(c / w.headDim, c % w.headDim)] / samples) + 1e-30);
+  return level;
 }
 
 /// Bits per run of 32 coordinates by reverse water-filling (attention-spec B.9), never more than `budget` bytes a token.
@@ -149,11 +166,9 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
     options.kvHeads = technique.kvHeads;
     options.rotaryDim = model.spec().ropeTheta > 0 ? -1 : 0;
     std::vector<double> inputs;
-    if (options.how == HeadMerge::aligned) {
-      const auto calibration = model.calibration(calibrationTokens, 0, inputSeed);
-      for (size_t i = 0; i < std::min<size_t>(2, calibration->streams.size()); i++)
-        inputs.insert(inputs.end(), calibration->streams[i].begin(), calibration->streams[i].end());
-    }
+    if (options.how == HeadMerge::aligned)
+      for (const auto& stream : model.calibrationStreams(std::min<int64_t>(2 * Calibration::streamTokens, calibrationTokens), inputSeed))
+        inputs.insert(inputs.end(), stream->begin(), stream->end());
     HeadWeights merged = mergeHeads(heads, options, inputs.empty() ? nullptr : inputs.data(), static_cast<int64_t>(inputs.size()) / d_);
     weights_.kvHeads = technique.kvHeads;
     weights_.wq = narrowed(merged.query);
@@ -207,10 +222,9 @@ void AttentionLayer::buildDirect(Arena&, const ReferenceModel& model, int64_t ca
   cacheSpec_.values = store(t.valueDtype, t.valueGrouping, t.valueGroupSize, Layout::tokenRows);
   const bool keyTensor = cacheSpec_.keys.grouping == Grouping::tensor, valueTensor = cacheSpec_.values->grouping == Grouping::tensor;
   if (keyTensor || valueTensor) {  // one scale for all: from the calibration stream
-    const auto calibration = model.calibration(calibrationTokens, 0, inputSeed);
     float topKey = 0, topValue = 0;
-    for (const auto& stream : calibration->streams) {
-      const Rows rows = rowsFor(stream.data(), Calibration::streamTokens, 0, Calibration::streamTokens);
+    for (const auto& stream : model.calibrationStreams(calibrationTokens, inputSeed)) {
+      const Rows rows = rowsFor(stream->data(), Calibration::streamTokens, 0, Calibration::streamTokens);
       for (int64_t i = 0; i < rows.keys.size(); i++) topKey = std::max(topKey, std::fabs(rows.keys[i]));
       for (int64_t i = 0; i < rows.values.size(); i++) topValue = std::max(topValue, std::fabs(rows.values[i]));
     }
@@ -276,7 +290,14 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
   latent_ = true;
   const auto calibration = model.calibration(calibrationTokens, t.sinks, inputSeed);
   if (cancel) cancel->check();
-  LatentBasis full;
+  // What a basis depends on besides the model.
+  const auto named = [&](const char* what) {
+    std::string name = what;
+    for (const auto x : {calibrationTokens, static_cast<int64_t>(inputSeed), t.sinks, weights_.kvHeads, static_cast<int64_t>(t.conversion),
+                         static_cast<int64_t>(t.centred), static_cast<int64_t>(t.weightBasis)})
+      name += "/" + std::to_string(x);
+    return name;
+  };
 
   if (t.cacheKind == CacheKind::input) {
     // Channels that are nearly constant or far louder than the rest stay in 16 bit; they come first.
@@ -304,14 +325,13 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     std::vector<Band> bands;
     if (outliers > 0) bands.push_back({outliers, Dtype::f16});
     bands.push_back({d_ - outliers, t.keyDtype, t.symmetric});
-    full.keys = std::move(p);
-    full.stores = {latentStore(std::move(bands), Layout::channelRows, t.keyGroupSize)};
-    setLatent(arena, full);
+    setLatent(arena, {std::move(p), {}, {latentStore(std::move(bands), Layout::channelRows, t.keyGroupSize)}});
     return;
   }
 
   const std::vector<double> wk = widened(weights_.wk), wv = widened(weights_.wv);
-  std::vector<double> weightKey(static_cast<size_t>(keyWidth_), 1.0), weightValue(static_cast<size_t>(keyWidth_), 0.0);
+  const std::vector<double> weightKey(static_cast<size_t>(keyWidth_), 1.0);
+  std::vector<double> weightValue(static_cast<size_t>(keyWidth_), 0.0);
   // Value channels count by the norm of the output columns they feed.
   for (int64_t i = 0; i < d_; i++)
     for (int64_t c = 0; c < queryWidth_; c++) {
@@ -321,31 +341,10 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     }
   double meanWeight = 0;
   for (double& w : weightValue) w = std::sqrt(w) + 1e-30, meanWeight += w / static_cast<double>(keyWidth_);
-  for (double& w : weightValue) w /= meanWeight;
+  for (double& w : weightValue) w = t.weightBasis ? 1 : w / meanWeight;  // a basis of the weights alone is their plain SVD
 
   if (t.cacheKind == CacheKind::latentJoint) {
     if (rope_ && !t.keysBeforeRope) refuse("expected keyRope pre for a joint latent but received post");
-    // Keys and values on equal footing: key rows scaled so that both carry the same energy.
-    double keyEnergy = 0, valueEnergy = 0;
-    {
-      const int64_t n = Calibration::streamTokens;
-      std::vector<float> k(static_cast<size_t>(n * keyWidth_)), v(k.size());
-      k_.multiply(n, calibration->streams.front().data(), d_, k.data(), keyWidth_);
-      v_.multiply(n, calibration->streams.front().data(), d_, v.data(), keyWidth_);
-      std::vector<double> mean(static_cast<size_t>(keyWidth_), 0.0);
-      if (t.centred)
-        for (int64_t i = t.sinks * keyWidth_; i < n * keyWidth_; i++) mean[static_cast<size_t>(i % keyWidth_)] += static_cast<double>(k[static_cast<size_t>(i)]) / static_cast<double>(n - t.sinks);
-      for (int64_t i = t.sinks * keyWidth_; i < n * keyWidth_; i++) {
-        const double key = static_cast<double>(k[static_cast<size_t>(i)]) - mean[static_cast<size_t>(i % keyWidth_)];
-        const double value = static_cast<double>(v[static_cast<size_t>(i)]);
-        keyEnergy += key * key;
-        valueEnergy += value * value;
-      }
-    }
-    std::fill(weightKey.begin(), weightKey.end(), std::sqrt(valueEnergy / std::max(keyEnergy, 1e-300)));
-    std::vector<double> w(wk), weight(weightKey);
-    w.insert(w.end(), wv.begin(), wv.end());
-    weight.insert(weight.end(), weightValue.begin(), weightValue.end());
     const int64_t most = std::min(d_, 2 * keyWidth_);
     int64_t rank = t.rank > 0 ? t.rank : most;
     if (!t.bands.empty()) {
@@ -353,55 +352,89 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
       for (const auto& b : t.bands) rank += b.channels;
     }
     if (rank > most) refuse("expected a joint latent rank of at most " + std::to_string(most) + " but received " + std::to_string(rank));
-    full.keys = principalProjection(w, 2 * keyWidth_, d_, *calibration, weight, t.centred, t.weightBasis, rank);
+    const auto full = model.basis(named("joint"), [&] {
+      // Keys and values on equal footing: key rows scaled so that both carry the same energy. Means count, centred or not:
+      // centred keys then weigh less than their variance asks for, which attention-spec G wants. Seed 1, output error
+      // without the means -> with them: rank 256 .611 -> .634, 512 .460 -> .469, 1024 .265 -> .257, 1536 .126 -> .112.
+      double keyEnergy = 0, valueEnergy = 0;
+      {
+        const int64_t n = Calibration::streamTokens;
+        std::vector<float> k(static_cast<size_t>(n * keyWidth_)), v(k.size());
+        k_.multiply(n, calibration->streams.front()->data(), d_, k.data(), keyWidth_);
+        v_.multiply(n, calibration->streams.front()->data(), d_, v.data(), keyWidth_);
+        for (int64_t i = t.sinks * keyWidth_; i < n * keyWidth_; i++) {
+          const auto key = static_cast<double>(k[static_cast<size_t>(i)]), value = static_cast<double>(v[static_cast<size_t>(i)]);
+          keyEnergy += key * key;
+          valueEnergy += value * value;
+        }
+      }
+      std::vector<double> w(wk), weight(weightKey);
+      if (!t.weightBasis) std::fill(weight.begin(), weight.end(), std::sqrt(valueEnergy / std::max(keyEnergy, 1e-300)));
+      w.insert(w.end(), wv.begin(), wv.end());
+      weight.insert(weight.end(), weightValue.begin(), weightValue.end());
+      return principalProjection(w, 2 * keyWidth_, d_, *calibration, weight, t.centred, t.weightBasis, most);
+    });
+    rank = std::min(rank, full->rank);
     std::vector<Band> bands;
     if (t.adaptiveBudgetBytes > 0) {
-      bands = waterFilling(full.keys.energy, t.adaptiveBudgetBytes);
+      bands = waterFilling(full->energy, t.adaptiveBudgetBytes);
     } else if (t.adaptiveEnergy > 0) {
-      bands = {{rankForEnergy(full.keys.energy, t.adaptiveEnergy), t.keyDtype, t.symmetric}};
+      bands = {{rankForEnergy(full->energy, t.adaptiveEnergy), t.keyDtype, t.symmetric}};
     } else if (!t.bands.empty()) {
       for (const auto& b : t.bands) bands.push_back({b.channels, dtypeOfBits(b.bits), b.bits == 8});
     } else {
-      bands = {{full.keys.rank, t.keyDtype, t.symmetric}};
+      bands = {{rank, t.keyDtype, t.symmetric}};
     }
     int64_t kept = 0;
     for (Band& b : bands) {
-      b.channels = std::min(b.channels, full.keys.rank - kept);
+      b.channels = std::min(b.channels, rank - kept);
       kept += b.channels;
     }
     while (bands.back().channels == 0) bands.pop_back();
     LatentBasis chosen;
-    chosen.keys = truncated(full.keys, kept);
+    chosen.keys = truncated(*full, kept);
     chosen.stores = {latentStore(std::move(bands), Layout::channelRows, t.keyGroupSize)};
     setLatent(arena, chosen);
     return;
   }
 
   const int64_t most = std::min(d_, keyWidth_);
-  if (t.keysBeforeRope || !rope_) {
-    full.keys = principalProjection(wk, keyWidth_, d_, *calibration, weightKey, t.centred, t.weightBasis, most);
-  } else {
+  const bool rotated = rope_ && !t.keysBeforeRope;
+  const auto keys = model.basis(named(rotated ? "rotated keys" : "keys"), [&] {
+    if (!rotated) {
+      std::vector<double> weight(weightKey);
+      if (!t.weightBasis) {
+        const int64_t n = Calibration::streamTokens;
+        std::vector<float> q(static_cast<size_t>(n * queryWidth_));
+        q_.multiply(n, calibration->streams.front()->data(), d_, q.data(), queryWidth_);
+        q.erase(q.begin(), q.begin() + t.sinks * queryWidth_);
+        weight = queryLevels(q, weights_, rope_ ? weights_.headDim / 2 : weights_.headDim);
+      }
+      return principalProjection(wk, keyWidth_, d_, *calibration, weight, t.centred, t.weightBasis, most);
+    }
     std::vector<double> samples;
     for (const auto& stream : calibration->streams) {
       const int64_t n = Calibration::streamTokens;
       std::vector<float> k(static_cast<size_t>(n * keyWidth_));
-      k_.multiply(n, stream.data(), d_, k.data(), keyWidth_);
+      k_.multiply(n, stream->data(), d_, k.data(), keyWidth_);
       rotateRows(k.data(), n, weights_.kvHeads, 0, n);
       samples.insert(samples.end(), k.begin() + t.sinks * keyWidth_, k.end());
     }
-    full.keys = principalOfSamples(samples, static_cast<int64_t>(samples.size()) / keyWidth_, keyWidth_, t.centred, most);
-  }
-  full.values = principalProjection(wv, keyWidth_, d_, *calibration, weightValue, t.centred, t.weightBasis, most);
+    return principalOfSamples(samples, static_cast<int64_t>(samples.size()) / keyWidth_, keyWidth_, t.centred, most);
+  });
+  const auto values = model.basis(named("values"), [&] {
+    return principalProjection(wv, keyWidth_, d_, *calibration, weightValue, t.centred, t.weightBasis, most);
+  });
   const auto withRanks = [&](int64_t rankKey, int64_t rankValue) {
     LatentBasis basis;
-    basis.keys = truncated(full.keys, rankKey);
-    basis.values = truncated(full.values, rankValue);
+    basis.keys = truncated(*keys, rankKey);
+    basis.values = truncated(*values, rankValue);
     basis.stores = {latentStore({{basis.keys.rank, t.keyDtype, t.symmetric}}, Layout::channelRows, t.keyGroupSize),
                     latentStore({{basis.values.rank, t.valueDtype, t.symmetric}}, Layout::tokenRows, t.valueGroupSize)};
     return basis;
   };
   if (t.adaptiveEnergy > 0) {
-    setLatent(arena, withRanks(rankForEnergy(full.keys.energy, t.adaptiveEnergy), rankForEnergy(full.values.energy, t.adaptiveEnergy)));
+    setLatent(arena, withRanks(rankForEnergy(keys->energy, t.adaptiveEnergy), rankForEnergy(values->energy, t.adaptiveEnergy)));
     return;
   }
   if (!(t.adaptiveBudgetBytes > 0)) {
@@ -435,7 +468,7 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
   while (even + unit <= most && cost(even + unit, even + unit) <= t.adaptiveBudgetBytes) even += unit;
   if (cost(even, even) <= t.adaptiveBudgetBytes) candidates.emplace_back(even, even);
 
-  const std::vector<float>& stream = calibration->streams.front();
+  const std::vector<float>& stream = *calibration->streams.front();
   const int64_t tokens = std::min<int64_t>(512, Calibration::streamTokens), run = Workload::runTokens;
   std::vector<int64_t> positions;
   for (int64_t end = 64; end <= tokens; end += 64)

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 #include <string>
 
+#include "calibrate.h"
 #include "math/gemm.h"
 #include "math/threads.h"
 #include "reference/layer.h"
@@ -70,31 +70,40 @@ std::vector<float> ReferenceModel::inputs(int64_t tokens, uint64_t seed) const {
   return narrowed(generateInputs(*synthetic_, tokens, seed));
 }
 
+CalibrationStreams ReferenceModel::calibrationStreams(int64_t tokens, uint64_t inputSeed) const {
+  const int64_t each = Calibration::streamTokens;
+  const auto count = static_cast<size_t>(std::max<int64_t>(1, (tokens + each - 1) / each));
+  std::lock_guard<std::mutex> lock(streamsMutex_);
+  if (streamsSeed_ != inputSeed) streams_.clear();
+  streamsSeed_ = inputSeed;
+  while (streams_.size() < count)
+    streams_.push_back(std::make_shared<const std::vector<float>>(inputs(each, calibrationSeed(inputSeed, static_cast<int64_t>(streams_.size())))));
+  return CalibrationStreams(streams_.begin(), streams_.begin() + static_cast<std::ptrdiff_t>(count));
+}
+
 std::shared_ptr<const Calibration> ReferenceModel::calibration(int64_t tokens, int64_t skip, uint64_t inputSeed) const {
-  if (lastCalibration_ && lastTokens_ == tokens && lastSkip_ == skip && lastSeed_ == inputSeed) return lastCalibration_;
-  auto out = std::make_shared<Calibration>();
-  const int64_t d = spec_.hiddenDim, each = Calibration::streamTokens;
-  const int64_t streams = std::max<int64_t>(1, (tokens + each - 1) / each);
-  if (lastCalibration_ && lastTokens_ == tokens && lastSeed_ == inputSeed)
-    out->streams = lastCalibration_->streams;
-  else
-    for (int64_t i = 0; i < streams; i++) out->streams.push_back(inputs(each, calibrationSeed(inputSeed, i)));
-  out->skipped = skip;
-  out->mean.assign(static_cast<size_t>(d), 0.0);
-  out->moment.assign(static_cast<size_t>(d * d), 0.0);
-  for (const auto& stream : out->streams) {
-    const std::vector<double> wide(stream.begin() + skip * d, stream.end());
-    const int64_t rows = each - skip;
-    gemm(d, d, rows, wide.data(), d, true, wide.data(), d, false, out->moment.data(), d, true);
-    for (int64_t t = 0; t < rows; t++)
-      for (int64_t c = 0; c < d; c++) out->mean[static_cast<size_t>(c)] += wide[static_cast<size_t>(t * d + c)];
-    out->tokens += rows;
-  }
-  for (double& m : out->mean) m /= static_cast<double>(out->tokens);
-  for (double& m : out->moment) m /= static_cast<double>(out->tokens);
-  lastCalibration_ = out;
-  lastTokens_ = tokens, lastSkip_ = skip, lastSeed_ = inputSeed;
-  return out;
+  return calibrations_.get(std::to_string(tokens) + "/" + std::to_string(skip) + "/" + std::to_string(inputSeed), [&] {
+    auto out = std::make_shared<Calibration>();
+    const int64_t d = spec_.hiddenDim, rows = Calibration::streamTokens - skip;
+    out->streams = calibrationStreams(tokens, inputSeed);
+    out->skipped = skip;
+    out->mean.assign(static_cast<size_t>(d), 0.0);
+    out->moment.assign(static_cast<size_t>(d * d), 0.0);
+    for (const auto& stream : out->streams) {
+      const std::vector<double> wide(stream->begin() + skip * d, stream->end());
+      addGram(rows, d, wide.data(), out->moment.data());
+      for (int64_t t = 0; t < rows; t++)
+        for (int64_t c = 0; c < d; c++) out->mean[static_cast<size_t>(c)] += wide[static_cast<size_t>(t * d + c)];
+      out->tokens += rows;
+    }
+    for (double& m : out->mean) m /= static_cast<double>(out->tokens);
+    for (double& m : out->moment) m /= static_cast<double>(out->tokens);
+    return out;
+  });
+}
+
+std::shared_ptr<const Projection> ReferenceModel::basis(const std::string& name, const std::function<Projection()>& make) const {
+  return bases_.get(name, [&] { return std::make_shared<const Projection>(make()); });
 }
 
 namespace {
@@ -103,26 +112,6 @@ std::string keyOf(const ModelSpec& s) {
   return std::to_string(s.hiddenDim) + "/" + std::to_string(s.heads) + "/" + std::to_string(s.kvHeads) + "/" +
          std::to_string(s.headDim) + "/" + std::to_string(s.ropeTheta) + "/" + std::to_string(s.seed);
 }
-
-/// The last few things asked for, by key.
-template <class T, size_t capacity>
-class Recent {
- public:
-  template <class Make>
-  std::shared_ptr<const T> get(const std::string& key, const Make& make) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (auto it = items_.begin(); it != items_.end(); ++it)
-      if (it->first == key) return it->second;
-    auto made = make();
-    if (items_.size() >= capacity) items_.erase(items_.begin());
-    items_.emplace_back(key, made);
-    return made;
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<std::pair<std::string, std::shared_ptr<const T>>> items_;
-};
 
 }  // namespace
 

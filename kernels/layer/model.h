@@ -1,11 +1,15 @@
 // The reference model of a sweep: weights, inputs, fp64 outputs. Every level is derived from these and compared
 // with these, so they are made once per shape and shared.
 #pragma once
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <string>
 #include <vector>
 
 #include "fastmqa/memory.h"
 #include "fastmqa/problem.h"
+#include "recent.h"
 #include "reference/synthetic.h"
 
 namespace fastmqa {
@@ -19,15 +23,20 @@ struct LayerWeights {
   std::vector<float> wo;  ///< [d][heads * headDim]
 };
 
-/// Calibration statistics of the layer input: streams that never overlap the evaluation stream.
+/// Inputs of calibration, each stream [Calibration::streamTokens][d]; they never overlap the evaluation stream.
+using CalibrationStreams = std::vector<std::shared_ptr<const std::vector<float>>>;
+
+/// Calibration statistics of the layer input.
 struct Calibration {
   static constexpr int64_t streamTokens = 1024;
-  std::vector<std::vector<float>> streams;  ///< each [streamTokens][d]
+  CalibrationStreams streams;
   int64_t skipped = 0;                      ///< first tokens of each stream left out of the statistics
   int64_t tokens = 0;                       ///< that entered them
   std::vector<double> mean;                 ///< [d]
   std::vector<double> moment;               ///< [d][d], E[x x^T]
 };
+
+struct Projection;  // calibrate.h
 
 class ReferenceModel {
  public:
@@ -37,16 +46,25 @@ class ReferenceModel {
   const LayerWeights& weights() const { return weights_; }
   /// One stream of inputs, [tokens][d].
   std::vector<float> inputs(int64_t tokens, uint64_t seed) const;
+  /// The first streams, enough for `tokens` tokens. Cached.
+  CalibrationStreams calibrationStreams(int64_t tokens, uint64_t inputSeed) const;
   /// Statistics over `tokens` calibration tokens, leaving out the first `skip` of every stream. Cached.
   std::shared_ptr<const Calibration> calibration(int64_t tokens, int64_t skip, uint64_t inputSeed) const;
+  /// A full-rank basis of these weights, named by everything it depends on besides them. The last few are kept: a sweep
+  /// asks for one basis at many ranks.
+  std::shared_ptr<const Projection> basis(const std::string& name, const std::function<Projection()>& make) const;
 
  private:
+  static constexpr size_t keptBases = 2;  // keys and values of a separate latent; at d = 2048 up to 100 MB each
+
   ModelSpec spec_;
   std::shared_ptr<const SyntheticModel> synthetic_;
   LayerWeights weights_;
-  mutable std::shared_ptr<const Calibration> lastCalibration_;
-  mutable int64_t lastTokens_ = -1, lastSkip_ = -1;
-  mutable uint64_t lastSeed_ = 0;
+  mutable std::mutex streamsMutex_;
+  mutable CalibrationStreams streams_;
+  mutable uint64_t streamsSeed_ = 0;
+  mutable Recent<Calibration, 1> calibrations_;
+  mutable Recent<Projection, keptBases> bases_;
 };
 
 /// Evaluation inputs and the fp64 outputs at a deterministic sample of query positions:

@@ -11,6 +11,7 @@ export interface Axis {
 }
 
 const mostTicks = 9;
+const leastRelativeWidth = 1e-9;
 
 export function axisFor(metric: Metric, values: readonly number[]): Axis {
   const scale = isLogarithmic(metric) ? 'log' : 'linear';
@@ -61,13 +62,17 @@ function withinDecades([from, to]: readonly [number, number], steps: readonly nu
 }
 
 function linearRange(least: number, most: number): Pick<Axis, 'domain' | 'ticks'> {
-  const width = most - least || Math.abs(most) || 1;
+  // Values that differ in the last digits only are one value: ticks between them could not be told apart.
+  const size = Math.max(Math.abs(least), Math.abs(most));
+  const width = most - least > size * leastRelativeWidth ? most - least : size || 1;
   const rough = width / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10) * power;
-  const [first, last] = [Math.floor(least / step), Math.ceil(most / step)];
+  const last = Math.ceil(most / step);
+  // A single round value would be an axis without length.
+  const first = Math.min(Math.floor(least / step), last - 1);
   const ticks = Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
-  return { domain: [ticks[0], ticks[ticks.length - 1]], ticks };
+  return { domain: [Math.min(ticks[0], least), Math.max(ticks[ticks.length - 1], most)], ticks };
 }
 
 /** A tick is round, so it needs no three digits. */

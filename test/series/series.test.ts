@@ -44,17 +44,20 @@ test.each([
   'medianSeconds',
 ])('an axis of %s has its values inside, few ticks, all of them inside, none twice', (id) => {
   fc.assert(
-    fc.property(fc.array(fc.double({ min: 1e-9, max: 1e12, noNaN: true }), { minLength: 1 }), (values) => {
-      const { domain, ticks } = axisFor(metricOf(id), values);
-      expect(domain[0]).toBeLessThan(domain[1]);
-      for (const value of values) {
-        expect(value).toBeGreaterThanOrEqual(domain[0]);
-        expect(value).toBeLessThanOrEqual(domain[1]);
-      }
-      expect(ticks.length).toBeLessThanOrEqual(14);
-      expect(new Set(ticks).size).toBe(ticks.length);
-      expect(ticks.every((tick) => tick >= domain[0] * (1 - 1e-9) && tick <= domain[1] * (1 + 1e-9))).toBe(true);
-    }),
+    fc.property(
+      fc.array(fc.double({ min: 1e-9, max: 1e12, noNaN: true }), { minLength: 1, maxLength: 40 }),
+      (values) => {
+        const { domain, ticks } = axisFor(metricOf(id), values);
+        expect(domain[0]).toBeLessThan(domain[1]);
+        for (const value of values) {
+          expect(value).toBeGreaterThanOrEqual(domain[0]);
+          expect(value).toBeLessThanOrEqual(domain[1]);
+        }
+        expect(ticks.length).toBeLessThanOrEqual(14);
+        expect(new Set(ticks).size).toBe(ticks.length);
+        expect(ticks.every((tick) => tick >= domain[0] * (1 - 1e-9) && tick <= domain[1] * (1 + 1e-9))).toBe(true);
+      },
+    ),
   );
 });
 

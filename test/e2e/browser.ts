@@ -5,10 +5,10 @@ import { type BrowserContext, chromium, type Page } from 'playwright-core';
 
 const usualPlaces = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 
-/** FASTMQA_CHROMIUM, or where distributions put it. */
-export const chromiumPath = [process.env.FASTMQA_CHROMIUM ?? '', ...usualPlaces].find(
-  (path) => path && existsSync(path),
-);
+const given = process.env.FASTMQA_CHROMIUM;
+
+/** FASTMQA_CHROMIUM and nothing else if it is set, or else where distributions put it. */
+export const chromiumPath = (given ? [given] : usualPlaces).find((path) => existsSync(path));
 
 export const noChromium =
   'no Chromium found: install it (Debian: apt install chromium) or set FASTMQA_CHROMIUM to its path';

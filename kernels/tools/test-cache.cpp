@@ -12,6 +12,8 @@
 #include "cpu/codec.h"
 #include "layer/calibrate.h"
 #include "layer/layer.h"
+#include "layer/point.h"
+#include "layer/tensors.h"
 #include "math/threads.h"
 #include "reference/synthetic.h"
 #include "simd/simd.h"
@@ -358,6 +360,100 @@ void latentsAdapt() {
   checkTrue("a random one needs many", rankOf(false) > 8);
 }
 
+/// The tiled kernel against the naive one, which shares none of its tiling, masking or softmax.
+void kernelsAgree() {
+  const RandomStream random(11, "shapes");
+  uint64_t draw = 0;
+  const auto pick = [&](int64_t low, int64_t high) { return low + static_cast<int64_t>(random.uniform(draw++) * static_cast<double>(high - low + 1)); };
+  for (int round = 0; round < 60; round++) {
+    const int64_t batch = pick(1, 2), kvHeads = pick(1, 3), heads = kvHeads * pick(1, 4), d = pick(1, 130), dv = pick(1, 130);
+    const int64_t fresh = pick(1, 150), past = pick(0, 1) * pick(1, 100), queries = pick(0, 2) == 0 ? 1 : pick(1, 160), total = past + fresh;
+    const auto tensor = [&](const char* name, int64_t h, int64_t s, int64_t c, std::vector<float>& hold) {
+      hold = normals(name, batch * h * s * c);
+      return TensorView<float>{hold.data(), {batch, h, s, c}};
+    };
+    std::vector<float> q, k, v, pk, pv, additive;
+    std::vector<uint8_t> boolean;
+    TensorAttention r;
+    r.q = tensor("q", heads, queries, d, q);
+    r.k = tensor("k", kvHeads, fresh, d, k);
+    r.v = tensor("v", kvHeads, fresh, dv, v);
+    if (past > 0) r.pastK = tensor("pk", kvHeads, past, d, pk), r.pastV = tensor("pv", kvHeads, past, dv, pv);
+    r.causal = pick(0, 1);
+    if (pick(0, 2) == 0) r.windowLeft = pick(0, 80);
+    if (pick(0, 3) == 0) r.windowRight = pick(0, 80);
+    if (pick(0, 3) == 0) r.sinks = pick(1, 8);
+    if (pick(0, 3) == 0) r.softcap = 5;
+    const int64_t mask = pick(0, 3);
+    if (mask == 1) additive = normals("mask", queries * total), r.additiveMask = {additive.data(), {queries, total}};
+    if (mask == 2) {
+      for (int64_t i = 0; i < batch * total; i++) boolean.push_back(pick(0, 3) > 0);
+      r.booleanMask = {boolean.data(), {batch, 1, 1, total}};
+    }
+    const Dtype dtypes[] = {Dtype::f32, Dtype::f32, Dtype::f16, Dtype::e4m3, Dtype::int8, Dtype::int4};
+    r.cacheDtype = dtypes[pick(0, 5)];
+    const std::vector<float> tiled = attendTensors(r, nullptr).out;
+    r.naive = true;
+    const std::vector<float> naive = attendTensors(r, nullptr).out;
+    double largest = 0, scale = 1e-30;
+    for (size_t i = 0; i < tiled.size(); i++) {
+      largest = std::max(largest, std::abs(static_cast<double>(tiled[i]) - naive[i]));
+      scale = std::max(scale, std::abs(static_cast<double>(naive[i])));
+      if (!std::isfinite(tiled[i])) largest = INFINITY;
+    }
+    checkAtMost("flash equals naive, shape " + std::to_string(round), largest / scale, 4e-6);
+  }
+}
+
+/// Every kind of cache as a whole point: built, compared, timed.
+void pointsRun() {
+  PointSpec base;
+  base.model.hiddenDim = 128, base.model.heads = 4, base.model.kvHeads = 4, base.model.headDim = 32;
+  base.technique.kvHeads = 4;
+  base.batch = 2, base.seqLen = 150, base.calibrationTokens = 1024;
+  const auto errorOf = [](const PointSpec& p) {
+    MeasuredPoint point(p, nullptr);
+    const std::vector<double> seconds = point.sample(0.001, 3);
+    checkTrue("a step takes time", !seconds.empty() && seconds[0] > 0);
+    checkTrue("allocated covers the formula", static_cast<double>(point.memory().cache.allocated) >= point.memory().cache.logical);
+    return point.error().relativeL2;
+  };
+  for (const Phase phase : {Phase::prefill, Phase::decode, Phase::verify}) {
+    PointSpec p = base;
+    p.phase = phase;
+    p.verifyTokens = phase == Phase::verify ? 5 : 1;
+    checkAtMost("f32 point", errorOf(p), 1e-5);
+    p.technique.cacheKind = CacheKind::input;
+    checkAtMost("f32 cache of the layer input", errorOf(p), 1e-5);
+    p.technique.keyDtype = p.technique.valueDtype = Dtype::int8;
+    p.technique.sinks = 4;
+    checkAtMost("int8 cache of the layer input", errorOf(p), 0.03);
+    p.technique.cacheKind = CacheKind::latentJoint;
+    p.technique.keysBeforeRope = p.technique.centred = true;
+    p.technique.bands = {{64, 8}, {32, 4}, {32, 3}};
+    checkAtMost("mixed joint latent", errorOf(p), 0.6);
+    p.technique.bands.clear();
+    p.technique.adaptiveBudgetBytes = 60;
+    checkAtMost("joint latent under a budget", errorOf(p), 1.1);
+    p.technique.cacheKind = CacheKind::latentSeparate;
+    p.technique.keyDtype = p.technique.valueDtype = Dtype::f16;
+    p.technique.window = 70;
+    p.technique.adaptiveBudgetBytes = 200;
+    checkAtMost("separate latents, adaptive, in a window", errorOf(p), 1.1);
+    p.technique.keysBeforeRope = false;
+    p.technique.adaptiveBudgetBytes = 0;
+    p.technique.rank = 128;
+    p.technique.window = 0;
+    checkAtMost("full post-RoPE latents", errorOf(p), 0.01);
+    p.technique.kvHeads = 1;
+    p.technique.rank = 16;
+    for (const Conversion conversion : {Conversion::mean, Conversion::aligned, Conversion::first}) {
+      p.technique.conversion = conversion;
+      checkAtMost("merged heads", errorOf(p), 1.5);
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -367,6 +463,8 @@ int main() {
   accounting();
   sameEverywhere();
   latentsAdapt();
+  kernelsAgree();
+  pointsRun();
   std::printf("%d failed\n", failures);
   return failures ? 1 : 0;
 }

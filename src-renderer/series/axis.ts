@@ -13,8 +13,10 @@ export interface Axis {
 const mostTicks = 9;
 const leastRelativeWidth = 1e-9;
 
-export function axisFor(metric: Metric, values: readonly number[]): Axis {
-  const scale = isLogarithmic(metric) ? 'log' : 'linear';
+export type Scale = Axis['scale'];
+
+/** @param scale as the user wants it; by default as the metric is usually read */
+export function axisFor(metric: Metric, values: readonly number[], scale: Scale = defaultScale(metric)): Axis {
   const usable = values.filter((value) => Number.isFinite(value) && (scale === 'linear' || value > 0));
   if (usable.length === 0) return { metric, scale, domain: scale === 'log' ? [1, 10] : [0, 1], ticks: [] };
   let [least, most] = [usable[0], usable[0]];
@@ -25,19 +27,49 @@ export function axisFor(metric: Metric, values: readonly number[]): Axis {
   return { metric, scale, ...(scale === 'log' ? logRange(least, most, metric.unit) : linearRange(least, most)) };
 }
 
-/** Bytes and multiples are read in powers of two, everything else in powers of ten. */
+export const defaultScale = (metric: Metric): Scale => (isLogarithmic(metric) ? 'log' : 'linear');
+
+/** The same axis between two other ends, chosen by the user: data that arrive later do not move them. */
+export const zoomedAxis = (axis: Axis, domain: Axis['domain'] | undefined): Axis =>
+  domain === undefined
+    ? axis
+    : {
+        ...axis,
+        domain,
+        ticks: axis.scale === 'log' ? logTicks(domain, axis.metric.unit) : linearTicks(domain),
+      };
+
 function logRange(least: number, most: number, unit: Metric['unit']): Pick<Axis, 'domain' | 'ticks'> {
-  const isBinary = unit === 'bytes' || unit === 'x' || unit === 'bytes/s';
   // Marks have a size: none may be cut at the edge.
   const room = Math.max(1.25, (most / least) ** 0.07);
   const domain = [least / room, most * room] as const;
+  return { domain, ticks: logTicks(domain, unit) };
+}
+
+/** Bytes, multiples and counts are read in powers of two, everything else in powers of ten. */
+function logTicks(domain: Axis['domain'], unit: Metric['unit']): number[] {
+  const isBinary = unit === 'bytes' || unit === 'x' || unit === 'bytes/s' || unit === 'count';
   const decades = Math.log10(domain[1] / domain[0]);
   const ticks = isBinary
     ? powersWithin(domain, 2)
     : decades > 2.5
       ? powersWithin(domain, 10)
       : withinDecades(domain, decades > 1.2 ? [1, 3] : [1, 2, 3, 5, 7]);
-  return { domain, ticks };
+  // Between two neighbouring powers an axis still needs something to be read by.
+  return ticks.length < 2 ? linearTicks(domain) : ticks;
+}
+
+function linearTicks([from, to]: Axis['domain']): number[] {
+  const step = roundStep(to - from);
+  const first = Math.ceil(from / step);
+  const last = Math.floor(to / step);
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+
+function roundStep(width: number): number {
+  const rough = width / 5;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10) * power;
 }
 
 function powersWithin([from, to]: readonly [number, number], base: number): number[] {
@@ -65,9 +97,7 @@ function linearRange(least: number, most: number): Pick<Axis, 'domain' | 'ticks'
   // Values that differ in the last digits only are one value: ticks between them could not be told apart.
   const size = Math.max(Math.abs(least), Math.abs(most));
   const width = most - least > size * leastRelativeWidth ? most - least : size || 1;
-  const rough = width / 5;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10) * power;
+  const step = roundStep(width);
   const last = Math.ceil(most / step);
   // A single round value would be an axis without length.
   const first = Math.min(Math.floor(least / step), last - 1);

@@ -1,19 +1,12 @@
 /** Two metrics against each other, a third as size: what the trade-off chart paints. */
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
-import { type Axis, axisFor } from './axis.ts';
+import { type Axis, axisFor, defaultScale, type Scale } from './axis.ts';
 import { metricOf } from './metric.ts';
+import { type Missing, placeOf, whyMissing } from './missing.ts';
 import { paretoFrontier } from './pareto.ts';
+import type { Mark } from './plane.ts';
 
-export interface TradeOffMark {
-  readonly id: string;
-  readonly level: string;
-  readonly phase: string;
-  readonly x: number;
-  readonly y: number;
-  /** 0 to 1 by the rank of the size metric on a log scale; 0.5 where it is unknown. */
-  readonly size: number;
-  readonly point: Point;
-}
+export type TradeOffMark = Mark;
 
 export interface TradeOff {
   readonly x: Axis;
@@ -23,35 +16,33 @@ export interface TradeOff {
   readonly groups: readonly { readonly level: string; readonly marks: readonly TradeOffMark[] }[];
   readonly frontier: readonly TradeOffMark[];
   /** Points that have no place on the chart, and why. */
-  readonly missing: readonly { readonly point: Point; readonly reason: string }[];
+  readonly missing: readonly Missing[];
 }
-
-/** An error of exactly zero has no place on a log scale; nothing measured comes near this. */
-const smallestPlace = 1e-12;
 
 export function tradeOffOf(
   points: readonly Point[],
   ids: { readonly x: string; readonly y: string; readonly size: string },
   levels: readonly string[],
+  scales: { readonly x?: Scale | undefined; readonly y?: Scale | undefined } = {},
 ): TradeOff {
   const [x, y, size] = [metricOf(ids.x), metricOf(ids.y), metricOf(ids.size)];
   const scaleSize = logShare(points.flatMap((point) => size.read(point) ?? []));
-  const marks: TradeOffMark[] = [];
-  const missing: { point: Point; reason: string }[] = [];
+  const [scaleX, scaleY] = [scales.x ?? defaultScale(x), scales.y ?? defaultScale(y)];
+  const marks: Mark[] = [];
+  const missing: Missing[] = [];
   for (const point of points) {
-    const [valueX, valueY] = [x.read(point), y.read(point)];
-    if (point.outcome !== 'measured' || valueX === undefined || valueY === undefined) {
-      missing.push({ point, reason: point.reason ?? `${valueX === undefined ? x.label : y.label} does not apply` });
+    const reason = whyMissing(point, [x, scaleX], [y, scaleY]);
+    if (reason !== undefined) {
+      missing.push({ point, reason });
       continue;
     }
     const { level, phase } = point.config;
-    const place = (value: number): number => Math.max(value, value < 0 ? value : smallestPlace);
     marks.push({
       id: point.id,
       level,
       phase,
-      x: place(valueX),
-      y: place(valueY),
+      x: placeOf(x.read(point) as number, scaleX),
+      y: placeOf(y.read(point) as number, scaleY),
       size: scaleSize(size.read(point)),
       point,
     });
@@ -62,10 +53,12 @@ export function tradeOffOf(
     x: axisFor(
       x,
       marks.map((mark) => mark.x),
+      scaleX,
     ),
     y: axisFor(
       y,
       marks.map((mark) => mark.y),
+      scaleY,
     ),
     size,
     groups: [...byLevel]

@@ -1,0 +1,106 @@
+/** Fields of a configuration as axes: their names in words, and which of them vary in the points at hand. */
+import type { Metric, Point } from '../../src-main/contract/metrics.ts';
+
+type Field = keyof Point['config'];
+
+const titles: Partial<Record<Field, string>> = {
+  level: 'level',
+  phase: 'phase',
+  hiddenDim: 'hidden size d',
+  heads: 'heads',
+  headDim: 'head size',
+  referenceKvHeads: 'KV heads of the model',
+  seqLen: 'tokens in the cache',
+  batch: 'batch',
+  kvHeads: 'KV heads',
+  keyDtype: 'type of keys',
+  valueDtype: 'type of values',
+  latentRank: 'latent rank',
+  latentRankKey: 'latent rank of keys',
+  latentRankValue: 'latent rank of values',
+  window: 'window, tokens',
+  residualTokens: 'residual tokens',
+  sinkTokens: 'sink tokens',
+  keyGroupSize: 'group size of keys',
+  valueGroupSize: 'group size of values',
+  verifyTokens: 'tokens of a verify step',
+  speculativeTokens: 'draft tokens',
+  backend: 'backend',
+};
+
+/** The shape first, then techniques in the order of the contract. */
+const order: readonly string[] = ['level', 'phase', 'seqLen', 'batch', 'hiddenDim', 'heads', 'headDim'];
+/** Repetitions of one measurement, not a thing to plot along. */
+const repetitions: readonly string[] = ['seed', 'modelSeed', 'calibrationTokens'];
+
+export const fieldTitle = (field: string): string =>
+  titles[field as Field] ?? field.replaceAll(/([A-Z])/g, (capital) => ` ${capital.toLowerCase()}`);
+
+export const readField = ({ config }: Point, field: string): string | number | boolean | undefined =>
+  config[field as Field];
+
+/** A numeric field in the clothes of a metric, so that one kind of axis serves both. */
+export const fieldMetric = (field: string): Metric => ({
+  id: field,
+  label: fieldTitle(field),
+  title: fieldTitle(field),
+  unit: 'count',
+  better: 'neither',
+  read: (point) => {
+    const value = readField(point, field);
+    return typeof value === 'number' ? value : undefined;
+  },
+});
+
+/** Fields that take several values within one level: what follows from the level is no axis. */
+export function varyingFields(points: readonly Point[]): string[] {
+  const first = new Map<string, Point['config']>();
+  const varying = new Set<string>();
+  for (const { config } of points) {
+    const other = first.get(config.level);
+    if (!other) first.set(config.level, config);
+    else for (const field of keysOf(config, other)) if (config[field] !== other[field]) varying.add(field);
+  }
+  const place = (field: string): number => (order.includes(field) ? order.indexOf(field) : order.length);
+  return [...varying].filter((field) => !repetitions.includes(field)).sort((a, b) => place(a) - place(b));
+}
+
+const keysOf = (a: Point['config'], b: Point['config']): Field[] =>
+  [...new Set([...Object.keys(a), ...Object.keys(b)])] as Field[];
+
+/** Those along which a line can be drawn. */
+export const numericFields = (points: readonly Point[]): string[] =>
+  varyingFields(points).filter((field) => points.some((point) => typeof readField(point, field) === 'number'));
+
+/**
+ * Fields that tell apart points of one level at one place of `along`; what follows from the level, from `along` or from
+ * a field named before says nothing new.
+ */
+export function tellingFields(points: readonly Point[], along: string): string[] {
+  const telling: string[] = [];
+  for (const field of varyingFields(points)) {
+    if (field === along) continue;
+    const values = new Map<string, unknown>();
+    const isTold = points.every((point) => {
+      const key = JSON.stringify(['level', along, ...telling].map((name) => readField(point, name) ?? null));
+      const value = readField(point, field);
+      if (!values.has(key)) values.set(key, value);
+      return values.get(key) === value;
+    });
+    if (!isTold) telling.push(field);
+  }
+  return telling;
+}
+
+/** Numbers by size, levels as the catalogue has them, other words by the alphabet. */
+export function valuesOf(points: readonly Point[], field: string, levels: readonly string[]): (string | number)[] {
+  const values = [...new Set(points.flatMap((point) => cellValue(readField(point, field)) ?? []))];
+  return values.sort((a, b) => {
+    if (typeof a === 'number' && typeof b === 'number') return a - b;
+    if (field === 'level') return levels.indexOf(String(a)) - levels.indexOf(String(b));
+    return String(a).localeCompare(String(b));
+  });
+}
+
+export const cellValue = (value: string | number | boolean | undefined): string | number | undefined =>
+  typeof value === 'boolean' ? String(value) : value;

@@ -30,17 +30,24 @@ std::atomic<int64_t> workspaceTotal{0};
 /// Grows, never shrinks, 64-byte aligned, one per thread and use.
 class Scratch {
  public:
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { resize(0); }
   float* floats(int64_t n) {
     if (n > size_) {
-      workspaceTotal += (n - size_) * static_cast<int64_t>(sizeof(float));
       data_.reset(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>((n * 4 + 63) / 64 * 64))));
+      resize(data_ ? n : 0);
       if (!data_) throw Failure(FailureKind::outOfMemory, "out of memory: attention workspace");
-      size_ = n;
     }
     return data_.get();
   }
 
  private:
+  void resize(int64_t n) {
+    workspaceTotal += (n - size_) * static_cast<int64_t>(sizeof(float));
+    size_ = n;
+  }
   struct Free {
     void operator()(float* p) const { std::free(p); }
   };
@@ -369,6 +376,10 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
 void runNaive(const AttentionShape& shape, const SequenceQueries& s, const std::vector<Tile>& tiles, int64_t head,
               const RopeTable* rope, const CancelFlag* cancel) {
   const int64_t kvHead = head / (shape.heads / shape.kvHeads), d = shape.keyDim, n = s.cache->length();
+  if (n == 0) {
+    for (int64_t i = 0; i < s.tokens; i++) std::fill_n(s.out + i * s.outTokenStride + head * s.outHeadStride, shape.valueDim, 0.0f);
+    return;
+  }
   std::vector<double> logits(static_cast<size_t>(s.tokens * n), -INFINITY);
   Workspace& w = workspace();
   for (const Tile& tile : tiles) {

@@ -9,7 +9,7 @@
 namespace fastmqa {
 namespace {
 
-constexpr int64_t settleTokens = 256;  // quantised at a time; a multiple of every token group
+constexpr int64_t settleTokens = 256;  // quantised at a time, in whole token groups
 constexpr int64_t tailPageTokens = 16;  // small, so that the exact tail wastes at most 15 tokens
 
 StoreSpec exactSpec(int64_t heads, int64_t channels, Layout layout, int64_t pageTokens) {
@@ -41,7 +41,7 @@ SequenceCache::SequenceCache(Arena& arena, const CacheSpec& spec) : spec_(spec) 
   bodyKeys_ = std::make_unique<PanelStore>(arena, spec.keys);
   if (spec.values) bodyValues_ = std::make_unique<PanelStore>(arena, *spec.values);
   if (spec.sinks > 0) {
-    const int64_t tokens = (spec.sinks + 7) / 8 * 8;
+    const int64_t tokens = std::min<int64_t>(64, (spec.sinks + 7) / 8 * 8);
     sinkKeys_ = std::make_unique<PanelStore>(arena, exactSpec(g, spec.keyDim, Layout::channelRows, tokens));
     sinkValues_ = std::make_unique<PanelStore>(arena, exactSpec(g, spec.valueDim, Layout::tokenRows, tokens));
   }
@@ -86,21 +86,22 @@ void SequenceCache::settle() {
     std::vector<float> keys, values;
     bodyKeys_->dropBefore(oldest);
     bodyValues_->dropBefore(oldest);
+    // Pages that the window has passed are gone: what belongs there is not written.
+    const int64_t firstKept = std::max(bodyKeys_->firstPage() * spec_.keys.pageTokens, bodyValues_->firstPage() * spec_.values->pageTokens);
+    settled_ = std::max(settled_, std::min(target, firstKept));
     while (settled_ < target) {
-      const int64_t n = std::min(settleTokens, target - settled_);
-      if (settled_ + n > oldest) {
-        const int64_t keyStride = spec_.kvHeads * spec_.keyDim, valueStride = spec_.kvHeads * spec_.valueDim;
-        keys.resize(static_cast<size_t>(n * keyStride));
-        values.resize(static_cast<size_t>(n * valueStride));
-        parallelFor(spec_.kvHeads, [&](int64_t h) {
-          tailKeys_->readRows(h, settled_, n, keys.data() + h * spec_.keyDim, keyStride);
-          tailValues_->readRows(h, settled_, n, values.data() + h * spec_.valueDim, valueStride);
-        });
-        bodyKeys_->reserve(settled_ + n);
-        bodyValues_->reserve(settled_ + n);
-        bodyKeys_->write(settled_, n, keys.data(), keyStride, spec_.sinks);
-        bodyValues_->write(settled_, n, values.data(), valueStride, spec_.sinks);
-      }
+      const int64_t n = std::min(settleTokens / tokenGroup_ * tokenGroup_, target - settled_);
+      const int64_t keyStride = spec_.kvHeads * spec_.keyDim, valueStride = spec_.kvHeads * spec_.valueDim;
+      keys.resize(static_cast<size_t>(n * keyStride));
+      values.resize(static_cast<size_t>(n * valueStride));
+      parallelFor(spec_.kvHeads, [&](int64_t h) {
+        tailKeys_->readRows(h, settled_, n, keys.data() + h * spec_.keyDim, keyStride);
+        tailValues_->readRows(h, settled_, n, values.data() + h * spec_.valueDim, valueStride);
+      });
+      bodyKeys_->reserve(settled_ + n);
+      bodyValues_->reserve(settled_ + n);
+      bodyKeys_->write(settled_, n, keys.data(), keyStride, spec_.sinks);
+      bodyValues_->write(settled_, n, values.data(), valueStride, spec_.sinks);
       settled_ += n;
     }
     tailKeys_->dropBefore(settled_);

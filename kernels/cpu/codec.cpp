@@ -60,6 +60,7 @@ float floatFromHalf(uint16_t h) {
 
 uint16_t bfloatFromFloat(float x) {
   const uint32_t u = bitsFrom(x);
+  if ((u & 0x7fffffffu) >= 0x7f7f8000u) return static_cast<uint16_t>((u >> 16 & 0x8000u) | 0x7f7fu);  // saturates (and keeps NaN out)
   return static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
@@ -101,7 +102,7 @@ GroupScale groupScale(int bits, bool symmetric, float lowest, float highest, boo
 uint32_t quantise(float x, const GroupScale& g, int bits, bool symmetric) {
   const float top = static_cast<float>((1 << bits) - 1);
   const float code = std::nearbyint((x - g.shift) / g.scale);
-  return static_cast<uint32_t>(std::min(std::max(code, symmetric ? 1.0f : 0.0f), top));
+  return static_cast<uint32_t>(std::min(std::max(symmetric ? 1.0f : 0.0f, code), top));  // in this order NaN becomes the lowest code
 }
 
 void putCode(Dtype dtype, uint8_t* row, int64_t i, uint32_t code) {

@@ -8,7 +8,7 @@ namespace fastmqa {
 
 uint16_t halfFromFloat(float x);      ///< round to nearest even, saturating at +-65504
 float floatFromHalf(uint16_t bits);
-uint16_t bfloatFromFloat(float x);    ///< round to nearest even
+uint16_t bfloatFromFloat(float x);    ///< round to nearest even, saturating at the largest finite number
 uint8_t e4m3FromFloat(float x);       ///< round to nearest even, saturating at +-448
 uint8_t e5m2FromFloat(float x);       ///< round to nearest even, saturating at +-57344
 float floatFromE4m3(uint8_t bits);

@@ -36,6 +36,11 @@ double StoreSpec::scaleBytesPerToken() const {
 }
 
 PanelStore::PanelStore(Arena& arena, StoreSpec spec) : arena_(&arena), spec_(std::move(spec)) {
+  if (spec_.pageTokens < 8 || spec_.pageTokens > 64 || spec_.pageTokens % 8)
+    refuse("expected pages of 8, 16, .. 64 tokens but received " + std::to_string(spec_.pageTokens));
+  if (spec_.groupsTokens() && (spec_.groupSize < 1 || spec_.pageTokens % spec_.groupSize))
+    refuse("expected groups of tokens that divide " + std::to_string(spec_.pageTokens) + " but received " + std::to_string(spec_.groupSize));
+  if (spec_.groupSize < 1) refuse("expected groups of at least 1 but received " + std::to_string(spec_.groupSize));
   int64_t channel = 0, offset = 0;
   for (const Band& band : spec_.bands) {
     const bool scaled = isInteger(band.dtype) && spec_.grouping != Grouping::tensor;
@@ -163,7 +168,7 @@ void PanelStore::writeFloats(int64_t head, const Run& run, int64_t channel, int6
         const float* from = rows + (t - token) * stride + c;
         int64_t slot = t % spec_.pageTokens;
         if (dtype == Dtype::f32)
-          for (auto* out = reinterpret_cast<float*>(row); t < pageEnd; t++, from += stride) out[slot++] = *from;
+          for (; t < pageEnd; t++, from += stride) std::memcpy(row + 4 * slot++, from, 4);
         else
           for (; t < pageEnd; t++, from += stride) put(row, slot++, *from);
       }
@@ -197,10 +202,14 @@ void PanelStore::writeGroup(int64_t head, const Run& run, int64_t channel, int64
   }
   const int64_t slot = token % spec_.pageTokens;
   const bool symmetric = run.band.symmetric;
-  const GroupScale scale = groupScale(bits, symmetric, lowest, highest, !page.wide);
-  if (!scale.fitsHalf && !page.wide) {
-    needsWide_ = true;  // write() widens the pages and comes again
-    return;
+  // A group that fits f16 is coded as such on wide pages too: what it becomes must not depend on its neighbours.
+  GroupScale scale = groupScale(bits, symmetric, lowest, highest, true);
+  if (!scale.fitsHalf) {
+    if (!page.wide) {
+      needsWide_ = true;  // write() widens the pages and comes again
+      return;
+    }
+    scale = groupScale(bits, symmetric, lowest, highest, false);
   }
   putNumber(page, head, scaleIndex(run, channel, slot), scale.scale);
   if (!symmetric) putNumber(page, head, shiftIndex(run, channel, slot), scale.shift);
@@ -221,7 +230,7 @@ void PanelStore::write(int64_t token, int64_t count, const float* rows, int64_t 
   };
   const bool channelRows = spec_.layout == Layout::channelRows;
   const int64_t channelStep = spec_.grouping == Grouping::token ? spec_.groupSize : 32;
-  const int64_t tokenStep = channelRows ? count : 64;  // a multiple of every token group
+  const int64_t tokenStep = channelRows ? count : spec_.pageTokens;  // a multiple of every token group
   std::vector<Unit> units;
   for (int64_t h = 0; h < spec_.heads; h++)
     for (const Run& run : runs_)
@@ -322,7 +331,7 @@ const float* PanelStore::read(int64_t index, int64_t head, float* scratch) const
       block.shift = shifts + shiftAt(run.firstChannel, 0);
       block.scales = channelRows == perToken ? PackedBlock::Scales::alongRow : PackedBlock::Scales::perRun;
       block.span = spec_.groupSize;
-    } else if (spec_.grouping == Grouping::tensor && (isInteger(dtype) || spec_.tensorScale != 1)) {
+    } else if (spec_.grouping == Grouping::tensor && (isInteger(dtype) || (spec_.tensorScale != 1 && dtype != Dtype::f32))) {
       tensorShift = isInteger(dtype) ? zeroCode * spec_.tensorScale : 0;
       block.scale = &spec_.tensorScale;
       block.shift = &tensorShift;

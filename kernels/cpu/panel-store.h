@@ -32,8 +32,8 @@ struct StoreSpec {
   Layout layout = Layout::channelRows;
   Grouping grouping = Grouping::token;
   int64_t groupSize = 32;  ///< Grouping::channel: divides pageTokens
-  float tensorScale = 1;  ///< Grouping::tensor: integers x = code * scale; fp8 x = value * scale
-  int64_t pageTokens = 64;  ///< a multiple of 8
+  float tensorScale = 1;   ///< Grouping::tensor: integers x = code * scale; floats below f32 x = value * scale
+  int64_t pageTokens = 64;  ///< a multiple of 8, 64 at the most
 
   bool groupsTokens() const;
   /// Bytes of codes and of scales for one token of all heads, by formula (attention-spec 0), fractions kept.

@@ -12,7 +12,11 @@ namespace {
 
 constexpr int64_t hugePage = 2 << 20;
 constexpr int64_t regionBytes = 16 * hugePage;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int64_t carvedFrom = INT64_MAX;  // the sanitizer sees the edges of what comes from malloc only
+#else
 constexpr int64_t carvedFrom = 16 << 10;  // smaller ones come from malloc
+#endif
 
 }  // namespace
 

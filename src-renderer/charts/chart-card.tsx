@@ -1,5 +1,5 @@
 /** The frame of every chart: title, what it can be saved as, its twin in the table, and a drawing area of known size. */
-import { ActionIcon, Group, Menu, Text, Title, Tooltip } from '@mantine/core';
+import { ActionIcon, Group, Menu, Title, Tooltip } from '@mantine/core';
 import { useElementSize, useMergedRef } from '@mantine/hooks';
 import { IconDotsVertical, IconTable } from '@tabler/icons-react';
 import { type ReactNode, useRef } from 'react';
@@ -10,7 +10,12 @@ import { Swatch } from './mark.tsx';
 
 export interface LegendItem {
   readonly label: string;
-  readonly mark: LevelMark;
+  /** None = a line in the pattern `dash`. */
+  readonly mark?: LevelMark;
+  readonly dash?: string | undefined;
+  readonly isHidden?: boolean;
+  /** Shows or hides what the item names. */
+  readonly onToggle?: () => void;
 }
 
 export interface ChartCardProps {
@@ -35,8 +40,8 @@ export function ChartCard(props: ChartCardProps) {
   const area = useRef<HTMLDivElement>(null);
   const ref = useMergedRef(measure, area);
   const picture = (): string | undefined => {
-    const chart = area.current?.querySelector('svg');
-    return chart ? toSvg(chart, { title: props.title, legend: props.legend }) : undefined;
+    const legend = props.legend.filter(({ isHidden }) => !isHidden);
+    return area.current?.querySelector('svg') ? toSvg(area.current, { title: props.title, legend }) : undefined;
   };
   const saveSvg = (): void => {
     const svg = picture();
@@ -83,20 +88,46 @@ export function ChartCard(props: ChartCardProps) {
           </Menu>
         </Group>
       </Group>
-      <div ref={ref} className={classes.area} role="img" aria-label={props.description}>
+      <figure ref={ref} className={classes.area} aria-label={props.description}>
         {props.empty ?? (width > 0 && height > 0 ? props.children({ width, height }) : null)}
-      </div>
-      <div className={classes.legend} aria-hidden="true">
-        {props.legend.map(({ label, mark }) => (
-          <span key={label} className={classes.legendItem}>
-            <Swatch mark={mark} />
-            <Text span size="xs">
-              {label}
-            </Text>
-          </span>
-        ))}
-      </div>
+      </figure>
+      <Legend items={props.legend} />
       {props.footer}
     </section>
   );
 }
+
+const Legend = ({ items }: { readonly items: readonly LegendItem[] }) => (
+  <div className={classes.legend}>
+    {items.map(({ label, mark, dash, isHidden = false, onToggle }) => {
+      const content = (
+        <>
+          {mark ? <Swatch mark={mark} /> : <DashSwatch dash={dash} />}
+          {label}
+        </>
+      );
+      return onToggle ? (
+        <button
+          key={label}
+          type="button"
+          className={classes.legendItem}
+          aria-pressed={!isHidden}
+          title={isHidden ? `Show ${label}` : `Hide ${label}`}
+          onClick={onToggle}
+        >
+          {content}
+        </button>
+      ) : (
+        <span key={label} className={classes.legendItem}>
+          {content}
+        </span>
+      );
+    })}
+  </div>
+);
+
+const DashSwatch = ({ dash }: { readonly dash: string | undefined }) => (
+  <svg width="28" height="8" aria-hidden="true" style={{ flex: 'none' }}>
+    <line x1="0" x2="28" y1="4" y2="4" stroke="currentColor" strokeWidth="2" strokeDasharray={dash} />
+  </svg>
+);

@@ -1,10 +1,11 @@
 /** A chart as a picture of its own: title, legend and background included, nothing left to a style sheet. */
 import type { LevelMark } from '../series/marks.ts';
+import { canvasAsSvg } from './canvas-marks.tsx';
 import { shapePath } from './mark.tsx';
 
 export interface PictureFrame {
   readonly title: string;
-  readonly legend: readonly { readonly label: string; readonly mark: LevelMark }[];
+  readonly legend: readonly { readonly label: string; readonly mark?: LevelMark; readonly dash?: string | undefined }[];
 }
 
 const inherited = [
@@ -26,13 +27,14 @@ const legendRowHeight = 20;
 const characterWidth = 6.6;
 const svgNamespace = 'http://www.w3.org/2000/svg';
 
-export function toSvg(chart: SVGSVGElement, { title, legend }: PictureFrame): string {
+/** @param area holds the drawings of the chart, each where it is to stand; marks on a canvas become paths */
+export function toSvg(area: HTMLElement, { title, legend }: PictureFrame): string {
   const style = getComputedStyle(document.documentElement);
   const colour = (value: string): string => {
     const name = /^var\((.+)\)$/.exec(value)?.[1];
     return name ? style.getPropertyValue(name).trim() : value;
   };
-  const { width, height } = chart.getBoundingClientRect();
+  const { left, top, width, height } = area.getBoundingClientRect();
   const rows = legendRows(legend, width);
   const picture = document.createElementNS(svgNamespace, 'svg');
   const full = { width: width + 2 * margin, height: height + titleHeight + rows.length * legendRowHeight + 2 * margin };
@@ -51,19 +53,32 @@ export function toSvg(chart: SVGSVGElement, { title, legend }: PictureFrame): st
   add('rect', { width: full.width, height: full.height, fill: colour('var(--app-panel)') });
   const ink = colour('var(--app-text)');
   add('text', { x: margin, y: margin + 14, fill: ink, 'font-size': 15, 'font-weight': 600 }, title);
-  const inner = frozenCopy(chart);
-  inner.setAttribute('x', String(margin));
-  inner.setAttribute('y', String(margin + titleHeight));
-  picture.append(inner);
+  for (const chart of area.querySelectorAll<SVGSVGElement | HTMLCanvasElement>(
+    'svg:not(svg svg, [data-overlay], button svg), canvas',
+  )) {
+    const inner = chart instanceof SVGSVGElement ? frozenCopy(chart) : copyOfCanvas(chart);
+    const place = chart.getBoundingClientRect();
+    inner.setAttribute('x', String(margin + place.left - left));
+    inner.setAttribute('y', String(margin + titleHeight + place.top - top));
+    picture.append(inner);
+  }
   for (const [row, items] of rows.entries()) {
     const y = margin + titleHeight + height + (row + 0.7) * legendRowHeight;
-    for (const { x, label, mark } of items) {
-      add('path', {
-        d: shapePath(mark.shape, 4.6),
-        fill: colour(mark.colour),
-        transform: `translate(${margin + x + 6} ${y - 4})`,
-      });
-      add('text', { x: margin + x + 16, y, fill: ink, 'font-size': 12 }, label);
+    for (const { x, label, mark, dash } of items) {
+      if (mark)
+        add('path', {
+          d: shapePath(mark.shape, 4.6),
+          fill: colour(mark.colour),
+          transform: `translate(${margin + x + 6} ${y - 4})`,
+        });
+      else
+        add('path', {
+          d: `M${margin + x} ${y - 4}h24`,
+          stroke: ink,
+          'stroke-width': 2,
+          'stroke-dasharray': dash ?? 'none',
+        });
+      add('text', { x: margin + x + (mark ? 16 : 30), y, fill: ink, 'font-size': 12 }, label);
     }
   }
   return new XMLSerializer().serializeToString(picture);
@@ -74,7 +89,7 @@ function legendRows(legend: PictureFrame['legend'], width: number) {
   const rows: Item[][] = [];
   let x = 0;
   for (const item of legend) {
-    const needs = 30 + item.label.length * characterWidth;
+    const needs = (item.mark ? 30 : 44) + item.label.length * characterWidth;
     if (rows.length === 0 || x + needs > width) {
       rows.push([]);
       x = 0;
@@ -83,6 +98,15 @@ function legendRows(legend: PictureFrame['legend'], width: number) {
     x += needs;
   }
   return rows;
+}
+
+function copyOfCanvas(canvas: HTMLCanvasElement): SVGSVGElement {
+  const { width, height } = canvas.getBoundingClientRect();
+  const copy = document.createElementNS(svgNamespace, 'svg');
+  copy.setAttribute('width', String(width));
+  copy.setAttribute('height', String(height));
+  copy.innerHTML = canvasAsSvg(canvas);
+  return copy;
 }
 
 /** A copy that looks the same without this page's style sheets. */

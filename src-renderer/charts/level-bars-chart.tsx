@@ -1,16 +1,19 @@
 /** Levels side by side: one row a level, one column a metric, each column on its own axis. */
 import { Bar, BarChart, Cell, LabelList, XAxis, YAxis } from 'recharts';
 import { formatMetric } from '../../src-main/contract/format.ts';
+import type { Axis } from '../series/axis.ts';
 import type { LevelBar, LevelBars } from '../series/levels.ts';
 import { markOf } from '../series/marks.ts';
+import { isAdding, type Linked } from './linked.ts';
+import { ScaleSwitch } from './scale-switch.tsx';
 
 interface LevelBarsChartProps {
   readonly columns: readonly LevelBars[];
   readonly width: number;
   readonly height: number;
   readonly levels: readonly string[];
-  readonly selected: readonly string[];
-  readonly onSelect: (id: string, add: boolean) => void;
+  readonly linked: Linked;
+  readonly onScale: (metric: string, scale: Axis['scale']) => void;
 }
 
 const namesWidth = 132;
@@ -23,66 +26,82 @@ const thickestBar = 26;
 /** Few levels stand close together at the top instead of far apart. */
 const tallestRow = 64;
 const bottomMargin = 8;
+/** Behind the words that say which direction is better. */
+const scaleOffset = 96;
 
 /** Columns are one stack of bars a row: a bar, then the rest of its column unseen. So one drawing holds all three. */
-export function LevelBarsChart({ columns, width, height, levels, selected, onSelect }: LevelBarsChartProps) {
+export function LevelBarsChart({ columns, width, height, levels, linked, onScale }: LevelBarsChartProps) {
   const rows = (columns[0]?.bars ?? []).map(({ level }, row) => ({ level, ...sharesOf(columns, row) }));
+  const chosen = new Set(linked.selected);
   const columnWidth = (width - namesWidth - rightMargin) / columns.length;
   return (
-    <BarChart
-      accessibilityLayer={false}
-      layout="vertical"
-      data={rows}
-      width={width}
-      height={Math.min(height, headHeight + rows.length * tallestRow + bottomMargin)}
-      margin={{ top: headHeight, right: rightMargin, bottom: bottomMargin, left: 0 }}
-    >
-      <XAxis type="number" hide domain={[0, columns.length]} />
-      <YAxis
-        type="category"
-        dataKey="level"
-        width={namesWidth}
-        tick={{ fill: 'var(--app-text)', fontSize: 12 }}
-        tickLine={false}
-        axisLine={{ stroke: 'var(--app-line-strong)' }}
-        interval={0}
-      />
+    <>
+      <BarChart
+        accessibilityLayer={false}
+        layout="vertical"
+        data={rows}
+        width={width}
+        height={Math.min(height, headHeight + rows.length * tallestRow + bottomMargin)}
+        margin={{ top: headHeight, right: rightMargin, bottom: bottomMargin, left: 0 }}
+      >
+        <XAxis type="number" hide domain={[0, columns.length]} />
+        <YAxis
+          type="category"
+          dataKey="level"
+          width={namesWidth}
+          tick={{ fill: 'var(--app-text)', fontSize: 12 }}
+          tickLine={false}
+          axisLine={{ stroke: 'var(--app-line-strong)' }}
+          interval={0}
+        />
+        {columns.map(({ metric }, i) => (
+          <g key={metric.id} transform={`translate(${namesWidth + i * columnWidth} 0)`}>
+            <text y={14} fontSize={12} fontWeight={600} fill="var(--app-text)">
+              {columnWidth < roomForTitle ? metric.label : metric.title}
+            </text>
+            <text y={29} fontSize={11} fill="var(--app-quiet)">
+              {`${metric.better} is better`}
+            </text>
+          </g>
+        ))}
+        {columns.flatMap(({ metric, bars }, i) => [
+          <Bar
+            key={metric.id}
+            stackId="row"
+            dataKey={`share${i}`}
+            isAnimationActive={false}
+            maxBarSize={thickestBar}
+            onClick={(_, row, event) => {
+              const { ids } = bars[row];
+              if (ids.length === 0) return;
+              linked.onSelect(ids[0], isAdding(event));
+              // A bar of several points stands for all of them.
+              linked.onBrush(ids.length > 1 ? ids : undefined);
+            }}
+          >
+            {bars.map(({ level, ids }) => (
+              <Cell
+                key={level}
+                cursor="pointer"
+                fill={markOf(level, levels).colour}
+                stroke={ids.some((id) => chosen.has(id)) ? 'var(--app-accent)' : 'none'}
+                strokeWidth={2.5}
+              />
+            ))}
+            <LabelList dataKey={`figure${i}`} position="right" fontSize={11} fill="var(--app-text)" />
+          </Bar>,
+          <Bar key={`rest of ${metric.id}`} stackId="row" dataKey={`rest${i}`} isAnimationActive={false} fill="none" />,
+        ])}
+      </BarChart>
       {columns.map(({ metric, axis }, i) => (
-        <g key={metric.id} transform={`translate(${namesWidth + i * columnWidth} 0)`}>
-          <text y={14} fontSize={12} fontWeight={600} fill="var(--app-text)">
-            {columnWidth < roomForTitle ? metric.label : metric.title}
-          </text>
-          <text y={29} fontSize={11} fill="var(--app-quiet)">
-            {`${metric.better} is better${axis.scale === 'log' ? ' · log scale' : ''}`}
-          </text>
-        </g>
-      ))}
-      {columns.flatMap(({ metric, bars }, i) => [
-        <Bar
+        <ScaleSwitch
           key={metric.id}
-          stackId="row"
-          dataKey={`share${i}`}
-          isAnimationActive={false}
-          maxBarSize={thickestBar}
-          onClick={(_, row, event) => {
-            const [id] = bars[row].ids;
-            if (id !== undefined) onSelect(id, event.shiftKey || event.ctrlKey || event.metaKey);
-          }}
-        >
-          {bars.map(({ level, ids }) => (
-            <Cell
-              key={level}
-              cursor="pointer"
-              fill={markOf(level, levels).colour}
-              stroke={ids.some((id) => selected.includes(id)) ? 'var(--app-accent)' : 'none'}
-              strokeWidth={2.5}
-            />
-          ))}
-          <LabelList dataKey={`figure${i}`} position="right" fontSize={11} fill="var(--app-text)" />
-        </Bar>,
-        <Bar key={`rest of ${metric.id}`} stackId="row" dataKey={`rest${i}`} isAnimationActive={false} fill="none" />,
-      ])}
-    </BarChart>
+          axis={axis}
+          style={{ left: namesWidth + i * columnWidth + scaleOffset, top: 16 }}
+          onScale={(scale) => onScale(metric.id, scale)}
+        />
+      ))}
+    </>
   );
 }
 

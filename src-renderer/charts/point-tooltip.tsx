@@ -8,10 +8,12 @@ interface PointTooltipProps {
   readonly point: Point;
   readonly metrics: readonly Metric[];
   readonly levels: readonly string[];
+  /** What the figures beside it are about, if not this point alone. */
+  readonly note?: string;
 }
 
 /** What a mark says when it is pointed at. */
-export function PointTooltip({ point, metrics, levels }: PointTooltipProps) {
+export function PointTooltip({ point, metrics, levels, note }: PointTooltipProps) {
   const { level, phase, hiddenDim, heads, seqLen, batch } = point.config;
   const mark: LevelMark = markOf(level, levels);
   return (
@@ -20,6 +22,7 @@ export function PointTooltip({ point, metrics, levels }: PointTooltipProps) {
         <Swatch mark={mark} hollow={phase === 'prefill'} />
         {level} · {phase}
       </div>
+      {note && <div className={classes.note}>{note}</div>}
       <dl className={classes.rows}>
         {metrics.map((metric) => {
           const value = metric.read(point);

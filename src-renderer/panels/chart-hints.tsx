@@ -1,7 +1,7 @@
 /** What stands where a chart would be, and what stands below one. */
 import { Popover, Text } from '@mantine/core';
 import { isActive } from '../../src-main/contract/run-state.ts';
-import type { TradeOff } from '../series/trade-off.ts';
+import type { Missing } from '../series/missing.ts';
 import classes from './charts-panel.module.css';
 import { useApp, useRun } from './use-app.ts';
 
@@ -28,11 +28,14 @@ export function NothingToDraw() {
   );
 }
 
+/** A list of thousands would stall the window. */
+const mostListed = 200;
+
 /** One line, so that a failure does not move the chart; all of them in a list of its own. */
-export function MissingPoints({ missing }: Pick<TradeOff, 'missing'>) {
+export function MissingPoints({ missing }: { readonly missing: readonly Missing[] }) {
   const app = useApp();
   if (missing.length === 0) return <div className={classes.missing} />;
-  const told = ({ point, reason }: TradeOff['missing'][number]): string =>
+  const told = ({ point, reason }: Missing): string =>
     `${point.config.level} · ${point.config.phase} · ${point.outcome}: ${reason}`;
   return (
     <div className={classes.missing}>
@@ -45,16 +48,34 @@ export function MissingPoints({ missing }: Pick<TradeOff, 'missing'>) {
         </Popover.Target>
         <Popover.Dropdown>
           <ul className={classes.missingList}>
-            {missing.map((entry) => (
+            {missing.slice(0, mostListed).map((entry) => (
               <li key={entry.point.id}>
                 <button type="button" onClick={() => app.view.select(entry.point.id)}>
                   {told(entry)}
                 </button>
               </li>
             ))}
+            {missing.length > mostListed && <li>and {missing.length - mostListed} more: see the table</li>}
           </ul>
         </Popover.Dropdown>
       </Popover>
     </div>
   );
 }
+
+interface HintProps {
+  readonly title: string;
+  readonly children: string;
+}
+
+/** Says what is missing, and what to do about it. */
+export const Hint = ({ title, children }: HintProps) => (
+  <div className={classes.empty}>
+    <Text fw={600} c="var(--app-text)">
+      {title}
+    </Text>
+    <Text size="sm" maw={420}>
+      {children}
+    </Text>
+  </div>
+);

@@ -1,7 +1,11 @@
 /** Every chart of the centre, in the order of its tabs. A new chart is one entry here and one file beside this. */
 import type { ComponentType } from 'react';
 import type { Point } from '../../src-main/contract/metrics.ts';
+import { DistributionPanel } from './distribution-panel.tsx';
+import { HeatMapPanel } from './heat-map-panel.tsx';
 import { LevelsPanel } from './levels-panel.tsx';
+import { RooflinePanel } from './roofline-panel.tsx';
+import { ScalingPanel } from './scaling-panel.tsx';
 import { TradeOffPanel } from './trade-off-panel.tsx';
 
 export interface ChartPanelProps {
@@ -16,4 +20,8 @@ export const charts: readonly {
 }[] = [
   { id: 'trade-off', title: 'Trade-off', Chart: TradeOffPanel },
   { id: 'levels', title: 'Levels', Chart: LevelsPanel },
+  { id: 'scaling', title: 'Scaling', Chart: ScalingPanel },
+  { id: 'roofline', title: 'Roofline', Chart: RooflinePanel },
+  { id: 'heat-map', title: 'Heat map', Chart: HeatMapPanel },
+  { id: 'distribution', title: 'Latency', Chart: DistributionPanel },
 ];

@@ -1,35 +1,59 @@
 import { useMemo } from 'react';
+import type { Point } from '../../src-main/contract/metrics.ts';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { LevelBarsChart } from '../charts/level-bars-chart.tsx';
 import { toCsv } from '../series/csv.ts';
 import { headlineMetrics, type LevelBars, levelBarsOf } from '../series/levels.ts';
-import { NothingToDraw } from './chart-hints.tsx';
+import { type Missing, whyMissing } from '../series/missing.ts';
+import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './point-table.tsx';
 import { useApp, useLevelNames, useView } from './use-app.ts';
+import { useLevelLegend, useLinked } from './use-linked.ts';
 
 export function LevelsPanel({ points }: ChartPanelProps) {
   const app = useApp();
   const levels = useLevelNames();
-  const selected = useView((view) => view.selected);
-  const columns = useMemo(() => levelBarsOf(points, headlineMetrics, levels), [points, levels]);
+  const linked = useLinked();
+  const legend = useLevelLegend();
+  const scales = useView((view) => view.scales);
+  const columns = useMemo(
+    () => levelBarsOf(points, headlineMetrics, levels, (metric) => scales[scaleKey(metric)]),
+    [points, levels, scales],
+  );
+  const missing = useMemo(() => missingOf(points), [points]);
   const isEmpty = columns.every(({ bars }) => bars.every(({ value }) => value === undefined));
   return (
     <ChartCard
       title="Memory, throughput and error of each level, medians over its points"
       fileName="levels"
       description={`${columns[0]?.bars.length ?? 0} levels by ${columns.map(({ metric }) => metric.label).join(', ')}. The table lists the same points.`}
-      legend={[]}
+      legend={legend}
+      footer={<MissingPoints missing={missing} />}
       toCsv={() => csvOf(columns)}
       onShowTable={focusTable}
       empty={isEmpty ? <NothingToDraw /> : undefined}
     >
       {(size) => (
-        <LevelBarsChart columns={columns} {...size} levels={levels} selected={selected} onSelect={app.view.select} />
+        <LevelBarsChart
+          columns={columns}
+          {...size}
+          levels={levels}
+          linked={linked}
+          onScale={(metric, scale) => app.view.setScale(scaleKey(metric), scale)}
+        />
       )}
     </ChartCard>
   );
 }
+
+const scaleKey = (metric: string): string => `levels ${metric}`;
+
+const missingOf = (points: readonly Point[]): Missing[] =>
+  points.flatMap((point) => {
+    const reason = whyMissing(point);
+    return reason === undefined ? [] : [{ point, reason }];
+  });
 
 function csvOf(columns: readonly LevelBars[]): string {
   const rows = (columns[0]?.bars ?? []).map(({ level }, row) => [level, ...columns.map(({ bars }) => bars[row].value)]);

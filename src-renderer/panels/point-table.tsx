@@ -9,8 +9,10 @@ import { Swatch } from '../charts/mark.tsx';
 import { markOf } from '../series/marks.ts';
 import { metricOf } from '../series/metric.ts';
 import { type Column, sortPoints } from '../series/table.ts';
+import { BrushChip } from './filter-bar.tsx';
 import classes from './point-table.module.css';
 import { useApp, useLevelNames, useRun, useView } from './use-app.ts';
+import { useTablePoints } from './use-points.ts';
 
 const rowHeight = 28;
 const headHeight = 30;
@@ -71,7 +73,8 @@ const totalWidth = columns.reduce((sum, { pixels }) => sum + pixels, 0);
 
 export function PointTable() {
   const app = useApp();
-  const points = useRun((run) => run.points);
+  const points = useTablePoints();
+  const total = useRun((run) => run.points.length);
   const sort = useView((view) => view.sort);
   const selected = useView((view) => view.selected);
   const levels = useLevelNames();
@@ -107,41 +110,48 @@ export function PointTable() {
   };
 
   return (
-    // biome-ignore lint/a11y/useSemanticElements: a real table cannot be virtualised
-    <div
-      id={tableId}
-      ref={scroll}
-      className={classes.scroll}
-      role="grid"
-      aria-label="Points"
-      aria-rowcount={rows.length + 1}
-      aria-colcount={columns.length}
-      aria-multiselectable="true"
-      aria-activedescendant={selected.length > 0 ? `row-${selected.at(-1)}` : undefined}
-      tabIndex={0}
-      onKeyDown={move}
-    >
-      <div style={{ width: totalWidth, height: virtual.getTotalSize() + headHeight }} role="presentation">
-        <Head />
-        {virtual.getVirtualItems().map((item) => {
-          const point = rows[item.index];
-          return (
-            <Row
-              key={point.id}
-              point={point}
-              index={item.index}
-              top={item.start}
-              levels={levels}
-              isSelected={selected.includes(point.id)}
-            />
-          );
-        })}
+    <div className={classes.frame}>
+      {/* biome-ignore lint/a11y/useSemanticElements: a real table cannot be virtualised */}
+      <div
+        id={tableId}
+        ref={scroll}
+        className={classes.scroll}
+        role="grid"
+        aria-label="Points"
+        aria-rowcount={rows.length + 1}
+        aria-colcount={columns.length}
+        aria-multiselectable="true"
+        aria-activedescendant={selected.length > 0 ? `row-${selected.at(-1)}` : undefined}
+        tabIndex={0}
+        onKeyDown={move}
+      >
+        <div style={{ width: totalWidth, height: virtual.getTotalSize() + headHeight }} role="presentation">
+          <Head />
+          {virtual.getVirtualItems().map((item) => {
+            const point = rows[item.index];
+            return (
+              <Row
+                key={point.id}
+                point={point}
+                index={item.index}
+                top={item.start}
+                levels={levels}
+                isSelected={selected.includes(point.id)}
+              />
+            );
+          })}
+        </div>
+        {rows.length === 0 && (
+          <Text size="sm" c="var(--app-quiet)" className={classes.empty}>
+            {total === 0
+              ? 'Each point of a sweep becomes a row here, measured, skipped or failed.'
+              : 'No point passes the filter above the charts.'}
+          </Text>
+        )}
       </div>
-      {rows.length === 0 && (
-        <Text size="sm" c="var(--app-quiet)" className={classes.empty}>
-          Each point of a sweep becomes a row here, measured, skipped or failed.
-        </Text>
-      )}
+      <div className={classes.chip}>
+        <BrushChip />
+      </div>
     </div>
   );
 }

@@ -4,23 +4,25 @@ import { metrics } from '../../src-main/contract/metrics.ts';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { TradeOffChart } from '../charts/trade-off-chart.tsx';
 import { toCsv } from '../series/csv.ts';
-import { markOf } from '../series/marks.ts';
 import { metricOf } from '../series/metric.ts';
 import { type TradeOff, tradeOffOf } from '../series/trade-off.ts';
 import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './point-table.tsx';
-import { useApp, useLevelNames, usePlannedLevels, useView } from './use-app.ts';
+import { useApp, useLevelNames, useView } from './use-app.ts';
+import { useLevelLegend, useLinked, usePlane, useZoomed } from './use-linked.ts';
 
 const choices = metrics.map(({ id, title }) => ({ value: id, label: title }));
 
 export function TradeOffPanel({ points }: ChartPanelProps) {
   const app = useApp();
   const levels = useLevelNames();
-  const planned = usePlannedLevels();
   const axes = useView((view) => view.tradeOff);
-  const selected = useView((view) => view.selected);
-  const data = useMemo(() => tradeOffOf(points, axes, levels), [points, axes, levels]);
+  const linked = useLinked();
+  const { scales, zoom, onZoom, onScale } = usePlane('trade-off', axes);
+  const whole = useMemo(() => tradeOffOf(points, axes, levels, scales), [points, axes, levels, scales]);
+  const data = useZoomed(whole, zoom);
+  const legend = useLevelLegend();
   const choose = (axis: 'x' | 'y' | 'size', label: string, pixels: number) => (
     <Select
       size="xs"
@@ -41,7 +43,7 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
       title={`${x.title} against ${y.title}`}
       fileName={`trade-off-${axes.x}-${axes.y}`}
       description={describe(data)}
-      legend={planned.map((level) => ({ label: level, mark: markOf(level, levels) }))}
+      legend={legend}
       heading={
         <Group gap={6} wrap="nowrap">
           {choose('x', 'Horizontal axis', 214)}
@@ -54,7 +56,9 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
       onShowTable={focusTable}
       empty={data.groups.length === 0 ? <NothingToDraw /> : undefined}
     >
-      {(size) => <TradeOffChart data={data} {...size} levels={levels} selected={selected} onSelect={app.view.select} />}
+      {(size) => (
+        <TradeOffChart data={data} {...size} levels={levels} linked={linked} onZoom={onZoom} onScale={onScale} />
+      )}
     </ChartCard>
   );
 }

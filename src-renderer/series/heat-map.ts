@@ -36,7 +36,9 @@ export function heatMapOf(
   const chosen = scale ?? defaultScale(metric);
   const missing: Missing[] = [];
   const xValues = valuesOf(points, ids.x, levels);
+  // Numbers grow upwards, as on any axis; names are read from the top.
   const yValues = valuesOf(points, ids.y, levels);
+  if (typeof yValues[0] === 'number') yValues.reverse();
   const columns = new Map(xValues.map((value, i) => [value, i]));
   const rows = new Map(yValues.map((value, i) => [value, i]));
   const byCell = new Map<number, Point[]>();

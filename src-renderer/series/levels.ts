@@ -1,6 +1,6 @@
 /** Every level of a sweep side by side: one median a level and metric. */
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
-import { type Axis, axisFor } from './axis.ts';
+import { type Axis, axisFor, type Scale } from './axis.ts';
 import { metricOf } from './metric.ts';
 
 export interface LevelBar {
@@ -26,18 +26,26 @@ export function levelBarsOf(
   points: readonly Point[],
   metricIds: readonly string[],
   levels: readonly string[],
+  scaleOf: (metric: string) => Scale | undefined = () => undefined,
 ): LevelBars[] {
-  const present = levels.filter((level) => points.some((point) => point.config.level === level));
+  const byLevel = new Map<string, Point[]>();
+  for (const point of points) {
+    const ofLevel = byLevel.get(point.config.level);
+    if (ofLevel) ofLevel.push(point);
+    else byLevel.set(point.config.level, [point]);
+  }
+  const present = levels.filter((level) => byLevel.has(level));
   return metricIds.map((id) => {
     const metric = metricOf(id);
     const rows = present.map((level) => {
-      const ofLevel = points.filter((point) => point.config.level === level && metric.read(point) !== undefined);
+      const ofLevel = (byLevel.get(level) ?? []).filter((point) => metric.read(point) !== undefined);
       const value = medianOf(ofLevel.map((point) => metric.read(point) as number));
       return { level, value, ids: ofLevel.map((point) => point.id) };
     });
     const axis = axisFor(
       metric,
       rows.flatMap(({ value }) => value ?? []),
+      scaleOf(id),
     );
     const bars = rows.map((row) => ({ ...row, end: Math.max(row.value ?? axis.domain[0], axis.domain[0]) }));
     return { metric, axis, bars };

@@ -16,3 +16,8 @@ export function markOf(level: string, levels: readonly string[]): LevelMark {
   const place = Math.max(0, levels.indexOf(level));
   return { colour: `var(--series-${place % colourCount})`, shape: shapes[place % shapes.length] };
 }
+
+const dashes = [undefined, '7 4', '2 3', '9 3 2 3', '12 4', '4 2 1 2 1 2'];
+
+/** The pattern of a line, for what varies beside the level; undefined = solid. */
+export const dashOf = (pattern: number): string | undefined => dashes[pattern % dashes.length];

@@ -11,6 +11,7 @@ export function useShortcuts(): void {
   };
   // Text being typed has its own undo; buttons have their own use of the space bar.
   useHotkeys([['space', pauseOrContinue]], ['INPUT', 'TEXTAREA', 'SELECT', 'BUTTON']);
+  useHotkeys([['escape', app.view.stepBack]], ['INPUT', 'TEXTAREA', 'SELECT']);
   useHotkeys(
     [
       ['mod+Z', app.draft.undo],

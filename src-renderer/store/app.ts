@@ -6,6 +6,7 @@ import { createDraftStore } from './draft.ts';
 import { createNoticeStore } from './notices.ts';
 import { createPreviewStore } from './preview.ts';
 import { createRunStore } from './run.ts';
+import { createSamplesStore } from './samples.ts';
 import { createViewStore, type Memory } from './view.ts';
 
 export type App = ReturnType<typeof createApp>;
@@ -15,6 +16,7 @@ export function createApp(client: Client, memory?: Memory) {
   const draft = createDraftStore();
   const preview = createPreviewStore(client, draft);
   const view = createViewStore(memory);
+  const samples = createSamplesStore(client);
   const catalogue = createCatalogueStore(client);
   const notices = createNoticeStore();
 
@@ -32,6 +34,7 @@ export function createApp(client: Client, memory?: Memory) {
     draft,
     preview,
     view,
+    samples,
     catalogue,
     notices,
     /** Resolves when there is enough to paint a window that will not move when the rest arrives. */

@@ -8,7 +8,21 @@ export interface View {
   /** Points of other phases are left out of the charts; undefined = all phases. */
   readonly phase: Phase | undefined;
   readonly chart: string;
+  /** Whether the chart keeps the figures of the selected point open. */
+  readonly isPinned: boolean;
+  /** Ids of points that were dragged over: all others are dimmed in the charts and left out of the table. */
+  readonly brushed: ReadonlySet<string> | undefined;
+  readonly hiddenLevels: readonly string[];
+  /** Words and comparisons as `series/filter` reads them. */
+  readonly filter: string;
+  /** Ends of axes that the user moved, by chart and axes: data that arrive do not move them back. */
+  readonly zoom: Readonly<Record<string, Zoom>>;
+  /** Scales that differ from the usual one, by chart and axis. */
+  readonly scales: Readonly<Record<string, 'log' | 'linear'>>;
   readonly tradeOff: { readonly x: string; readonly y: string; readonly size: string };
+  /** Axes that the points do not offer fall back to one that they do. */
+  readonly scaling: { readonly x: string; readonly y: string };
+  readonly heatMap: { readonly x: string; readonly y: string; readonly colour: string };
   readonly sort: { readonly column: string; readonly descending: boolean } | undefined;
   readonly layout: {
     readonly leftPixels: number;
@@ -17,10 +31,23 @@ export interface View {
   };
 }
 
+export interface Zoom {
+  readonly x: readonly [number, number];
+  readonly y: readonly [number, number];
+}
+
 const firstView: View = {
   selected: [],
   phase: 'decode',
   chart: 'trade-off',
+  isPinned: false,
+  brushed: undefined,
+  hiddenLevels: [],
+  filter: '',
+  zoom: {},
+  scales: {},
+  scaling: { x: 'seqLen', y: 'medianSeconds' },
+  heatMap: { x: 'seqLen', y: 'level', colour: 'tokensPerSecond' },
   tradeOff: { x: 'multiplierVsF32Mha', y: 'relativeL2', size: 'tokensPerSecond' },
   sort: undefined,
   layout: { leftPixels: 300, rightPixels: 330, bottomPixels: 240 },
@@ -33,33 +60,58 @@ export interface Memory {
 }
 
 const memoryKey = 'fastmqa.view';
+const remembered = ['layout', 'tradeOff', 'chart', 'scaling', 'heatMap', 'scales'] as const;
 
 export function createViewStore(memory?: Memory) {
   const store = createStore<View>(() => ({ ...firstView, ...recall(memory) }));
-  store.subscribe(({ layout, tradeOff, chart }, before) => {
-    if (layout === before.layout && tradeOff === before.tradeOff && chart === before.chart) return;
-    memory?.setItem(memoryKey, JSON.stringify({ layout, tradeOff, chart }));
+  store.subscribe((view, before) => {
+    if (remembered.every((key) => view[key] === before[key])) return;
+    memory?.setItem(memoryKey, JSON.stringify(Object.fromEntries(remembered.map((key) => [key, view[key]]))));
   });
   return {
     ...store,
     /** @param add keeps what is selected and toggles this point */
     select: (id: string, add = false) =>
       store.setState(({ selected }) => {
-        if (!add) return { selected: [id] };
-        return { selected: selected.includes(id) ? selected.filter((other) => other !== id) : [...selected, id] };
+        if (!add) return { selected: [id], isPinned: true };
+        return {
+          isPinned: true,
+          selected: selected.includes(id) ? selected.filter((other) => other !== id) : [...selected, id],
+        };
       }),
-    clearSelection: () => store.setState({ selected: [] }),
+    /** For a new sweep: nothing of this outlives the points it is about. */
+    clearSelection: () => store.setState({ selected: [], isPinned: false, brushed: undefined, zoom: {} }),
+    brush: (ids: readonly string[] | undefined) =>
+      store.setState({ brushed: ids && ids.length > 0 ? new Set(ids) : undefined }),
+    toggleLevel: (level: string) =>
+      store.setState(({ hiddenLevels }) => ({
+        hiddenLevels: hiddenLevels.includes(level)
+          ? hiddenLevels.filter((other) => other !== level)
+          : [...hiddenLevels, level],
+      })),
+    setScale: (key: string, scale: 'log' | 'linear') =>
+      store.setState(({ scales }) => ({ scales: { ...scales, [key]: scale } })),
+    setZoom: (key: string, ends: Zoom | undefined) =>
+      store.setState(({ zoom: { [key]: _, ...others } }) => ({ zoom: ends ? { ...others, [key]: ends } : others })),
+    /** Escape: takes back the last thing that stands in the way. */
+    stepBack: () =>
+      store.setState(({ isPinned, brushed }) =>
+        isPinned ? { isPinned: false } : brushed ? { brushed: undefined } : {},
+      ),
     resize: (change: Partial<View['layout']>) => store.setState(({ layout }) => ({ layout: { ...layout, ...change } })),
   };
 }
 
 function recall(memory?: Memory): Partial<View> {
   try {
-    const { layout, tradeOff, chart } = JSON.parse(memory?.getItem(memoryKey) ?? '{}') as Partial<View>;
+    const stored = JSON.parse(memory?.getItem(memoryKey) ?? '{}') as Partial<View>;
     return {
-      layout: { ...firstView.layout, ...layout },
-      tradeOff: { ...firstView.tradeOff, ...tradeOff },
-      chart: chart ?? firstView.chart,
+      layout: { ...firstView.layout, ...stored.layout },
+      tradeOff: { ...firstView.tradeOff, ...stored.tradeOff },
+      scaling: { ...firstView.scaling, ...stored.scaling },
+      heatMap: { ...firstView.heatMap, ...stored.heatMap },
+      scales: { ...stored.scales },
+      chart: stored.chart ?? firstView.chart,
     };
   } catch {
     return {}; // written by another version: not worth a word

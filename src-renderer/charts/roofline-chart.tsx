@@ -1,0 +1,67 @@
+/** Work against work per byte, under the two ceilings that this machine was measured to have. */
+import { useMemo } from 'react';
+import { formatMetric } from '../../src-main/contract/format.ts';
+import { metricOf } from '../series/metric.ts';
+import { valueAt } from '../series/plane.ts';
+import { type Roofline, roofAt } from '../series/roofline.ts';
+import { PlaneChart, type PlaneChartProps, type PlaneNote } from './plane-chart.tsx';
+
+interface RooflineChartProps
+  extends Omit<PlaneChartProps, 'x' | 'y' | 'marks' | 'lines' | 'named' | 'metrics' | 'name' | 'notes'> {
+  readonly data: Roofline;
+}
+
+/** With one axis linear and one logarithmic the slope is a curve. */
+const placesOfRoof = 48;
+
+export function RooflineChart({ data, ...rest }: RooflineChartProps) {
+  const { x, y, marks, ceilings } = data;
+  const lines = useMemo(() => {
+    if (!ceilings) return [];
+    const even = Array.from({ length: placesOfRoof + 1 }, (_, i) => valueAt(x, i / placesOfRoof));
+    const inside = [...even, ceilings.ridge].filter((place) => place >= x.domain[0] && place <= x.domain[1]);
+    inside.sort((a, b) => a - b);
+    return [
+      {
+        key: 'roof',
+        places: inside.map((place) => ({ x: place, y: roofAt(ceilings, place) })),
+        colour: 'var(--chart-frontier)',
+        width: 2,
+      },
+    ];
+  }, [ceilings, x]);
+  const notes = useMemo((): PlaneNote[] => {
+    if (!ceilings) return [];
+    const foot =
+      x.scale === 'log'
+        ? Math.sqrt(Math.max(x.domain[0], y.domain[0] / ceilings.bytesPerSecond) * ceilings.ridge)
+        : ceilings.ridge / 2;
+    return [
+      {
+        text: `arithmetic ${formatMetric(ceilings.flopsPerSecond, 'FLOP/s')}`,
+        x: x.domain[1],
+        y: ceilings.flopsPerSecond,
+        anchor: 'end',
+      },
+      {
+        text: `memory ${formatMetric(ceilings.bytesPerSecond, 'bytes/s')}`,
+        x: foot,
+        y: roofAt(ceilings, foot),
+        towards: { x: ceilings.ridge, y: ceilings.flopsPerSecond },
+        anchor: 'start',
+      },
+    ];
+  }, [ceilings, x, y]);
+  return (
+    <PlaneChart
+      name="Measured work under the measured ceilings"
+      x={x}
+      y={y}
+      marks={marks}
+      lines={lines}
+      notes={notes}
+      metrics={[x.metric, y.metric, metricOf('bytesPerSecond'), metricOf('rooflineFraction')]}
+      {...rest}
+    />
+  );
+}

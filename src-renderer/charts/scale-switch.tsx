@@ -1,0 +1,24 @@
+import type { CSSProperties } from 'react';
+import type { Axis } from '../series/axis.ts';
+import classes from './plane-chart.module.css';
+
+interface ScaleSwitchProps {
+  readonly axis: Axis;
+  readonly style: CSSProperties;
+  readonly onScale: (scale: Axis['scale']) => void;
+}
+
+/** Names the scale of an axis and turns it into the other one. */
+export const ScaleSwitch = ({ axis: { metric, scale }, style, onScale }: ScaleSwitchProps) => (
+  <button
+    type="button"
+    className={classes.scale}
+    style={style}
+    aria-label={`Scale of ${metric.title}: ${scale}`}
+    onClick={() => onScale(scale === 'log' ? 'linear' : 'log')}
+    // The plane below it would take a press for the beginning of a drag.
+    onPointerDown={(event) => event.stopPropagation()}
+  >
+    {scale}
+  </button>
+);

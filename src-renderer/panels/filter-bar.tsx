@@ -1,0 +1,87 @@
+/** Which points all charts show: the phase, a free filter, and what else is left out, each with a way back. */
+import { SegmentedControl, TextInput } from '@mantine/core';
+import { IconFilter, IconX } from '@tabler/icons-react';
+import type { Phase } from '../../src-main/contract/sweep.ts';
+import { parseFilter } from '../series/filter.ts';
+import classes from './filter-bar.module.css';
+import { useApp, useView } from './use-app.ts';
+import { usePhase, usePlannedPhases } from './use-points.ts';
+
+export function FilterBar() {
+  const app = useApp();
+  return (
+    <div className={classes.bar}>
+      <SegmentedControl
+        size="xs"
+        aria-label="Phase shown in the charts"
+        value={usePhase() ?? 'all'}
+        onChange={(value) => app.view.setState({ phase: value === 'all' ? undefined : (value as Phase) })}
+        data={[...usePlannedPhases().map((name) => ({ value: name, label: name })), { value: 'all', label: 'all' }]}
+      />
+      <FreeFilter />
+      <Chips />
+    </div>
+  );
+}
+
+function FreeFilter() {
+  const app = useApp();
+  const text = useView((view) => view.filter);
+  const { problem } = parseFilter(text);
+  return (
+    <TextInput
+      size="xs"
+      w={220}
+      aria-label="Filter points"
+      placeholder="Filter: four batch=1 relativeL2<0.1"
+      title={problem ?? 'Words and comparisons, all of which must hold. Fields and metrics have the names of the CSV.'}
+      leftSection={<IconFilter size={13} />}
+      error={problem !== undefined}
+      value={text}
+      onChange={({ currentTarget }) => app.view.setState({ filter: currentTarget.value })}
+    />
+  );
+}
+
+function Chips() {
+  const { view } = useApp();
+  const hidden = useView(({ hiddenLevels }) => hiddenLevels.length);
+  const isFiltered = useView(({ filter }) => filter !== '');
+  const isZoomed = useView(({ zoom }) => Object.keys(zoom).length > 0);
+  return (
+    <div className={classes.chips}>
+      <BrushChip />
+      {hidden > 0 && (
+        <Chip text={`${hidden} hidden`} undo="Show all levels" onClick={() => view.setState({ hiddenLevels: [] })} />
+      )}
+      {isFiltered && <Chip text="filtered" undo="Clear the filter" onClick={() => view.setState({ filter: '' })} />}
+      {isZoomed && <Chip text="zoomed" undo="Show all of every chart" onClick={() => view.setState({ zoom: {} })} />}
+    </div>
+  );
+}
+
+/** The same chip over charts and table: they show one choice. */
+export function BrushChip() {
+  const { view } = useApp();
+  const brushed = useView((state) => state.brushed?.size);
+  return brushed === undefined ? null : (
+    <Chip
+      text={`${brushed} ${brushed === 1 ? 'point' : 'points'} chosen`}
+      undo="Show all points again"
+      onClick={() => view.brush(undefined)}
+    />
+  );
+}
+
+interface ChipProps {
+  readonly text: string;
+  readonly undo: string;
+  readonly onClick: () => void;
+}
+
+const Chip = ({ text, undo, onClick }: ChipProps) => (
+  <button type="button" className={classes.chip} title={undo} aria-label={`${text}: ${undo}`} onClick={onClick}>
+    {text}
+    <IconX size={12} />
+  </button>
+);

@@ -233,7 +233,7 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
     headIndex[i] = item.kvHead * group + i % group;
     positions[i] = s.firstPosition + queryIndex[i];
     const float* from = s.q + queryIndex[i] * s.qTokenStride + headIndex[i] * s.qHeadStride;
-    for (int64_t c = 0; c < d; c++) q[i * d + c] = from[c] * shape.scale;
+    for (int64_t c = 0; c < d; c++) q[i * d + c] = wide ? from[c] : from[c] * shape.scale;
   }
   const int64_t firstPosition = positions.front(), lastPosition = positions.back();
   const bool fewRows = rows <= 16;  // bound by memory: many rows would reuse what is there
@@ -257,10 +257,14 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
     if (next && fewRows) next->keys->prefetch(next->page, item.kvHead);
     // On the causal diagonal the first rows of the block see nothing of the tile.
     const int64_t skip = std::max<int64_t>(0, tile.from - shape.right - firstPosition) * group, seeing = rows - skip;
-    if (wide)
-      v.gemmF32Wide(seeing, columns, d, q + skip * d, d, keys, stride, wide + skip * tileTokens, tileTokens);
-    else
+    if (wide) {  // scaled afterwards: a scaled query would be rounded
+      double* logits = wide + skip * tileTokens;
+      v.gemmF32Wide(seeing, columns, d, q + skip * d, d, keys, stride, logits, tileTokens);
+      for (int64_t i = 0; i < seeing; i++)
+        for (int64_t c = 0; c < columns; c++) logits[i * tileTokens + c] *= static_cast<double>(shape.scale);
+    } else {
       v.gemmF32(seeing, columns, d, q + skip * d, d, keys, stride, scores + skip * tileTokens, tileTokens, nullptr);
+    }
     softmaxStep(shape, seen, s.mask, positions.data(), queryIndex.data(), headIndex.data(), scores, wide, tileTokens,
                 columns, all, skip, state);
     const float* values = tile.values->read(tile.page, item.kvHead, w.values.floats(tile.values->tileFloats()));

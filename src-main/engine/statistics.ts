@@ -60,6 +60,35 @@ export function rankTest(a: readonly number[], b: readonly number[]): { p: numbe
   return { p: 1 - erf(distance / Math.SQRT2), shareLarger: u / pairs };
 }
 
+/** Up to this many samples on either side the distribution of U is counted out; beyond, the normal approximation is exact enough. */
+const mostCounted = 20;
+
+/**
+ * {@link rankTest}, exact for small samples without ties. The approximation cannot go below 1.8e-4 for two times ten samples,
+ * where the truth is 1.1e-5: too little to survive a correction for a hundred comparisons.
+ */
+export function exactRankTest(a: readonly number[], b: readonly number[]): { p: number; shareLarger: number } {
+  const approximate = rankTest(a, b);
+  const small = Math.max(a.length, b.length) <= mostCounted && Math.min(a.length, b.length) > 0;
+  if (!small || new Set([...a, ...b]).size < a.length + b.length) return approximate;
+  const pairs = a.length * b.length;
+  const u = Math.round(approximate.shareLarger * pairs);
+  const ways = waysOfU(a.length, b.length);
+  const tail = sum(ways.slice(0, Math.min(u, pairs - u) + 1)) / sum(ways);
+  return { ...approximate, p: Math.min(1, 2 * tail) };
+}
+
+/** In how many orders of `n` and `m` samples each value of U comes about: the coefficients of the Gaussian binomial. */
+function waysOfU(n: number, m: number): number[] {
+  const ways = new Array<number>(n * m + 1).fill(0);
+  ways[0] = 1;
+  for (let i = 1; i <= n; i += 1) {
+    for (let u = n * m; u >= m + i; u -= 1) ways[u] -= ways[u - m - i];
+    for (let u = i; u <= n * m; u += 1) ways[u] += ways[u - i];
+  }
+  return ways;
+}
+
 /** Chance at which a difference between the two halves of a series is called drift. */
 const driftChance = 1e-3;
 

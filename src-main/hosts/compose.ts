@@ -3,15 +3,17 @@ import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import os from 'node:os';
 import type { DeviceInfo, LevelInfo, ProfilerApi, RunOptions, SweepRun } from '../contract/api.ts';
+import type { Comparison } from '../contract/comparison.ts';
 import { expected } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
 import { type Environment, type SessionHeader, sessionSchemaVersion } from '../contract/session.ts';
 import type { Sweep } from '../contract/sweep.ts';
+import { compareSessions } from '../engine/compare.ts';
 import { levelNames, levels } from '../engine/levels.ts';
 import { expandSweep, previewSweep, resolveMeasuring } from '../engine/plan.ts';
 import { BackendFailure, type Clock } from '../engine/ports.ts';
 import { startRun } from '../engine/run.ts';
-import { type ExportFormat, exportPoints } from '../sessions/export.ts';
+import { type ExportFormat, exportSession } from '../sessions/export-session.ts';
 import { createRecording, type Recording } from '../sessions/recording.ts';
 import { readSession, resumeRecording } from '../sessions/recovery.ts';
 import { writeWhole } from '../sessions/storage.ts';
@@ -23,7 +25,8 @@ import { type AttendOptions, encodeAttendResult, readAttendRequest } from './att
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
 
-export { type ExportFormat, exportFormats, exportPoints } from '../sessions/export.ts';
+export { exportPoints } from '../sessions/export.ts';
+export { type ExportFormat, exportFormats } from '../sessions/export-session.ts';
 export type { AttendOptions, BenchCase, BenchOptions, SweepChanges };
 export { BackendFailure, fastmqaVersion };
 
@@ -37,11 +40,18 @@ export interface Profiler extends ProfilerApi {
   exportSession(
     path: string,
     format: ExportFormat,
-  ): Promise<{ readonly text: string; readonly lost: readonly number[] }>;
+  ): Promise<{ readonly content: string | Uint8Array; readonly lost: readonly number[] }>;
+  /** Two session files, point by point. */
+  compare(before: string, after: string): Promise<ComparisonOfFiles>;
   /** The kernels against the ceilings of this machine. */
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;
   /** Ends the call at hand. */
   cancel(): void;
+}
+
+export interface ComparisonOfFiles extends Comparison {
+  /** Damaged lines that were left out, by file. */
+  readonly lost: Readonly<Record<string, readonly number[]>>;
 }
 
 /** Attention on given tensors has no natural limit; this one only keeps a hung worker from lasting for ever. */
@@ -73,9 +83,16 @@ export function createProfiler(options: { readonly workerScript?: string } = {})
       return [...request.q.shape.slice(0, 3), request.v.shape[3]];
     },
     exportSession: async (path, format) => {
-      const { header, points, setAside } = await readSession(path);
-      const content = { environment: header.environment, points: [...points.values()] };
-      return { text: exportPoints(content, format), lost: setAside };
+      const session = await readSession(path);
+      return { content: exportSession(session, format, levelNames), lost: session.setAside };
+    },
+    compare: async (before, after) => {
+      const [a, b] = [await readSession(before), await readSession(after)];
+      const contentOf = ({ header, points }: typeof a) => ({
+        environment: header.environment,
+        points: [...points.values()],
+      });
+      return { ...compareSessions(contentOf(a), contentOf(b)), lost: { [before]: a.setAside, [after]: b.setAside } };
     },
     bench: (benchOptions) => backend.bench(benchOptions, benchDeadlineSeconds),
     cancel: () => backend.cancel(),

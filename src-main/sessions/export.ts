@@ -4,15 +4,14 @@ import { metrics, type Point } from '../contract/metrics.ts';
 import type { Environment } from '../contract/session.ts';
 import { pointConfigSchema } from '../contract/sweep.ts';
 
-export const exportFormats = ['csv', 'json', 'md'] as const;
-export type ExportFormat = (typeof exportFormats)[number];
+export type TextFormat = 'csv' | 'json' | 'md';
 
 export interface Exportable {
   readonly environment: Environment;
   readonly points: readonly Point[];
 }
 
-export function exportPoints(content: Exportable, format: ExportFormat): string {
+export function exportPoints(content: Exportable, format: TextFormat): string {
   switch (format) {
     case 'csv':
       return toCsv(content.points);
@@ -24,7 +23,7 @@ export function exportPoints(content: Exportable, format: ExportFormat): string 
 }
 
 type Cell = string | number | boolean | undefined;
-interface Column {
+export interface Column {
   readonly name: string;
   readonly read: (point: Point) => Cell;
 }
@@ -37,7 +36,7 @@ const configColumns: readonly Column[] = (Object.keys(pointConfigSchema.shape) a
 );
 
 /** Raw numbers, units in the names; an empty cell means "not applicable". */
-const csvColumns: readonly Column[] = [
+export const dataColumns: readonly Column[] = [
   { name: 'id', read: (point) => point.id },
   ...configColumns,
   { name: 'outcome', read: (point) => point.outcome },
@@ -57,8 +56,8 @@ function toCsv(points: readonly Point[]): string {
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const rows = [
-    csvColumns.map(({ name }) => name),
-    ...points.map((point) => csvColumns.map(({ read }) => read(point))),
+    dataColumns.map(({ name }) => name),
+    ...points.map((point) => dataColumns.map(({ read }) => read(point))),
   ];
   return rows.map((row) => `${row.map(quote).join(',')}\r\n`).join('');
 }

@@ -43,7 +43,7 @@ const steps = {
   },
   scripts: {
     says: 'compiling TypeScript, about 5 s',
-    inputs: ['src-main', 'tsconfig.json', 'package-lock.json'],
+    inputs: ['src-main', 'src-renderer/series', 'tsconfig.json', 'package-lock.json'],
     output: 'dist/src-main/hosts/cli/main.js',
     stamp: 'dist/.fastmqa.json',
     command: [tool('tsc'), '--project', 'tsconfig.json'],

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { expected } from '../../contract/input-error.ts';
 import { exportFormats } from '../compose.ts';
 import { choiceOption, print, say } from './output.ts';
 import type { Session } from './session.ts';
@@ -10,7 +11,9 @@ export const addExport = (program: Command, { profiler }: Session): Command =>
     .argument('<session>', 'session file, *.fmqa')
     .requiredOption('--format <format>', exportFormats.join(', '), choiceOption('--format', exportFormats))
     .action(async (path: string, { format }: { format: (typeof exportFormats)[number] }) => {
-      const { text, lost } = await profiler.exportSession(path, format);
+      if (format === 'parquet' && process.stdout.isTTY)
+        throw expected('a file', 'stdout', 'a terminal: add > FILE.parquet');
+      const { content, lost } = await profiler.exportSession(path, format);
       if (lost.length > 0) say(`${path}: damaged and left out: line ${lost.join(', ')}`);
-      await print(text);
+      await print(content);
     });

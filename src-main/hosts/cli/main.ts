@@ -5,6 +5,7 @@ import { InputError } from '../../contract/input-error.ts';
 import { BackendFailure, createProfiler, fastmqaVersion } from '../compose.ts';
 import { addAttend } from './attend.ts';
 import { addBench } from './bench.ts';
+import { addCompare } from './compare.ts';
 import { addDevices } from './devices.ts';
 import { type ExitCode, exitCodes } from './exit.ts';
 import { addExport } from './export.ts';
@@ -20,7 +21,8 @@ function createProgram(session: Session): Command {
     .version(fastmqaVersion)
     .exitOverride()
     .configureOutput({ outputError: () => undefined });
-  for (const add of [addLevels, addDevices, addSweep, addAttend, addExport, addBench, addServe]) add(program, session);
+  for (const add of [addLevels, addDevices, addSweep, addAttend, addCompare, addExport, addBench, addServe])
+    add(program, session);
   return program;
 }
 

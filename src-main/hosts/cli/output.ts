@@ -5,10 +5,11 @@ export const say = (line: string): void => void process.stderr.write(`${line}\n`
 
 const causes: Readonly<Record<string, string>> = { ENOSPC: 'the disk is full', EDQUOT: 'the quota is used up' };
 
-/** Resolves when the text is written. A reader that has seen enough (`| head`) is no error. */
-export function print(text: string): Promise<void> {
+/** Resolves when all is written; text ends its last line. A reader that has seen enough (`| head`) is no error. */
+export function print(content: string | Uint8Array): Promise<void> {
+  const whole = typeof content !== 'string' || content.endsWith('\n') ? content : `${content}\n`;
   return new Promise((resolve, reject) => {
-    process.stdout.write(text.endsWith('\n') ? text : `${text}\n`, (error) => {
+    process.stdout.write(whole, (error) => {
       const code = (error as NodeJS.ErrnoException | null | undefined)?.code;
       if (!error || code === 'EPIPE') resolve();
       else reject(new InputError(`cannot write the result: ${causes[code ?? ''] ?? error.message}`));

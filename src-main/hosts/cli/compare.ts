@@ -1,0 +1,77 @@
+import type { Command } from 'commander';
+import type { FigureChange, PointComparison } from '../../contract/comparison.ts';
+import { formatMetric } from '../../contract/format.ts';
+import { expected } from '../../contract/input-error.ts';
+import { metrics } from '../../contract/metrics.ts';
+import type { PointConfig } from '../../contract/sweep.ts';
+import type { ComparisonOfFiles } from '../compose.ts';
+import { exitCodes } from './exit.ts';
+import { choiceOption, columns, json, print, say } from './output.ts';
+import type { Session } from './session.ts';
+
+const formats = ['table', 'json'] as const;
+
+export const addCompare = (program: Command, session: Session): Command =>
+  program
+    .command('compare')
+    .description('two sessions, point by point: SAME, FASTER, SLOWER or UNSURE, memory and error, with the reason')
+    .argument('<before>', 'session file, *.fmqa: the baseline')
+    .argument('<after>', 'session file, *.fmqa')
+    .option('--format <format>', formats.join(', '), choiceOption('--format', formats), 'table')
+    .addHelpText('after', '\nExit code 1: a point became slower, larger, less exact, or is no longer measured.')
+    .action(async (before: string, after: string, { format }: { format: (typeof formats)[number] }) => {
+      const { lost, ...comparison } = await session.profiler.compare(before, after);
+      for (const [path, lines] of Object.entries(lost))
+        if (lines.length > 0) say(`${path}: damaged and left out: line ${lines.join(', ')}`);
+      if (comparison.points.length === 0)
+        throw expected('two sessions with points in common', 'compare', `${before} and ${after}, which have none`);
+      await print(format === 'json' ? json(comparison) : comparisonTable(comparison));
+      session.exitCode = comparison.regressions > 0 ? exitCodes.someFailed : exitCodes.done;
+    });
+
+function comparisonTable(comparison: Omit<ComparisonOfFiles, 'lost'>): string {
+  const { points, counts, regressions, onlyBefore, onlyAfter, environment } = comparison;
+  const varying = varyingFields(points.map(({ config }) => config));
+  const rows = [
+    ['verdict', ...varying, 'time', 'memory and error', 'reason'],
+    ...points.map((point) => [
+      point.isRegression ? `${point.verdict} !` : point.verdict,
+      ...varying.map((field) => String(point.config[field] ?? '')),
+      point.timeRatio === undefined ? '' : `${point.timeRatio.toFixed(3)}x`,
+      changesInWords(point),
+      point.reason,
+    ]),
+  ];
+  const total = Object.entries(counts).map(([verdict, count]) => `${count} ${verdict}`);
+  const lone = [
+    ...(onlyBefore.length > 0 ? [`${onlyBefore.length} points are in the first session only.`] : []),
+    ...(onlyAfter.length > 0 ? [`${onlyAfter.length} points are in the second session only.`] : []),
+  ];
+  return [
+    ...columns(rows),
+    '',
+    `${total.join(', ')}; ${regressions === 0 ? 'no regression' : `${regressions} regressed (!)`}.`,
+    ...lone,
+    ...environment.map(({ field, before, after }) => `Environment: ${field} was ${before}, is ${after}.`),
+  ].join('\n');
+}
+
+/** Level and phase, and whatever else tells the points apart. */
+function varyingFields(configs: readonly PointConfig[]): (keyof PointConfig)[] {
+  const fields = [...new Set(configs.flatMap((config) => Object.keys(config) as (keyof PointConfig)[]))];
+  const shape = ['hiddenDim', 'heads', 'referenceKvHeads', 'seqLen', 'batch', 'backend', 'seed'];
+  return fields.filter(
+    (field) =>
+      field === 'level' ||
+      field === 'phase' ||
+      (shape.includes(field) && new Set(configs.map((config) => config[field])).size > 1),
+  );
+}
+
+const changesInWords = ({ changes }: PointComparison): string => changes.map(changeInWords).join(', ') || 'equal';
+
+function changeInWords({ metric: id, before, after, isWorse }: FigureChange): string {
+  const metric = metrics.find((candidate) => candidate.id === id);
+  const said = (value: number): string => formatMetric(value, metric?.unit ?? 'ratio');
+  return `${metric?.label ?? id} ${said(before)} → ${said(after)}${isWorse ? ' (worse)' : ''}`;
+}

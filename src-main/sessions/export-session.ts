@@ -1,0 +1,28 @@
+/** A recorded session in every format that others read. */
+import { exportPoints } from './export.ts';
+import { toParquet } from './export-parquet.ts';
+import type { Session } from './recovery.ts';
+import { toReport } from './report.ts';
+
+export const exportFormats = ['csv', 'json', 'md', 'html', 'parquet'] as const;
+export type ExportFormat = (typeof exportFormats)[number];
+
+/**
+ * Text, or bytes where the format is no text.
+ * @param levels in the order of the catalogue: a level looks the same in the report as in the window
+ */
+export function exportSession(
+  session: Session,
+  format: ExportFormat,
+  levels: readonly string[] = [],
+): string | Uint8Array {
+  const content = { environment: session.header.environment, points: [...session.points.values()] };
+  switch (format) {
+    case 'html':
+      return toReport({ ...content, name: session.header.name, levels });
+    case 'parquet':
+      return toParquet(content.points);
+    default:
+      return exportPoints(content, format);
+  }
+}

@@ -54,7 +54,7 @@ const Histogram = ({ data, colour, width, height }: DistributionChartProps) => (
       allowDataOverflow
       interval="equidistantPreserveStart"
       tickFormatter={formatSeconds}
-      label={{ ...label, value: 'seconds a step', position: 'bottom', offset: 6 }}
+      label={{ ...label, value: 'time of one step', position: 'bottom', offset: 6 }}
     />
     <YAxis
       {...axis}
@@ -98,7 +98,7 @@ const InOrder = ({ data, colour, width, height }: DistributionChartProps) => {
         {...axis}
         type="number"
         dataKey="at"
-        domain={[0, data.count + 1]}
+        domain={[0, data.count]}
         tickCount={6}
         allowDecimals={false}
         label={{

@@ -27,8 +27,8 @@ const narrowestNames = 56;
 const character = 6.7;
 const tallestCell = 64;
 const widestCell = 180;
-/** A figure of three digits and a unit needs this much. */
-const roomForFigure = { width: 62, height: 18 };
+const figureCharacter = 6.4;
+const figureHeight = 16;
 const colourSteps = 64;
 
 interface Grid {
@@ -41,14 +41,7 @@ interface Grid {
 export function HeatMapChart({ data, width, height, levels, linked, onScale }: HeatMapChartProps) {
   const { x, y, cells, colour, metric } = data;
   const [near, setNear] = useState<HeatCell>();
-  const longest = Math.max(...y.values.map((value) => String(value).length), 0);
-  const left = 18 + Math.min(widestNames, Math.max(narrowestNames, longest * character + 8));
-  const grid: Grid = {
-    left,
-    top: margin.top,
-    cellWidth: Math.min(widestCell, (width - left - margin.right) / Math.max(1, x.values.length)),
-    cellHeight: Math.min(tallestCell, (height - margin.top - margin.bottom) / Math.max(1, y.values.length)),
-  };
+  const grid = useMemo(() => gridOf(data, width, height), [data, width, height]);
   const byPlace = useMemo(() => new Map(cells.map((cell) => [placeKey(cell.column, cell.row), cell])), [cells]);
   const chosen = new Set(linked.selected);
   const isChosen = ({ ids }: HeatCell): boolean => ids.some((id) => chosen.has(id));
@@ -144,6 +137,17 @@ export function HeatMapChart({ data, width, height, levels, linked, onScale }: H
   );
 }
 
+function gridOf({ x, y }: HeatMap, width: number, height: number): Grid {
+  const longest = Math.max(...y.values.map((value) => String(value).length), 0);
+  const left = 18 + Math.min(widestNames, Math.max(narrowestNames, longest * character + 8));
+  return {
+    left,
+    top: margin.top,
+    cellWidth: Math.min(widestCell, (width - left - margin.right) / Math.max(1, x.values.length)),
+    cellHeight: Math.min(tallestCell, (height - margin.top - margin.bottom) / Math.max(1, y.values.length)),
+  };
+}
+
 const placeKey = (column: number, row: number): string => `${column},${row}`;
 
 /** The next cell that holds something, in a straight line. */
@@ -178,7 +182,9 @@ const Cells = memo(({ data: { cells, metric }, grid, brushed }: CellsProps) => {
     const corner = `M${grid.left + cell.column * grid.cellWidth},${grid.top + cell.row * grid.cellHeight}`;
     paths.set(key, `${paths.get(key) ?? ''}${corner}h${grid.cellWidth}v${grid.cellHeight}h${-grid.cellWidth}z`);
   }
-  const hasRoom = grid.cellWidth >= roomForFigure.width && grid.cellHeight >= roomForFigure.height;
+  const figureOf = ({ value }: HeatCell): string => formatMetric(value, metric.unit).replace(/ ?tokens\/s$/, '');
+  const longest = cells.reduce((most, cell) => Math.max(most, figureOf(cell).length), 0);
+  const hasRoom = grid.cellWidth >= longest * figureCharacter + 6 && grid.cellHeight >= figureHeight;
   const line = Math.min(grid.cellWidth, grid.cellHeight) > 8 ? 1 : 0;
   return (
     <g>
@@ -196,7 +202,7 @@ const Cells = memo(({ data: { cells, metric }, grid, brushed }: CellsProps) => {
             fontSize={11}
             fill={isDimmed(cell) ? 'var(--app-text)' : inkOn(cell.share)}
           >
-            {formatMetric(cell.value, metric.unit).replace(/ ?tokens\/s$/, '')}
+            {figureOf(cell)}
           </text>
         ))}
     </g>
@@ -204,7 +210,7 @@ const Cells = memo(({ data: { cells, metric }, grid, brushed }: CellsProps) => {
 });
 
 /** Names that would run into each other are left out evenly. */
-function Names({ data: { x, y }, grid }: { readonly data: HeatMap; readonly grid: Grid }) {
+const Names = memo(({ data: { x, y }, grid }: { readonly data: HeatMap; readonly grid: Grid }) => {
   const bottom = grid.top + y.values.length * grid.cellHeight;
   const widest = Math.max(...x.values.map((value) => String(value).length)) * character + 10;
   const everyX = Math.max(1, Math.ceil(widest / grid.cellWidth));
@@ -235,7 +241,7 @@ function Names({ data: { x, y }, grid }: { readonly data: HeatMap; readonly grid
       </text>
     </g>
   );
-}
+});
 
 const keyWidth = 12;
 const tallestKey = 220;

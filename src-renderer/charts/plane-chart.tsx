@@ -58,12 +58,15 @@ export interface PlaneChartProps {
   readonly height: number;
   readonly levels: readonly string[];
   readonly linked: Linked;
+  /** Marks stand behind what the lines say. */
+  readonly isFaint?: boolean;
   readonly onZoom: (ends: Ends | undefined) => void;
   readonly onScale: (axis: 'x' | 'y', scale: Axis['scale']) => void;
 }
 
 const margin = { top: 12, right: 28, bottom: 24, left: 22 };
-const yAxisWidth = 58;
+const leastTickWidth = 44;
+const tickCharacter = 6.3;
 const xAxisHeight = 30;
 const zoomOfOneKey = 0.8;
 const none: readonly never[] = [];
@@ -71,14 +74,15 @@ const none: readonly never[] = [];
 export function PlaneChart(props: PlaneChartProps) {
   const { name, x, y, marks, lines = none, named = none, width, height, levels, linked, onZoom } = props;
   const element = useRef<HTMLDivElement>(null);
+  const tickWidth = widthOfTicks(y);
   const box = useMemo(
     () => ({
-      left: margin.left + yAxisWidth,
+      left: margin.left + tickWidth,
       top: margin.top,
       right: width - margin.right,
       bottom: height - margin.bottom - xAxisHeight,
     }),
-    [width, height],
+    [width, height, tickWidth],
   );
   const placed = useMemo(() => placeMarks(marks, x, y, box), [marks, x, y, box]);
   const nearest = useMemo(() => indexOf(placed), [placed]);
@@ -90,6 +94,31 @@ export function PlaneChart(props: PlaneChartProps) {
   const looked = linked.selected.at(-1);
   const pinned = linked.isPinned ? selected.find(({ mark }) => mark.id === looked) : undefined;
   const told = near ?? pinned;
+
+  const { notes = none, isFaint = false } = props;
+  const { brushed } = linked;
+  // An element kept between renders is not painted again: the pointer moves far more often than the picture changes.
+  const picture = useMemo(
+    () => (
+      <>
+        <Picture x={x} y={y} width={width} height={height} box={box} lines={lines} notes={notes}>
+          {placed.length <= mostSvgMarks && <SvgMarks placed={placed} levels={levels} brushed={brushed} />}
+          <Names named={named} x={x} y={y} box={box} marks={marks.length} />
+        </Picture>
+        {placed.length > mostSvgMarks && (
+          <CanvasMarks
+            placed={placed}
+            width={width}
+            height={height}
+            levels={levels}
+            brushed={brushed}
+            isFaint={isFaint}
+          />
+        )}
+      </>
+    ),
+    [x, y, width, height, box, lines, notes, placed, levels, brushed, named, marks.length, isFaint],
+  );
 
   const onKeyDown = (event: KeyboardEvent): void => {
     if (event.target !== event.currentTarget) return;
@@ -118,16 +147,10 @@ export function PlaneChart(props: PlaneChartProps) {
       onKeyDown={onKeyDown}
       {...handlers}
     >
-      <Picture x={x} y={y} width={width} height={height} box={box} lines={lines} notes={props.notes ?? none}>
-        {placed.length <= mostSvgMarks && <SvgMarks placed={placed} levels={levels} brushed={linked.brushed} />}
-        <Names named={named} x={x} y={y} box={box} marks={marks.length} />
-      </Picture>
-      {placed.length > mostSvgMarks && (
-        <CanvasMarks placed={placed} box={box} width={width} height={height} levels={levels} brushed={linked.brushed} />
-      )}
+      {picture}
       <PointOverlay width={width} height={height} selected={selected} near={near} brush={brush} />
-      <ScaleSwitch axis={x} style={{ right: 4, bottom: 0 }} onScale={(scale) => props.onScale('x', scale)} />
-      <ScaleSwitch axis={y} style={{ left: 0, bottom: 0 }} onScale={(scale) => props.onScale('y', scale)} />
+      <ScaleSwitch axis={x} sign="x" style={{ right: 4, bottom: 0 }} onScale={(scale) => props.onScale('x', scale)} />
+      <ScaleSwitch axis={y} sign="y" style={{ left: 0, bottom: 0 }} onScale={(scale) => props.onScale('y', scale)} />
       {told && !brush && (
         <PlacedTooltip cx={told.cx} cy={told.cy} width={width} height={height} gap={told.radius + 10}>
           <PointTooltip point={told.mark.point} metrics={props.metrics} levels={levels} />
@@ -136,6 +159,10 @@ export function PlaneChart(props: PlaneChartProps) {
     </div>
   );
 }
+
+/** Room for the longest tick in one line. */
+const widthOfTicks = ({ metric, ticks }: Axis): number =>
+  Math.max(leastTickWidth, ...ticks.map((tick) => tickLabel(tick, metric.unit).length * tickCharacter + 14));
 
 const axisProps = ({ metric, scale, domain, ticks }: Axis) => ({
   type: 'number' as const,
@@ -194,7 +221,7 @@ function axes(x: Axis, y: Axis): ReactNode {
       />
       <YAxis
         dataKey="y"
-        width={yAxisWidth}
+        width={widthOfTicks(y)}
         {...axisProps(y)}
         label={{
           ...label,

@@ -19,7 +19,9 @@ export function RooflineChart({ data, ...rest }: RooflineChartProps) {
   const lines = useMemo(() => {
     if (!ceilings) return [];
     const even = Array.from({ length: placesOfRoof + 1 }, (_, i) => valueAt(x, i / placesOfRoof));
-    const inside = [...even, ceilings.ridge].filter((place) => place >= x.domain[0] && place <= x.domain[1]);
+    const inside = [...even, ceilings.ridge].filter(
+      (place) => place >= x.domain[0] && place <= x.domain[1] * (1 + 1e-9),
+    );
     inside.sort((a, b) => a - b);
     return [
       {

@@ -4,12 +4,14 @@ import classes from './plane-chart.module.css';
 
 interface ScaleSwitchProps {
   readonly axis: Axis;
+  /** Which axis, where several switches stand together. */
+  readonly sign?: string;
   readonly style: CSSProperties;
   readonly onScale: (scale: Axis['scale']) => void;
 }
 
 /** Names the scale of an axis and turns it into the other one. */
-export const ScaleSwitch = ({ axis: { metric, scale }, style, onScale }: ScaleSwitchProps) => (
+export const ScaleSwitch = ({ axis: { metric, scale }, sign, style, onScale }: ScaleSwitchProps) => (
   <button
     type="button"
     className={classes.scale}
@@ -19,6 +21,6 @@ export const ScaleSwitch = ({ axis: { metric, scale }, style, onScale }: ScaleSw
     // The plane below it would take a press for the beginning of a drag.
     onPointerDown={(event) => event.stopPropagation()}
   >
-    {scale}
+    {sign} {scale}
   </button>
 );

@@ -9,9 +9,6 @@ interface ScalingChartProps
   readonly data: Scaling;
 }
 
-/** More lines than this are drawn faint: the marks then say more than the lines. */
-const mostFullLines = 40;
-
 export function ScalingChart({ data, ...rest }: ScalingChartProps) {
   const { x, y, marks, lines } = data;
   const drawn = useMemo(
@@ -20,9 +17,9 @@ export function ScalingChart({ data, ...rest }: ScalingChartProps) {
         key,
         places,
         colour: markOf(level, rest.levels).colour,
-        width: lines.length > mostFullLines ? 1 : 2,
+        width: 2,
         dash: dashOf(pattern),
-        opacity: lines.length > mostFullLines ? 0.4 : 0.85,
+        opacity: 0.85,
       })),
     [lines, rest.levels],
   );
@@ -34,6 +31,7 @@ export function ScalingChart({ data, ...rest }: ScalingChartProps) {
       marks={marks}
       lines={drawn}
       metrics={[y.metric]}
+      isFaint={data.medianOver.length > 0}
       {...rest}
     />
   );

@@ -20,7 +20,12 @@ export function TradeOffChart({ data, ...rest }: TradeOffChartProps) {
     ],
     [frontier],
   );
-  const named = useMemo(() => frontier.slice(0, mostNames), [frontier]);
+  // A level may hold the frontier at many places; one name tells as much.
+  const named = useMemo(
+    () =>
+      frontier.filter(({ level }, i) => frontier.findIndex((mark) => mark.level === level) === i).slice(0, mostNames),
+    [frontier],
+  );
   return (
     <PlaneChart
       name={`${x.metric.title} against ${y.metric.title}`}

@@ -72,5 +72,5 @@ function useSamples(pointId: string | undefined) {
 
 function inWords({ count, median, p05, p95, quartiles, beyond }: Distribution): string {
   const far = beyond > 0 ? ` · ${beyond} beyond the axis` : '';
-  return `${count} samples · median ${formatSeconds(median)} (line) · p05 ${formatSeconds(p05)}, p95 ${formatSeconds(p95)} (dashed) · inter-quartile range ${formatSeconds(quartiles[1] - quartiles[0])} (band)${far}`;
+  return `${count} samples · median ${formatSeconds(median)} · p05 to p95 ${formatSeconds(p05)} to ${formatSeconds(p95)} (dashed) · IQR ${formatSeconds(quartiles[1] - quartiles[0])} (band)${far}`;
 }

@@ -33,7 +33,7 @@ function FreeFilter() {
       size="xs"
       w={220}
       aria-label="Filter points"
-      placeholder="Filter: four batch=1 relativeL2<0.1"
+      placeholder="Filter: four batch=1"
       title={problem ?? 'Words and comparisons, all of which must hold. Fields and metrics have the names of the CSV.'}
       leftSection={<IconFilter size={13} />}
       error={problem !== undefined}

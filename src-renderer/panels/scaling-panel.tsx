@@ -3,7 +3,7 @@ import { useMemo } from 'react';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { ScalingChart } from '../charts/scaling-chart.tsx';
 import { toCsv } from '../series/csv.ts';
-import { numericFields } from '../series/fields.ts';
+import { fieldTitle, numericFields, tellingFields } from '../series/fields.ts';
 import { dashOf } from '../series/marks.ts';
 import { type Scaling, scalingOf } from '../series/scaling.ts';
 import { AxisChoice, fieldChoices, metricChoices } from './axis-choice.tsx';
@@ -25,19 +25,27 @@ export function ScalingPanel({ points }: ChartPanelProps) {
   const x = fields.includes(wanted.x) ? wanted.x : (fields[0] ?? wanted.x);
   const axes = useMemo(() => ({ x, y: wanted.y }), [x, wanted.y]);
   const { scales, zoom, onZoom, onScale } = usePlane('scaling', axes);
-  const whole = useMemo(() => scalingOf(points, axes, levels, scales), [points, axes, levels, scales]);
+  const telling = useMemo(() => tellingFields(points, x), [points, x]);
+  const whole = useMemo(
+    () => scalingOf(points, axes, levels, { ...scales, telling }),
+    [points, axes, levels, scales, telling],
+  );
   const data = useZoomed(whole, zoom);
   const levelLegend = useLevelLegend();
   const rests = data.rests.filter((rest) => rest !== '');
   const patterns =
     rests.length <= mostPatterns ? rests.map((label) => ({ label, dash: dashOf(data.rests.indexOf(label)) })) : [];
+  const medians =
+    data.medianOver.length > 0
+      ? [{ label: `medians over ${data.medianOver.map(fieldTitle).join(', ')}`, dash: undefined }]
+      : [];
   const choose = (change: Partial<typeof wanted>): void => app.view.setState({ scaling: { ...axes, ...change } });
   return (
     <ChartCard
       title={`${data.y.metric.title} along ${data.x.metric.title}`}
       fileName={`scaling-${axes.y}-${axes.x}`}
       description={`${data.lines.length} lines, ${data.y.metric.title} along ${data.x.metric.title}. The table lists the same points.`}
-      legend={[...levelLegend, ...patterns]}
+      legend={[...levelLegend, ...patterns, ...medians]}
       heading={
         <Group gap={6} wrap="nowrap">
           <AxisChoice

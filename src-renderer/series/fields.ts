@@ -59,14 +59,14 @@ export function varyingFields(points: readonly Point[]): string[] {
   for (const { config } of points) {
     const other = first.get(config.level);
     if (!other) first.set(config.level, config);
-    else for (const field of keysOf(config, other)) if (config[field] !== other[field]) varying.add(field);
+    else {
+      for (const field in config) if (config[field as Field] !== other[field as Field]) varying.add(field);
+      for (const field in other) if (!(field in config)) varying.add(field);
+    }
   }
   const place = (field: string): number => (order.includes(field) ? order.indexOf(field) : order.length);
   return [...varying].filter((field) => !repetitions.includes(field)).sort((a, b) => place(a) - place(b));
 }
-
-const keysOf = (a: Point['config'], b: Point['config']): Field[] =>
-  [...new Set([...Object.keys(a), ...Object.keys(b)])] as Field[];
 
 /** Those along which a line can be drawn. */
 export const numericFields = (points: readonly Point[]): string[] =>
@@ -78,16 +78,18 @@ export const numericFields = (points: readonly Point[]): string[] =>
  */
 export function tellingFields(points: readonly Point[], along: string): string[] {
   const telling: string[] = [];
+  let keys = points.map((point) => `${point.config.level} ${readField(point, along)}`);
   for (const field of varyingFields(points)) {
     if (field === along) continue;
     const values = new Map<string, unknown>();
-    const isTold = points.every((point) => {
-      const key = JSON.stringify(['level', along, ...telling].map((name) => readField(point, name) ?? null));
+    const isTold = points.every((point, i) => {
       const value = readField(point, field);
-      if (!values.has(key)) values.set(key, value);
-      return values.get(key) === value;
+      if (!values.has(keys[i])) values.set(keys[i], value);
+      return values.get(keys[i]) === value;
     });
-    if (!isTold) telling.push(field);
+    if (isTold) continue;
+    telling.push(field);
+    keys = points.map((point, i) => `${keys[i]} ${readField(point, field)}`);
   }
   return telling;
 }

@@ -65,18 +65,23 @@ export function placeMarks(marks: readonly Mark[], x: Axis, y: Axis, box: Box): 
 
 const cellPixels = 24;
 
-/** Finds the nearest of many marks without looking at all of them. */
+/** Finds the nearest of many marks without looking at all of them; they are sorted when the first one is looked for. */
 export function indexOf(placed: readonly PlacedMark[]): (x: number, y: number) => PlacedMark | undefined {
-  const cells = new Map<number, PlacedMark[]>();
   const keyOf = (column: number, row: number): number => column * 65536 + row;
   const cellOf = (pixels: number): number => Math.floor(pixels / cellPixels) + 1;
-  for (const mark of placed) {
-    const key = keyOf(cellOf(mark.cx), cellOf(mark.cy));
-    const cell = cells.get(key);
-    if (cell) cell.push(mark);
-    else cells.set(key, [mark]);
-  }
+  const fill = (): Map<number, PlacedMark[]> => {
+    const filled = new Map<number, PlacedMark[]>();
+    for (const mark of placed) {
+      const key = keyOf(cellOf(mark.cx), cellOf(mark.cy));
+      const cell = filled.get(key);
+      if (cell) cell.push(mark);
+      else filled.set(key, [mark]);
+    }
+    return filled;
+  };
+  let cells: Map<number, PlacedMark[]> | undefined;
   return (x, y) => {
+    cells ??= fill();
     let nearest: PlacedMark | undefined;
     let least = cellPixels ** 2;
     for (let column = cellOf(x) - 1; column <= cellOf(x) + 1; column += 1) {

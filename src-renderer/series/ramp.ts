@@ -12,5 +12,5 @@ export function rampColour(share: number): string {
   return `#${mixed.map((part) => part.toString(16).padStart(2, '0')).join('')}`;
 }
 
-/** Text on the ramp: white on its dark half, black on its light half. */
-export const inkOn = (share: number): string => (share < 0.52 ? '#ffffff' : '#10141a');
+/** Text on the ramp: white on its dark half, black on its light half, each at least 4.5 : 1. */
+export const inkOn = (share: number): string => (share < 0.462 ? '#ffffff' : '#000000');

@@ -7,6 +7,16 @@ import { metricOf } from './metric.ts';
 import { type Missing, placeOf, whyMissing } from './missing.ts';
 import type { Mark } from './plane.ts';
 
+export interface ScalingOptions {
+  readonly x?: Scale | undefined;
+  readonly y?: Scale | undefined;
+  /** Fields that tell lines of a level apart, where they are known already: they do not depend on the metric. */
+  readonly telling?: readonly string[];
+}
+
+/** More lines than this are a hatching. */
+const mostLines = 40;
+
 export interface ScalingLine {
   readonly key: string;
   readonly level: string;
@@ -24,6 +34,8 @@ export interface Scaling {
   readonly marks: readonly Mark[];
   readonly lines: readonly ScalingLine[];
   readonly rests: readonly string[];
+  /** What lines are medians over, because one for each value would be too many to read; empty = nothing. */
+  readonly medianOver: readonly string[];
   readonly missing: readonly Missing[];
 }
 
@@ -31,11 +43,11 @@ export function scalingOf(
   points: readonly Point[],
   ids: { readonly x: string; readonly y: string },
   levels: readonly string[],
-  scales: { readonly x?: Scale | undefined; readonly y?: Scale | undefined } = {},
+  options: ScalingOptions = {},
 ): Scaling {
   const [x, y] = [fieldMetric(ids.x), metricOf(ids.y)];
-  const scaleX = scales.x ?? 'log';
-  const scaleY = scales.y ?? defaultScale(y);
+  const scaleX = options.x ?? 'log';
+  const scaleY = options.y ?? defaultScale(y);
   const marks: Mark[] = [];
   const missing: Missing[] = [];
   for (const point of points) {
@@ -54,7 +66,9 @@ export function scalingOf(
       });
     }
   }
-  const { lines, rests } = linesOf(marks, ids.x, levels);
+  const telling = options.telling ?? tellingFields(points, ids.x);
+  const isTooMany = isHatching(marks, telling);
+  const { lines, rests } = linesOf(marks, isTooMany ? [] : telling, levels);
   return {
     x: axisFor(
       x,
@@ -69,15 +83,21 @@ export function scalingOf(
     marks,
     lines,
     rests,
+    medianOver: isTooMany ? telling : [],
     missing,
   };
 }
 
-function linesOf(marks: readonly Mark[], along: string, levels: readonly string[]) {
-  const telling = tellingFields(
-    marks.map(({ point }) => point),
-    along,
-  );
+function isHatching(marks: readonly Mark[], telling: readonly string[]): boolean {
+  const keys = new Set<string>();
+  for (const { point } of marks) {
+    keys.add([point.config.level, ...telling.map((field) => readField(point, field))].join(' '));
+    if (keys.size > mostLines) return true;
+  }
+  return false;
+}
+
+function linesOf(marks: readonly Mark[], telling: readonly string[], levels: readonly string[]) {
   const restOf = (point: Point): string =>
     telling
       .map((field) => {

@@ -1,0 +1,191 @@
+/** What a user does to a chart, and what every other view then shows: in a real Chromium, over a sweep that is known. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { BrowserContext, Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { pointsOf, startSynthetic, sweepOf, tenThousand } from '../fakes/synthetic-sweep.ts';
+import { chromiumPath, openBrowser, seriousFindings, type Watched, watch } from './browser.ts';
+
+const sweep = sweepOf({
+  level: ['baseline', 'balanced', 'four-bit'],
+  hiddenDim: [512],
+  heads: [8],
+  seqLen: [256, 1024, 4096],
+  batch: [1, 8],
+  phase: ['decode'],
+});
+
+async function open(points: ReturnType<typeof pointsOf>, of: typeof sweep) {
+  const app = await startSynthetic(of, points);
+  const browser = await openBrowser(join(app.folder, 'browser'), { width: 1280, height: 800 });
+  const page = browser.pages()[0] ?? (await browser.newPage());
+  const watched = await watch(page, app.host.url);
+  await page.goto(app.host.link());
+  await page.getByRole('application').waitFor();
+  return { app, browser, page, watched };
+}
+
+const tab = (page: Page, name: string) => page.getByRole('tab', { name }).click();
+const rowCount = async (page: Page): Promise<number> =>
+  Number(await page.getByRole('grid', { name: 'Points' }).getAttribute('aria-rowcount')) - 1;
+
+async function saved(page: Page, item: string): Promise<Buffer> {
+  await page.getByRole('button', { name: /^Save / }).click();
+  const [download] = await Promise.all([
+    page.waitForEvent('download'),
+    page.getByRole('menuitem', { name: item }).click(),
+  ]);
+  return readFile(await download.path());
+}
+
+describe.skipIf(chromiumPath === undefined)('charts', { timeout: 120_000 }, () => {
+  const points = pointsOf(sweep);
+  let app: Awaited<ReturnType<typeof startSynthetic>>;
+  let browser: BrowserContext;
+  let page: Page;
+  let watched: Watched;
+  beforeAll(async () => {
+    ({ app, browser, page, watched } = await open(points, sweep));
+  });
+  afterAll(async () => {
+    await browser?.close();
+    await app?.close();
+  });
+  const tooltip = () => page.locator('[aria-live="polite"]').getByText('grade');
+  const selectedRow = () => page.getByRole('row', { selected: true });
+
+  test('a click pins the figures of a point in every chart, Escape lets them go', async () => {
+    await page.locator('[data-mark]').first().click();
+    await page.mouse.move(640, 4);
+    await tooltip().waitFor();
+    expect(await selectedRow().count()).toBe(1);
+    for (const name of ['Scaling', 'Roofline', 'Heat map']) {
+      await tab(page, name);
+      await tooltip().waitFor();
+    }
+    await page.keyboard.press('Escape');
+    await tooltip().waitFor({ state: 'hidden' });
+    expect(await selectedRow().count()).toBe(1);
+  });
+
+  test('arrow keys go from point to point', async () => {
+    await tab(page, 'Scaling');
+    await page.getByRole('application').focus();
+    const seen = new Set<string | null>();
+    for (let i = 0; i < 4; i += 1) {
+      await page.keyboard.press('ArrowRight');
+      seen.add(await selectedRow().getAttribute('id'));
+    }
+    expect(seen.size).toBe(4);
+    await page.keyboard.press('Escape');
+  });
+
+  test.each(['Trade-off', 'Scaling', 'Roofline'])(
+    '%s: dragging chooses points, for the table too, until the chip is cleared',
+    async (name) => {
+      await tab(page, name);
+      const box = await page.getByRole('application').boundingBox();
+      if (!box) throw new Error('there is no chart');
+      const all = await rowCount(page);
+      await page.mouse.move(box.x + 110, box.y + 20);
+      await page.mouse.down();
+      await page.mouse.move(box.x + box.width * 0.5, box.y + box.height - 60, { steps: 4 });
+      await page.mouse.up();
+      const chip = page.getByRole('main').getByRole('button', { name: /points? chosen/ });
+      const chosen = Number.parseInt(await chip.innerText(), 10);
+      expect(chosen).toBeGreaterThan(0);
+      expect(chosen).toBeLessThan(all);
+      expect(await rowCount(page)).toBe(chosen);
+      await chip.click();
+      expect(await rowCount(page)).toBe(all);
+    },
+  );
+
+  test('a click in the legend hides a level everywhere; the free filter holds everywhere', async () => {
+    await tab(page, 'Trade-off');
+    await page.getByRole('button', { name: 'four-bit', exact: true }).click();
+    expect(await rowCount(page)).toBe(points.filter(({ config }) => config.level !== 'four-bit').length);
+    await page.getByRole('button', { name: /hidden: Show all/ }).click();
+    await page.getByLabel('Filter points').fill('batch=8 tokens>=1024');
+    await expect
+      .poll(() => rowCount(page))
+      .toBe(points.filter(({ config }) => config.batch === 8 && config.seqLen >= 1024).length);
+    await page.getByRole('button', { name: /filtered: Clear/ }).click();
+    expect(await rowCount(page)).toBe(points.length);
+  });
+
+  test('the wheel zooms, a double click shows all; scales switch', async () => {
+    await tab(page, 'Scaling');
+    const count = () => page.locator('[data-mark]').count();
+    const all = await count();
+    await page.getByRole('application').hover();
+    await page.mouse.wheel(0, -900);
+    await expect.poll(count).toBeLessThan(all);
+    await page.getByRole('application').dblclick();
+    await expect.poll(count).toBe(all);
+    await page.getByRole('button', { name: 'Scale of median time: log' }).click();
+    await page.getByRole('button', { name: 'Scale of median time: linear' }).click();
+  });
+
+  test.each(['Scaling', 'Roofline', 'Heat map', 'Latency', 'Levels'])(
+    '%s is saved as SVG, PNG and CSV',
+    async (name) => {
+      await tab(page, 'Trade-off');
+      await page.locator('[data-mark]').first().click();
+      await tab(page, name);
+      const svg = (await saved(page, 'SVG')).toString();
+      const found = await page.evaluate<{ isBroken: boolean; texts: number }>(
+        `(() => {
+          const picture = new DOMParser().parseFromString(${JSON.stringify(svg)}, 'image/svg+xml');
+          return {
+            isBroken: picture.querySelector('parsererror') !== null,
+            texts: picture.querySelectorAll('text').length,
+          };
+        })()`,
+      );
+      expect(found.isBroken).toBe(false);
+      expect(found.texts).toBeGreaterThan(5);
+      expect(svg).not.toContain('var(--');
+      const png = await saved(page, 'PNG, twice the size');
+      const width = Number(/width="([\d.]+)"/.exec(svg)?.[1]);
+      expect(png.readUInt32BE(16)).toBe(Math.round(2 * Math.floor(width)));
+      expect((await saved(page, 'CSV, the points shown')).toString().split('\r\n').length).toBeGreaterThan(3);
+    },
+  );
+
+  test.each(['Scaling', 'Roofline', 'Heat map', 'Latency'])('axe finds nothing serious: %s', async (name) => {
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme });
+      await tab(page, name);
+      expect(await seriousFindings(page)).toEqual([]);
+    }
+  });
+
+  test('the page is quiet: no complaint, no foreign request, no shift of the layout', async () => {
+    expect(watched.complaints).toEqual([]);
+    expect(watched.foreign).toEqual([]);
+    expect(await watched.layoutShifts()).toEqual([]);
+  });
+});
+
+test.skipIf(chromiumPath === undefined)(
+  'ten thousand points: on a canvas, and in a saved picture every one of them',
+  { timeout: 120_000 },
+  async () => {
+    const points = pointsOf(tenThousand, 10_000);
+    const { app, browser, page, watched } = await open(points, tenThousand);
+    try {
+      expect(await page.locator('[data-mark]').count()).toBe(0);
+      expect(await page.getByRole('application').locator('canvas').count()).toBe(1);
+      const measured = points.filter(({ outcome, config }) => outcome === 'measured' && config.phase === 'decode');
+      const svg = (await saved(page, 'SVG')).toString();
+      expect(svg.match(/<path[^>]* transform="translate\([^>]* d="[^>]* opacity="1"\/>/g)?.length).toBe(
+        measured.length,
+      );
+      expect(watched.complaints).toEqual([]);
+    } finally {
+      await browser.close();
+      await app.close();
+    }
+  },
+);

@@ -90,13 +90,15 @@ std::vector<double> queryLevels(const std::vector<float>& q, const LayerWeights&
 }
 
 /// Bits per run of 32 coordinates by reverse water-filling (attention-spec B.9), never more than `budget` bytes a token.
-std::vector<Band> waterFilling(const std::vector<double>& energy, double budget) {
+/// Bands of several runs share groups larger than a run, so a run costs a whole group at the most.
+std::vector<Band> waterFilling(const std::vector<double>& energy, double budget, int64_t groupSize) {
   constexpr int64_t run = 32;
   constexpr int choices[] = {0, 2, 3, 4, 8};
   const int64_t runs = static_cast<int64_t>(energy.size()) / run;
   std::vector<double> mu(static_cast<size_t>(runs), 0.0);
   for (int64_t i = 0; i < runs * run; i++) mu[static_cast<size_t>(i / run)] += std::max(energy[static_cast<size_t>(i)], 1e-300) / run;
-  const auto costOf = [&](int bits) { return bits ? run * bits / 8.0 + (bits == 8 ? 2 : 4) : 0.0; };
+  const int64_t groups = (run + groupSize - 1) / groupSize;
+  const auto costOf = [&](int bits) { return bits ? run * bits / 8.0 + static_cast<double>(groups * (bits == 8 ? 2 : 4)) : 0.0; };
   const auto bitsAt = [&](double lambda) {
     std::vector<int> bits;
     for (double m : mu) {
@@ -377,7 +379,7 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     rank = std::min(rank, full->rank);
     std::vector<Band> bands;
     if (t.adaptiveBudgetBytes > 0) {
-      bands = waterFilling(full->energy, t.adaptiveBudgetBytes);
+      bands = waterFilling(full->energy, t.adaptiveBudgetBytes, std::max<int64_t>(1, t.keyGroupSize));
     } else if (t.adaptiveEnergy > 0) {
       bands = {{rankForEnergy(full->energy, t.adaptiveEnergy), t.keyDtype, t.symmetric}};
     } else if (!t.bands.empty()) {

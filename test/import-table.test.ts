@@ -11,6 +11,7 @@ const windowHost = [
   'src-main/hosts/compose.ts',
   'src-main/hosts/app-calls.ts',
   'src-main/hosts/run-hub.ts',
+  'src-main/hosts/window-host.ts',
   'src-main/hosts/folders.ts',
   'src-main/contract',
   'node:',

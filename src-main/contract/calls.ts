@@ -4,7 +4,16 @@
  */
 import { z } from 'zod';
 import type { DeviceInfo, LevelInfo } from './api.ts';
+import type { Comparison } from './comparison.ts';
+import {
+  type Download,
+  type Library,
+  largestSessionBytes,
+  type SessionPoints,
+  type SessionSummary,
+} from './library.ts';
 import type { HubEvent, RunSession, RunState } from './run-state.ts';
+import { exportFormats, labelSchema } from './session.ts';
 import { sweepSchema } from './sweep.ts';
 
 export interface PreviewSummary {
@@ -23,13 +32,20 @@ export interface PreviewSummary {
 /** `Output` exists for the compiler only. */
 export interface Call<Input extends z.ZodType, Output> {
   readonly input: Input;
+  /** Of the input as JSON. A sweep with a hundred thousand written values fits many times. */
+  readonly largestBytes: number;
   readonly output?: Output;
 }
 
-const takes = <Input extends z.ZodType>(input: Input) => ({
-  returns: <Output>(): Call<Input, Output> => ({ input }),
+const usualBytes = 4 * 1024 * 1024;
+const takes = <Input extends z.ZodType>(input: Input, largestBytes = usualBytes) => ({
+  returns: <Output>(): Call<Input, Output> => ({ input, largestBytes }),
 });
 const nothing = z.strictObject({});
+/** Of a session of the library. */
+const id = z.string().regex(/^[0-9a-f]{32}$/, 'expected the id of a session');
+const oneSession = z.strictObject({ id });
+const longestBase64 = Math.ceil(largestSessionBytes / 3) * 4;
 
 export const calls = {
   levels: takes(nothing).returns<readonly LevelInfo[]>(),
@@ -44,6 +60,29 @@ export const calls = {
   snapshot: takes(nothing).returns<RunState>(),
   /** Raw samples of one point of the current sweep, seconds per step in the order taken; none = not measured. */
   samples: takes(z.strictObject({ pointId: z.string().max(64) })).returns<readonly number[]>(),
+  library: takes(nothing).returns<Library>(),
+  labelSession: takes(z.strictObject({ id, label: labelSchema })).returns<null>(),
+  /** Into the trash. @returns its id there */
+  trashSession: takes(oneSession).returns<string>(),
+  /** Out of the trash. @returns its id in the library */
+  restoreSession: takes(oneSession).returns<string>(),
+  /** Deletes for good. @returns how many */
+  emptyTrash: takes(nothing).returns<number>(),
+  /** Shows a session in place of the current one. */
+  openSession: takes(oneSession).returns<RunSession>(),
+  /** Opens a session and measures the points it lacks. */
+  continueSession: takes(oneSession).returns<RunSession>(),
+  /** The crash of this session needs to be told no more. */
+  acceptCrash: takes(oneSession).returns<null>(),
+  /** `fmqa`: the session file itself. */
+  exportSession: takes(z.strictObject({ id, format: z.enum([...exportFormats, 'fmqa']) })).returns<Download>(),
+  /** Takes a session file into the library, once it is seen to be one. @returns the one there already if it is the same */
+  importSession: takes(
+    z.strictObject({ fileName: z.string().min(1).max(255), base64: z.string().max(longestBase64) }),
+    longestBase64 + 4096,
+  ).returns<SessionSummary>(),
+  sessionPoints: takes(oneSession).returns<SessionPoints>(),
+  compareSessions: takes(z.strictObject({ before: id, after: id })).returns<Comparison>(),
 };
 
 export type CallName = keyof typeof calls;

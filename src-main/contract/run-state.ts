@@ -25,6 +25,12 @@ export type HubEventBody =
   | { readonly type: 'asked'; readonly verb: RunVerb }
   /** Points come without their raw samples, which are asked for one point at a time. */
   | WithoutSequence<RunEvent>
+  /** The current session was renamed. */
+  | { readonly type: 'renamed'; readonly name: string }
+  /** Something in the library of sessions is not what it was. */
+  | { readonly type: 'library' }
+  /** Another session took the place of the one before. Its number leaves a gap, so whoever hears it asks for a snapshot. */
+  | { readonly type: 'replaced' }
   /** The sweep could not start, or ended by a fault that is no point's. */
   | { readonly type: 'broken'; readonly reason: string };
 
@@ -35,6 +41,8 @@ export type RunStatus = 'idle' | 'starting' | 'running' | 'paused' | 'ended';
 
 export interface RunState {
   readonly sequence: number;
+  /** Counts changes of the library of sessions. */
+  readonly libraryChanges: number;
   readonly status: RunStatus;
   readonly session?: RunSession | undefined;
   readonly sweep?: Sweep | undefined;
@@ -52,7 +60,14 @@ export interface RunState {
   readonly failure?: string | undefined;
 }
 
-export const noRun: RunState = { sequence: 0, status: 'idle', total: 0, done: 0, points: [] };
+export const noRun: RunState = {
+  sequence: 0,
+  libraryChanges: 0,
+  status: 'idle',
+  total: 0,
+  done: 0,
+  points: [],
+};
 
 export const isActive = ({ status }: RunState): boolean =>
   status === 'starting' || status === 'running' || status === 'paused';
@@ -77,11 +92,18 @@ export const followsOn = (state: RunState, events: readonly HubEvent[]): boolean
 function step(state: RunState, event: HubEvent): RunState {
   switch (event.type) {
     case 'opened':
-      return { ...noRun, status: 'starting', session: event.session, sweep: event.sweep };
+      return {
+        ...noRun,
+        libraryChanges: state.libraryChanges,
+        status: 'starting',
+        session: event.session,
+        sweep: event.sweep,
+      };
     case 'started':
       return {
         ...state,
         status: 'running',
+        libraryChanges: state.libraryChanges + 1, // its file is there now
         environment: event.environment,
         total: event.total,
         done: event.done,
@@ -98,6 +120,12 @@ function step(state: RunState, event: HubEvent): RunState {
       return { ...state, status: 'running', pauseReason: undefined };
     case 'ended':
       return { ...state, status: 'ended', asked: undefined, how: event.how, etaSeconds: undefined };
+    case 'renamed':
+      return state.session ? { ...state, session: { ...state.session, name: event.name } } : state;
+    case 'library':
+      return { ...state, libraryChanges: state.libraryChanges + 1 };
+    case 'replaced':
+      return state;
     case 'broken':
       return { ...state, status: 'ended', asked: undefined, failure: event.reason, etaSeconds: undefined };
   }

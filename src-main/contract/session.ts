@@ -47,11 +47,44 @@ const storedPointSchema = z.looseObject({
   controls: z.looseObject(controlsSchema.shape).optional(),
 });
 
+/** What people call a session. Written beside the measurements, never into them: the last word on each counts. */
+export const labelSchema = z.strictObject({
+  name: z
+    .string()
+    .trim()
+    .min(1)
+    .max(200)
+    .regex(/^[^\p{Cc}]*$/u, 'expected a name in one line')
+    .optional(),
+  tags: z
+    .array(
+      z
+        .string()
+        .trim()
+        .min(1)
+        .max(40)
+        .regex(/^[^\p{Cc},]*$/u, 'expected tags without commas'),
+    )
+    .max(16)
+    .optional(),
+});
+export type Label = z.infer<typeof labelSchema>;
+
 export const sessionRecordSchema = z.union([
   sessionHeaderSchema,
   z.looseObject({ kind: z.literal('point'), point: storedPointSchema }),
   /** A run was taken up again, perhaps elsewhere. */
   z.looseObject({ kind: z.literal('resumed'), environment: environmentSchema }),
   z.looseObject({ kind: z.literal('ended'), how: z.enum(['done', 'stopped', 'cancelled', 'interrupted']) }),
+  z.looseObject({
+    kind: z.literal('labelled'),
+    name: z.string().optional(),
+    tags: z.array(z.string()).optional(),
+    /** Somebody was told that its program ended before it did, and need not be told again. */
+    isCrashKnown: z.boolean().optional(),
+  }),
 ]);
 export type SessionRecord = z.infer<typeof sessionRecordSchema>;
+
+export const exportFormats = ['csv', 'json', 'md', 'html', 'parquet'] as const;
+export type ExportFormat = (typeof exportFormats)[number];

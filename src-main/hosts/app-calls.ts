@@ -5,8 +5,13 @@ import { InputError } from '../contract/input-error.ts';
 import { BackendFailure } from '../engine/ports.ts';
 import type { Profiler } from './compose.ts';
 import type { RunHub } from './run-hub.ts';
+import type { SessionLibrary } from './session-library.ts';
 
-export function createAppCalls(profiler: Pick<Profiler, 'levels' | 'devices' | 'preview'>, hub: RunHub): AppApi {
+export function createAppCalls(
+  profiler: Pick<Profiler, 'levels' | 'devices' | 'preview'>,
+  hub: RunHub,
+  library: SessionLibrary,
+): AppApi {
   const steer = (verb: 'pause' | 'continue' | 'stop' | 'cancel') => async () => {
     hub.steer(verb);
     return null;
@@ -22,6 +27,33 @@ export function createAppCalls(profiler: Pick<Profiler, 'levels' | 'devices' | '
     cancel: steer('cancel'),
     snapshot: async () => hub.snapshot(),
     samples: async ({ pointId }) => hub.samples(pointId),
+    library: () => library.list(),
+    labelSession: async ({ id, label }) => {
+      await library.label(id, label);
+      if (label.name !== undefined) hub.rename(id, label.name);
+      return null;
+    },
+    trashSession: ({ id }) => library.throwAway(id),
+    restoreSession: ({ id }) => library.restore(id),
+    emptyTrash: () => library.emptyTrash(),
+    openSession: async ({ id }) => {
+      const { file, session } = await library.read(id);
+      const opened = hub.open(file, session);
+      await library.acceptCrash(id);
+      return opened;
+    },
+    continueSession: async ({ id }) => {
+      const { file, session } = await library.read(id);
+      return hub.continueSession(file, session);
+    },
+    acceptCrash: async ({ id }) => {
+      await library.acceptCrash(id);
+      return null;
+    },
+    exportSession: ({ id, format }) => library.export(id, format),
+    importSession: ({ fileName, base64 }) => library.import(fileName, base64),
+    sessionPoints: ({ id }) => library.points(id),
+    compareSessions: ({ before, after }) => library.compare(before, after),
   };
 }
 

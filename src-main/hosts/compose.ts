@@ -2,19 +2,27 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import os from 'node:os';
+import { resolve } from 'node:path';
 import type { DeviceInfo, LevelInfo, ProfilerApi, RunOptions, SweepRun } from '../contract/api.ts';
 import type { Comparison } from '../contract/comparison.ts';
 import { expected } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
-import { type Environment, type SessionHeader, sessionSchemaVersion } from '../contract/session.ts';
+import {
+  type Environment,
+  type ExportFormat,
+  type SessionHeader,
+  type SessionRecord,
+  sessionSchemaVersion,
+} from '../contract/session.ts';
 import type { Sweep } from '../contract/sweep.ts';
 import { compareSessions } from '../engine/compare.ts';
 import { levelNames, levels } from '../engine/levels.ts';
 import { expandSweep, previewSweep, resolveMeasuring } from '../engine/plan.ts';
 import { BackendFailure, type Clock } from '../engine/ports.ts';
 import { startRun } from '../engine/run.ts';
-import { type ExportFormat, exportSession } from '../sessions/export-session.ts';
-import { createRecording, type Recording } from '../sessions/recording.ts';
+import { exportSession } from '../sessions/export-session.ts';
+import { holdSession } from '../sessions/hold.ts';
+import { appendRecord, createRecording, type Recording } from '../sessions/recording.ts';
 import { readSession, resumeRecording } from '../sessions/recovery.ts';
 import { writeWhole } from '../sessions/storage.ts';
 import type { BenchCase, BenchOptions } from '../worker/addon-types.ts';
@@ -26,7 +34,6 @@ import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
 
 export { exportPoints } from '../sessions/export.ts';
-export { type ExportFormat, exportFormats } from '../sessions/export-session.ts';
 export type { AttendOptions, BenchCase, BenchOptions, SweepChanges };
 export { BackendFailure, fastmqaVersion };
 
@@ -43,6 +50,8 @@ export interface Profiler extends ProfilerApi {
   ): Promise<{ readonly content: string | Uint8Array; readonly lost: readonly number[] }>;
   /** Two session files, point by point. */
   compare(before: string, after: string): Promise<ComparisonOfFiles>;
+  /** Adds to a session file what is said about it, also while this profiler records it. */
+  append(path: string, record: SessionRecord): Promise<void>;
   /** The kernels against the ceilings of this machine. */
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;
   /** Ends the call at hand. */
@@ -63,6 +72,7 @@ const monotonic: Clock = { now: () => performance.now() / 1000 };
 
 export function createProfiler(options: { readonly workerScript?: string } = {}): Profiler {
   const backend = new Supervisor({ spawn: forkWorker(options.workerScript ?? workerScript) });
+  const recordings: Recordings = new Map();
   const environment = async (): Promise<Environment> =>
     describeEnvironment(await backend.info(), await backend.ceilings());
 
@@ -74,7 +84,7 @@ export function createProfiler(options: { readonly workerScript?: string } = {})
       }),
     devices: async () => [await cpuDevice(backend), cudaDevice()],
     preview: previewSweep,
-    run: (sweep, runOptions = {}) => run(sweep, runOptions, backend, environment),
+    run: (sweep, runOptions = {}) => run(sweep, runOptions, backend, environment, recordings),
     readSweep,
     attend: async (input, output, attendOptions) => {
       const request = await readAttendRequest(input, attendOptions);
@@ -93,6 +103,12 @@ export function createProfiler(options: { readonly workerScript?: string } = {})
         points: [...points.values()],
       });
       return { ...compareSessions(contentOf(a), contentOf(b)), lost: { [before]: a.setAside, [after]: b.setAside } };
+    },
+    append: async (path, record) => {
+      const open = recordings.get(resolve(path));
+      if (open) return open.append(record);
+      const release = await holdSession(path);
+      await appendRecord(path, record).finally(release);
     },
     bench: (benchOptions) => backend.bench(benchOptions, benchDeadlineSeconds),
     cancel: () => backend.cancel(),
@@ -116,11 +132,15 @@ function cudaDevice(): DeviceInfo {
   return { backend: 'cuda:0', usable: false, reason: `${driver}; this version of FastMQA has no CUDA backend` };
 }
 
+/** What this profiler records now, by path. */
+type Recordings = Map<string, Recording>;
+
 async function run(
   sweep: Sweep,
   { out, resume = false, onEvent }: RunOptions,
   backend: Supervisor,
   describe: () => Promise<Environment>,
+  recordings: Recordings,
 ): Promise<SweepRun> {
   if (resume && out === undefined) throw expected('--out FILE.fmqa', '--resume', 'nothing');
   const plan = expandSweep(sweep);
@@ -128,19 +148,8 @@ async function run(
   if (foreign) throw expected('a usable backend', 'backend', `${foreign.config.backend}: ${cudaDevice().reason}`);
   const measuring = resolveMeasuring(sweep);
   const environment = await describe();
-
-  let recording: Recording | undefined;
-  let done: ReadonlyMap<string, Point> | undefined;
-  if (out !== undefined && resume) {
-    refuseOtherSweep(sweep, (await readSession(out)).header, out);
-    const resumed = await resumeRecording(out, environment);
-    recording = resumed.recording;
-    done = resumed.session.points;
-  } else if (out !== undefined) {
-    const header = { kind: 'header', schemaVersion: sessionSchemaVersion, id: randomUUID(), name: sweep.name } as const;
-    recording = await createRecording(out, { ...header, sweep, measuring, environment });
-  }
-
+  const header = { sweep, measuring, environment };
+  const { recording, done } = out === undefined ? {} : await openRecording(out, header, resume, recordings);
   const started = startRun({
     plan,
     backend,
@@ -152,6 +161,36 @@ async function run(
     ...(onEvent ? { onEvent } : {}),
   });
   return { ...started, finished: endRecording(started.finished, recording) };
+}
+
+/** Begins or resumes a session that nobody else records, and lists it until it is closed. */
+async function openRecording(
+  path: string,
+  header: Pick<SessionHeader, 'sweep' | 'measuring' | 'environment'>,
+  resume: boolean,
+  recordings: Recordings,
+): Promise<{ recording: Recording; done?: ReadonlyMap<string, Point> }> {
+  const release = await holdSession(path);
+  const listed = (recording: Recording): Recording => {
+    recordings.set(resolve(path), recording);
+    const close = async (): Promise<void> => {
+      recordings.delete(resolve(path));
+      await recording.close().finally(release);
+    };
+    return { ...recording, close };
+  };
+  try {
+    if (!resume) {
+      const first = { kind: 'header', schemaVersion: sessionSchemaVersion, id: randomUUID() } as const;
+      return { recording: listed(await createRecording(path, { ...first, name: header.sweep.name, ...header })) };
+    }
+    refuseOtherSweep(header.sweep, (await readSession(path)).header, path);
+    const { recording, session } = await resumeRecording(path, header.environment);
+    return { recording: listed(recording), done: session.points };
+  } catch (error) {
+    await release();
+    throw error;
+  }
 }
 
 /** Points of two sweeps in one file would be read as one. */

@@ -1,6 +1,8 @@
 /** Where FastMQA keeps what it writes by itself, and where the built window lies. */
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import os from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { packageRoot } from '../worker/location.ts';
 
 export const rendererFolder = join(packageRoot, 'dist/renderer');
@@ -28,4 +30,17 @@ export function sessionFileName(sweepName: string, at: Date): string {
     .toLowerCase()
     .slice(0, 40);
   return `${time}${name ? `-${name}` : ''}.fmqa`;
+}
+
+/** What a window calls a session file. Nothing of the path can be read from it, and no path can be made of it. */
+export const sessionIdOf = (path: string): string =>
+  createHash('sha256').update(resolve(path)).digest('hex').slice(0, 32);
+
+/** A path in the folder that is not taken: a number is added where it is. */
+export function freePath(folder: string, fileName: string): string {
+  const stem = fileName.replace(/\.fmqa$/, '');
+  for (let n = 1; ; n += 1) {
+    const path = join(folder, n === 1 ? `${stem}.fmqa` : `${stem}-${n}.fmqa`);
+    if (!existsSync(path)) return path;
+  }
 }

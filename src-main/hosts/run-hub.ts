@@ -2,11 +2,10 @@
  * The one current sweep of a host, which any number of windows may watch and steer. It is recorded from its first point on;
  * windows get numbered events in batches and may ask for everything so far at any time.
  */
-import { randomUUID } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { ProfilerApi, RunEvent, SweepRun } from '../contract/api.ts';
+import type { ProfilerApi, RunEvent, RunOptions, SweepRun } from '../contract/api.ts';
 import { InputError } from '../contract/input-error.ts';
+import type { Point } from '../contract/metrics.ts';
 import {
   type HubEvent,
   type HubEventBody,
@@ -18,7 +17,9 @@ import {
   reduceRun,
 } from '../contract/run-state.ts';
 import type { Sweep } from '../contract/sweep.ts';
-import { sessionFileName } from './folders.ts';
+import { expandSweep } from '../engine/plan.ts';
+import type { Session } from '../sessions/recovery.ts';
+import { freePath, sessionFileName, sessionIdOf } from './folders.ts';
 
 /** Thirty batches a second: more than an eye follows, little enough not to disturb the measurement. */
 const batchMilliseconds = 1000 / 30;
@@ -51,29 +52,47 @@ export class RunHub {
    * @throws InputError for a sweep that cannot be, or while another one runs.
    */
   async start(sweep: Sweep): Promise<RunSession> {
-    this.flush();
-    if (isActive(this.state)) throw new InputError('a sweep is running: stop or cancel it first');
+    this.refuseWhileActive();
     this.options.profiler.preview(sweep); // throws for one that cannot be, before anything is thrown away
-    const file = join(this.options.folder, sessionFileName(sweep.name, new Date()));
-    const session: RunSession = { id: randomUUID(), name: sweep.name, file };
+    const file = freePath(this.options.folder, sessionFileName(sweep.name, new Date()));
+    const session: RunSession = { id: sessionIdOf(file), name: sweep.name, file };
     this.samplesOf = new Map();
     this.run = undefined;
     this.tell({ type: 'opened', session, sweep });
     this.flush();
-    try {
-      await mkdir(this.options.folder, { recursive: true });
-      this.run = await this.options.profiler.run(sweep, { out: file, onEvent: (event) => this.hear(event) });
-    } catch (error) {
-      this.break(error);
-      throw error;
-    }
-    this.over = this.run.finished.then(
-      () => undefined,
-      (error) => this.break(error),
-    );
-    // Asked for while the engine was still starting.
-    if (this.state.asked) this.run[this.state.asked]();
+    await this.measure(sweep, { out: file });
     return session;
+  }
+
+  /**
+   * Shows a recorded session in place of the current one.
+   * @throws InputError while a sweep runs.
+   */
+  open(file: string, session: Session): RunSession {
+    this.refuseWhileActive();
+    return this.replace(file, session, 'ended');
+  }
+
+  /**
+   * Opens a recorded session and measures the points that it lacks.
+   * @throws InputError as {@link start}
+   */
+  async continueSession(file: string, session: Session): Promise<RunSession> {
+    this.refuseWhileActive();
+    this.options.profiler.preview(session.header.sweep);
+    const opened = this.replace(file, session, 'starting');
+    await this.measure(session.header.sweep, { out: file, resume: true });
+    return opened;
+  }
+
+  /** The session in view has another name now. */
+  rename(id: string, name: string): void {
+    if (this.snapshot().session?.id === id) this.tell({ type: 'renamed', name });
+  }
+
+  /** Windows should look at the library again. */
+  tellLibraryChanged(): void {
+    this.tell({ type: 'library' });
   }
 
   /** Without a sweep that runs there is nothing to steer, and nothing happens. */
@@ -108,13 +127,58 @@ export class RunHub {
     this.listeners.clear();
   }
 
+  private refuseWhileActive(): void {
+    if (isActive(this.snapshot())) throw new InputError('a sweep is running: stop or cancel it first');
+  }
+
+  private async measure(sweep: Sweep, options: RunOptions): Promise<void> {
+    try {
+      await mkdir(this.options.folder, { recursive: true });
+      this.run = await this.options.profiler.run(sweep, { ...options, onEvent: (event) => this.hear(event) });
+    } catch (error) {
+      this.break(error);
+      throw error;
+    }
+    this.over = this.run.finished.then(
+      () => undefined,
+      (error) => this.break(error),
+    );
+    void this.over.then(() => this.tellLibraryChanged());
+    // Asked for while the engine was still starting.
+    if (this.state.asked) this.run[this.state.asked]();
+  }
+
+  /** Events cannot tell a whole session: the number of the next one leaves a gap, and windows ask for a snapshot. */
+  private replace(file: string, { header, name, how, points }: Session, status: 'ended' | 'starting'): RunSession {
+    const session: RunSession = { id: sessionIdOf(file), name, file };
+    const sequence = this.state.sequence + 2;
+    const rows = [...points.values()];
+    this.run = undefined;
+    this.samplesOf = new Map(rows.flatMap(({ id, samplesSeconds }) => (samplesSeconds ? [[id, samplesSeconds]] : [])));
+    this.state = {
+      ...noRun,
+      sequence,
+      libraryChanges: this.state.libraryChanges,
+      status,
+      session,
+      sweep: header.sweep,
+      environment: header.environment,
+      points: rows.map(withoutSamples),
+      done: rows.length,
+      total: Math.max(rows.length, plannedPoints(header.sweep) ?? 0),
+      ...(status === 'ended' && how ? { how } : {}),
+    };
+    for (const listener of [...this.listeners]) listener([{ type: 'replaced', sequence }]);
+    return session;
+  }
+
   private hear(event: RunEvent): void {
     const { sequence: _, ...body } = event;
     if (body.type === 'point') {
       // Samples outweigh the rest of a point by far and are looked at for one point at a time.
-      const { samplesSeconds, ...point } = body.point;
-      if (samplesSeconds) this.samplesOf.set(point.id, samplesSeconds);
-      this.tell({ ...body, point });
+      const { samplesSeconds, id } = body.point;
+      if (samplesSeconds) this.samplesOf.set(id, samplesSeconds);
+      this.tell({ ...body, point: withoutSamples(body.point) });
     } else this.tell(body);
   }
 
@@ -141,5 +205,16 @@ export class RunHub {
     this.lastBatchAt = performance.now();
     this.state = reduceRun(this.state, events);
     for (const listener of [...this.listeners]) listener(events);
+  }
+}
+
+export const withoutSamples = ({ samplesSeconds: _, ...point }: Point): Point => point;
+
+/** Undefined for a sweep that only a later version understands. */
+export function plannedPoints(sweep: Sweep): number | undefined {
+  try {
+    return expandSweep(sweep).length;
+  } catch {
+    return undefined;
   }
 }

@@ -1,11 +1,9 @@
 /** A recorded session in every format that others read. */
+import type { ExportFormat } from '../contract/session.ts';
 import { exportPoints } from './export.ts';
 import { toParquet } from './export-parquet.ts';
 import type { Session } from './recovery.ts';
 import { toReport } from './report.ts';
-
-export const exportFormats = ['csv', 'json', 'md', 'html', 'parquet'] as const;
-export type ExportFormat = (typeof exportFormats)[number];
 
 /**
  * Text, or bytes where the format is no text.
@@ -19,7 +17,7 @@ export function exportSession(
   const content = { environment: session.header.environment, points: [...session.points.values()] };
   switch (format) {
     case 'html':
-      return toReport({ ...content, name: session.header.name, levels });
+      return toReport({ ...content, name: session.name, levels });
     case 'parquet':
       return toParquet(content.points);
     default:

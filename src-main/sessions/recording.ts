@@ -65,6 +65,33 @@ export async function createRecording(
   return recordTo(path, output);
 }
 
+/**
+ * Adds one record to a session that nobody records. What stands there stays as it is: a torn last line gets a line end, and
+ * remains set aside.
+ * @throws InputError where the file cannot be written.
+ */
+export async function appendRecord(
+  path: string,
+  record: SessionRecord,
+  fileSystem: FileSystem = nodeFileSystem,
+): Promise<void> {
+  const line = encodeRecord(record);
+  const file = await fileSystem.open(path, 'update').catch((error: unknown) => {
+    throw fileError('write', path, error);
+  });
+  try {
+    const before = await file.read();
+    const needsLineEnd = before.length > 0 && before[before.length - 1] !== lineEnd;
+    await new AppendFile(path, file, before.length).append(
+      needsLineEnd ? Buffer.concat([Buffer.from('\n'), line]) : line,
+    );
+  } finally {
+    await file.close().catch(() => undefined);
+  }
+}
+
+const lineEnd = 0x0a;
+
 export const recordTo = (path: string, output: AppendFile): Recording => ({
   path,
   append: async (record) => output.append(encodeRecord(record)),

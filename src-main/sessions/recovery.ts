@@ -1,5 +1,6 @@
 /** Reads a session as far as it is whole, says what is not, and takes it up again. */
 import { dirname } from 'node:path';
+import type { RunEnd } from '../contract/api.ts';
 import { expected, InputError } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
 import {
@@ -17,6 +18,11 @@ export interface Session {
   readonly header: SessionHeader;
   /** Every whole record in the order written, the header included, unknown fields kept. */
   readonly records: readonly SessionRecord[];
+  /** As last labelled, or else as the sweep was called. */
+  readonly name: string;
+  readonly tags: readonly string[];
+  /** How its last run ended; undefined: it did not, or it still goes on. */
+  readonly how: RunEnd | undefined;
   /** By id; of two records of one point the first counts. */
   readonly points: ReadonlyMap<string, Point>;
   /** Lines that cannot be trusted and are left out, 1 = first line; those at the end are a torn tail. */
@@ -32,7 +38,12 @@ interface Scan extends Session {
 
 /** @throws InputError for a file that is unreadable, no session, of a newer version, or without a whole header. */
 export async function readSession(path: string, fileSystem: FileSystem = nodeFileSystem): Promise<Session> {
-  const { wholeLength: _, needsLineEnd: __, ...session } = scan(await readWhole(path, fileSystem), path);
+  return parseSession(await readWhole(path, fileSystem), path);
+}
+
+/** @param path how errors name it. @throws InputError as {@link readSession} */
+export function parseSession(bytes: Uint8Array, path: string): Session {
+  const { wholeLength: _, needsLineEnd: __, ...session } = scan(bytes, path);
   return session;
 }
 
@@ -113,7 +124,17 @@ function scan(bytes: Uint8Array, path: string): Scan {
   }
   const header = records[0];
   if (header?.kind !== 'header') throw noSession(path);
-  return { header, records, points, setAside: damaged, wholeLength, needsLineEnd };
+  return { header, ...saidAbout(header, records), records, points, setAside: damaged, wholeLength, needsLineEnd };
+}
+
+function saidAbout(header: SessionHeader, records: readonly SessionRecord[]): Pick<Session, 'name' | 'tags' | 'how'> {
+  const labels = records.filter((record) => record.kind === 'labelled');
+  const last = records.findLast(({ kind }) => kind !== 'labelled');
+  return {
+    name: labels.findLast(({ name }) => name !== undefined)?.name ?? header.name,
+    tags: labels.findLast(({ tags }) => tags !== undefined)?.tags ?? [],
+    how: last?.kind === 'ended' ? last.how : undefined,
+  };
 }
 
 const noSession = (path: string): InputError =>

@@ -2,17 +2,21 @@
 import type { DeviceInfo, LevelInfo, RunEnd, RunEvent, RunOptions, SweepRun } from '../../src-main/contract/api.ts';
 import type { Sweep } from '../../src-main/contract/sweep.ts';
 import { previewSweep } from '../../src-main/engine/plan.ts';
+import { createProfiler } from '../../src-main/hosts/compose.ts';
 
 type Body = RunEvent extends infer E ? (E extends unknown ? Omit<E, 'sequence'> : never) : never;
 
 export class FakeProfiler {
   /** Verbs as they reached the run. */
   readonly verbs: string[] = [];
-  readonly out: (string | undefined)[] = [];
+  /** What each run was to be recorded as. */
+  readonly options: Omit<RunOptions, 'onEvent'>[] = [];
   /** Set to make the next run fail to start. */
   failure: Error | undefined;
   /** Set to hold the start of a run until it resolves. */
   starting: Promise<void> = Promise.resolve();
+  /** Files are real; no worker is started for them. */
+  private readonly files = createProfiler();
   private sequence = 0;
   private onEvent: RunOptions['onEvent'];
   private settle: { resolve: (how: RunEnd) => void; reject: (error: Error) => void } | undefined;
@@ -20,11 +24,14 @@ export class FakeProfiler {
   levels = (): readonly LevelInfo[] => [{ name: 'baseline', summary: 'the reference', techniques: [] }];
   devices = async (): Promise<readonly DeviceInfo[]> => [{ backend: 'cpu', usable: true }];
   preview = previewSweep;
+  append = this.files.append;
+  compare = this.files.compare;
+  exportSession = this.files.exportSession;
 
-  run = async (_sweep: Sweep, { out, onEvent }: RunOptions = {}): Promise<SweepRun> => {
+  run = async (_sweep: Sweep, { onEvent, ...options }: RunOptions = {}): Promise<SweepRun> => {
     await this.starting;
     if (this.failure) throw this.failure;
-    this.out.push(out);
+    this.options.push(options);
     this.onEvent = onEvent;
     this.sequence = 0;
     const how = new Promise<RunEnd>((resolve, reject) => {

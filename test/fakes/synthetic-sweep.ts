@@ -6,7 +6,6 @@ import type { Point } from '../../src-main/contract/metrics.ts';
 import type { Sweep } from '../../src-main/contract/sweep.ts';
 import { levelNames, levels } from '../../src-main/engine/levels.ts';
 import { expandSweep, type PlannedPoint } from '../../src-main/engine/plan.ts';
-import type { Profiler } from '../../src-main/hosts/compose.ts';
 import { serve } from '../../src-main/hosts/web/serve.ts';
 import { environment } from './points.ts';
 import { FakeProfiler } from './profiler.ts';
@@ -120,7 +119,7 @@ export async function startSynthetic(sweep: Sweep, points: readonly Point[]) {
   ];
   fake.preview = () => ({ points: [], skipped: [], estimatedSeconds: 1, estimatedPeakBytes: 1 });
   const host = await serve({
-    profiler: fake as unknown as Profiler,
+    profiler: fake,
     port: 0,
     sessionsFolder: folder,
     print: () => undefined,

@@ -439,7 +439,7 @@ describe('bad input is one sentence and exit code 2', () => {
     [
       'export to an unknown format',
       () => ['export', session, '--format', 'pdf'],
-      /^expected one of csv, json, md for --format but received pdf$/,
+      /^expected one of csv, json, md, html, parquet for --format but received pdf$/,
     ],
     ['attend without input', () => ['attend', '--out', path('y')], /^required option '--in <file>' not specified$/],
     [

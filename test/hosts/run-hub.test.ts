@@ -2,10 +2,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { type HubEvent, noRun, reduceRun } from '../../src-main/contract/run-state.ts';
+import { followsOn, type HubEvent, noRun, reduceRun } from '../../src-main/contract/run-state.ts';
 import { sessionFileName } from '../../src-main/hosts/folders.ts';
 import { RunHub } from '../../src-main/hosts/run-hub.ts';
-import { environment, measured, planOf } from '../fakes/points.ts';
+import { encodeRecord } from '../../src-main/sessions/recording.ts';
+import { parseSession, type Session } from '../../src-main/sessions/recovery.ts';
+import { environment, header, measured, planOf } from '../fakes/points.ts';
 import { FakeProfiler } from '../fakes/profiler.ts';
 
 const sweep = { name: 'a sweep', axes: { level: ['baseline', 'four-bit'] } };
@@ -30,6 +32,13 @@ afterEach(async () => {
 
 const started = { type: 'started', total: 2, done: 0, environment } as const;
 const progress = { type: 'progress', pointId: 'a', step: 'sampling' } as const;
+
+/** The last event of a run is that the library changed, once its file is closed. */
+async function endOfRun(): Promise<void> {
+  const before = hub.snapshot().libraryChanges;
+  profiler.end('done');
+  await vi.waitFor(() => expect(hub.snapshot().libraryChanges).toBe(before + 1));
+}
 
 test('a window that saw every event knows what the snapshot knows', async () => {
   await hub.start(sweep);
@@ -103,7 +112,7 @@ test('one sweep at a time', async () => {
 
 test('a sweep that cannot be leaves the last one in view', async () => {
   await hub.start(sweep);
-  profiler.end('done');
+  await endOfRun();
   const before = hub.snapshot();
   await expect(hub.start({ name: 'x', axes: { nothing: [1] } })).rejects.toThrow('expected one of');
   expect(hub.snapshot()).toEqual(before);
@@ -146,6 +155,79 @@ test('verbs reach the run; without one they do nothing', async () => {
   expect(profiler.verbs).toHaveLength(4);
 });
 
+const recorded = async (...levels: string[]): Promise<Session> => {
+  const points = await Promise.all(planOf(...levels).map(measured));
+  const recordedSweep = { name: 'recorded', axes: { level: ['baseline', 'four-bit'] } };
+  return parseSession(
+    Buffer.concat(
+      [
+        { ...header, name: 'recorded', sweep: recordedSweep },
+        ...points.map((point) => ({ kind: 'point' as const, point })),
+        { kind: 'ended' as const, how: 'stopped' as const },
+      ].map(encodeRecord),
+    ),
+    'a.fmqa',
+  );
+};
+
+test('another session leaves a gap: a window that follows the numbers sees that it must ask', async () => {
+  await hub.start(sweep);
+  await endOfRun();
+  const before = hub.snapshot();
+  batches.length = 0;
+  hub.open(join(folder, 'a.fmqa'), await recorded('baseline'));
+  expect(batches).toHaveLength(1);
+  expect(followsOn(before, batches[0])).toBe(false);
+  const after = hub.snapshot();
+  expect(after).toMatchObject({ status: 'ended', how: 'stopped', done: 1, total: 2, session: { name: 'recorded' } });
+  expect(after.sequence).toBe(batches[0][0].sequence);
+  expect(after.points[0].samplesSeconds).toBeUndefined();
+  expect(hub.samples(after.points[0].id)).toHaveLength(12);
+});
+
+test('no session takes the place of a sweep that runs', async () => {
+  await hub.start(sweep);
+  const session = await recorded('baseline');
+  expect(() => hub.open('a.fmqa', session)).toThrow('a sweep is running');
+  await expect(hub.continueSession('a.fmqa', session)).rejects.toThrow('a sweep is running');
+});
+
+test('a session that is continued shows its earlier points from the start, and gains the rest', async () => {
+  const [, rest] = await Promise.all(planOf('baseline', 'four-bit').map(measured));
+  const file = join(folder, 'a.fmqa');
+  await hub.continueSession(file, await recorded('baseline'));
+  expect(profiler.options).toEqual([{ out: file, resume: true }]);
+  const snapshot = hub.snapshot();
+  expect(snapshot).toMatchObject({ status: 'starting', done: 1, total: 2 });
+  batches.length = 0;
+  profiler.emit({ type: 'started', total: 2, done: 1, environment });
+  profiler.emit({ type: 'point', point: rest, done: 2, total: 2, etaSeconds: 0 });
+  profiler.end('done');
+  const end = hub.snapshot();
+  expect(batches.reduce(reduceRun, snapshot)).toEqual(end);
+  expect(end.points.map(({ config }) => config.level)).toEqual(['baseline', 'four-bit']);
+  expect(end).toMatchObject({ status: 'ended', how: 'done', done: 2, total: 2 });
+});
+
+test('a new name of the current session reaches its windows, one of another session does not', async () => {
+  const { id } = await hub.start(sweep);
+  hub.rename(id, 'better');
+  expect(hub.snapshot().session?.name).toBe('better');
+  hub.rename('0'.repeat(32), 'other');
+  expect(hub.snapshot().session?.name).toBe('better');
+  vi.advanceTimersByTime(100);
+  expect(batches.reduce(reduceRun, noRun)).toEqual(hub.snapshot());
+});
+
+test('windows hear that the library changed, also across sweeps', async () => {
+  hub.tellLibraryChanged();
+  await hub.start(sweep);
+  expect(hub.snapshot().libraryChanges).toBe(1);
+  profiler.emit(started);
+  expect(hub.snapshot().libraryChanges).toBe(2);
+  await endOfRun();
+});
+
 test('closing interrupts the sweep', async () => {
   await hub.start(sweep);
   await hub.close();
@@ -156,7 +238,7 @@ test('each sweep is recorded in a file of its own', async () => {
   vi.setSystemTime(new Date('2026-01-31T14:25:01Z'));
   const { file } = await hub.start(sweep);
   expect(file).toBe(join(folder, '2026-01-31-142501-a-sweep.fmqa'));
-  expect(profiler.out).toEqual([file]);
+  expect(profiler.options).toEqual([{ out: file }]);
 });
 
 test.each([

@@ -15,7 +15,10 @@ beforeAll(async () => {
   const [first, second, third] = planOf('baseline', 'balanced', 'four-bit');
   points = [await measured(first), skippedPoint(second, hostile), await measured(third)];
   session = {
-    header: { ...header, name: hostile },
+    header,
+    name: hostile,
+    tags: [],
+    how: 'done',
     records: [],
     points: new Map(points.map((point) => [point.id, point])),
     setAside: [],

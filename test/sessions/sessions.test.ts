@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { InputError } from '../../src-main/contract/input-error.ts';
 import type { Point } from '../../src-main/contract/metrics.ts';
 import type { SessionRecord } from '../../src-main/contract/session.ts';
-import { createRecording, encodeRecord } from '../../src-main/sessions/recording.ts';
+import { appendRecord, createRecording, encodeRecord } from '../../src-main/sessions/recording.ts';
 import { readSession, resumeRecording } from '../../src-main/sessions/recovery.ts';
 import { writeWhole } from '../../src-main/sessions/storage.ts';
 import { FakeFiles, type Operation } from '../fakes/files.ts';
@@ -193,6 +193,35 @@ describe('recovery', () => {
     const session = await readSession(path, withFile(join3(...records)));
     expect(session.records).toEqual(records);
     expect(join3(...session.records).toString().length).toBe(join3(...records).toString().length);
+  });
+
+  it('takes the last name and the last tags that were written beside the measurements', async () => {
+    const labels: SessionRecord[] = [
+      { kind: 'labelled', name: 'first' },
+      { kind: 'labelled', tags: ['a', 'b'] },
+      { kind: 'labelled', name: 'second' },
+      { kind: 'labelled', tags: [] },
+    ];
+    const read = (count: number) =>
+      readSession(path, withFile(Buffer.concat([whole, join3(...labels.slice(0, count))])));
+    expect(await read(0)).toMatchObject({ name: 'test', tags: [], how: 'done' });
+    expect(await read(2)).toMatchObject({ name: 'first', tags: ['a', 'b'], how: 'done' });
+    expect(await read(4)).toMatchObject({ name: 'second', tags: [], how: 'done' });
+  });
+
+  it('adds a record to a torn session and changes nothing that stands there', async () => {
+    for (const cut of [1, 20, 400]) {
+      const torn = whole.subarray(0, whole.length - cut);
+      const files = withFile(torn);
+      await appendRecord(path, { kind: 'labelled', name: 'mine' }, files);
+      const after = files.durable.get(path);
+      expect(after?.subarray(0, torn.length).equals(torn)).toBe(true);
+      const before = await readSession(path, withFile(torn));
+      const session = await readSession(path, files);
+      expect([...session.points]).toEqual([...before.points]);
+      expect(session.name).toBe('mine');
+      expect(session.setAside).toEqual(before.setAside);
+    }
   });
 
   it('refuses newer sessions and other files in one sentence', async () => {

@@ -50,6 +50,7 @@ test('a new sweep voids the old one, also within one batch', () => {
   const again = number([{ type: 'opened', session: { ...session, id: 'z' }, sweep }], 11);
   expect(reduceRun(noRun, [...story, ...again])).toEqual({
     ...noRun,
+    libraryChanges: 1,
     status: 'starting',
     session: { ...session, id: 'z' },
     sweep,

@@ -1,8 +1,8 @@
 /** What lies behind the gate. Everything here was let in: the link in exchange for a cookie, the rest with that cookie. */
 import { randomBytes } from 'node:crypto';
-import { Hono } from 'hono';
+import { Hono, type MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
-import type { AppApi, Reply } from '../../contract/calls.ts';
+import { type AppApi, type CallName, calls, type Reply } from '../../contract/calls.ts';
 import { answer } from '../app-calls.ts';
 import type { RunHub } from '../run-hub.ts';
 import type { Asset } from './assets.ts';
@@ -11,8 +11,6 @@ import { securityHeaders } from './headers.ts';
 import type { Keys } from './keys.ts';
 import { eventStream } from './stream.ts';
 
-/** A sweep with a hundred thousand written values fits many times. */
-const largestBody = 4 * 1024 * 1024;
 /** Stands in the built page where the nonce belongs: see `src-renderer/vite.config.ts`. */
 const noncePlaceholder = '__CSP_NONCE__';
 
@@ -56,17 +54,13 @@ export function createRoutes({ api, hub, assets, keys, onOpened }: RoutesOptions
 
   app.get('/api/events', () => new Response(eventStream(hub), { headers: { 'Content-Type': 'text/event-stream' } }));
 
-  app.post(
-    '/api/:call',
-    bodyLimit({ maxSize: largestBody, onError: (context) => context.json(malformed('the request is too large'), 413) }),
-    async (context) => {
-      if (context.req.header('content-type') !== 'application/json')
-        return context.json(malformed('expected application/json'), 415);
-      const input = await context.req.json().catch(() => undefined);
-      const reply = await answer(api, context.req.param('call'), input);
-      return context.json(reply, statusOf(reply));
-    },
-  );
+  app.post('/api/:call', limitBody, async (context) => {
+    if (context.req.header('content-type') !== 'application/json')
+      return context.json(malformed('expected application/json'), 415);
+    const input = await context.req.json().catch(() => undefined);
+    const reply = await answer(api, context.req.param('call'), input);
+    return context.json(reply, statusOf(reply));
+  });
 
   app.get('*', (context) => {
     const asset = assets.get(context.req.path);
@@ -80,5 +74,12 @@ export function createRoutes({ api, hub, assets, keys, onOpened }: RoutesOptions
 /** A call that was understood and answered is no failure of the transport, even if the answer is no. */
 const statusOf = (reply: Reply): 200 | 400 | 500 =>
   reply.ok || reply.failure === 'input' || reply.failure === 'engine' ? 200 : reply.failure === 'fault' ? 500 : 400;
+
+/** Before anything of the body is read. */
+const limitBody: MiddlewareHandler = (context, next) => {
+  const name = context.req.param('call') ?? '';
+  const maxSize = (Object.hasOwn(calls, name) ? calls[name as CallName] : calls.snapshot).largestBytes;
+  return bodyLimit({ maxSize, onError: () => context.json(malformed('the request is too large'), 413) })(context, next);
+};
 
 const malformed = (message: string): Reply => ({ ok: false, failure: 'malformed', message });

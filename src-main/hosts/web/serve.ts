@@ -1,9 +1,8 @@
 /** The app in a browser: on this machine, or over an SSH tunnel on any other. */
 import os from 'node:os';
-import { createAppCalls } from '../app-calls.ts';
-import type { Profiler } from '../compose.ts';
 import { rendererFolder, sessionsFolder } from '../folders.ts';
-import { RunHub } from '../run-hub.ts';
+import type { RunHub } from '../run-hub.ts';
+import { createWindowHost, type WindowProfiler } from '../window-host.ts';
 import { readAssets } from './assets.ts';
 import { Keys } from './keys.ts';
 import { createRoutes } from './routes.ts';
@@ -13,7 +12,7 @@ import { createGatedServer, listen, portOf } from './server.ts';
 const usualPort = 7878;
 
 export interface ServeOptions {
-  readonly profiler: Profiler;
+  readonly profiler: WindowProfiler;
   /** 0 = any free port; absent = the usual one if it is free. */
   readonly port?: number;
   readonly sessionsFolder?: string;
@@ -42,14 +41,14 @@ export async function serve({
   say = (line) => process.stderr.write(`${line}\n`),
 }: ServeOptions): Promise<WebHost> {
   const keys = new Keys();
-  const hub = new RunHub({ profiler, folder });
+  const { api, hub, close } = createWindowHost({ profiler, folder });
   const assets = await readAssets(rendererFolder);
   const link = (): string => `http://127.0.0.1:${portOf(server)}${keys.openPath}`;
   const onOpened = (): void => {
     say('A browser was let in. For another one:');
     print(link());
   };
-  const routes = createRoutes({ api: createAppCalls(profiler, hub), hub, assets, keys, onOpened });
+  const routes = createRoutes({ api, hub, assets, keys, onOpened });
   const server = createGatedServer(routes, keys);
   await listenWhereFree(server, port);
 
@@ -64,7 +63,7 @@ export async function serve({
     link,
     hub,
     close: async () => {
-      await hub.close();
+      await close();
       const closed = new Promise((resolve) => server.close(resolve));
       server.closeAllConnections();
       await closed;

@@ -6,12 +6,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { callNames } from '../../../src-main/contract/calls.ts';
-import { createAppCalls } from '../../../src-main/hosts/app-calls.ts';
-import { RunHub } from '../../../src-main/hosts/run-hub.ts';
 import { readAssets } from '../../../src-main/hosts/web/assets.ts';
 import { Keys } from '../../../src-main/hosts/web/keys.ts';
 import { createRoutes } from '../../../src-main/hosts/web/routes.ts';
 import { createGatedServer, listen, portOf } from '../../../src-main/hosts/web/server.ts';
+import { createWindowHost } from '../../../src-main/hosts/window-host.ts';
 import { FakeProfiler } from '../../fakes/profiler.ts';
 
 const keys = new Keys();
@@ -27,8 +26,7 @@ beforeAll(async () => {
   await writeFile(join(folder, 'index.html'), `<title>${secretOfPage}</title><style nonce="__CSP_NONCE__"></style>`);
   await writeFile(join(folder, 'main.js'), `// ${secretOfPage}`);
   const profiler = new FakeProfiler();
-  const hub = new RunHub({ profiler, folder });
-  const api = createAppCalls(profiler, hub);
+  const { api, hub } = createWindowHost({ profiler, folder });
   const assets = await readAssets(folder);
   server = createGatedServer(createRoutes({ api, hub, assets, keys, onOpened: () => undefined }), keys);
   await listen(server, 0);
@@ -216,6 +214,26 @@ test.each([
 test('an unknown call is refused, also one that every object has', async () => {
   for (const name of ['nothing', 'constructor', '__proto__', 'toString'])
     expect(statusOf(await send(request({ method: 'POST', path: `/api/${name}`, body: '{}' })))).toBe(400);
+});
+
+test('each call has its own limit, and a request beyond it is refused', async () => {
+  const sizes: readonly (readonly [string, number, number])[] = [
+    ['/api/snapshot', 5 * 1024 * 1024, 413],
+    ['/api/importSession', 5 * 1024 * 1024, 200],
+    ['/api/importSession', 90 * 1024 * 1024, 413],
+    ['/api/nothing', 5 * 1024 * 1024, 413],
+  ];
+  for (const [path, length, status] of sizes) {
+    const body = JSON.stringify({ fileName: 'x.fmqa', base64: 'A'.repeat(length) });
+    expect(statusOf(await send(request({ method: 'POST', path, body })))).toBe(status);
+  }
+});
+
+test('a session is named by its id: paths and other names are no ids', async () => {
+  for (const id of ['../../etc/passwd', '/etc/passwd', 'a.fmqa', '', 'A'.repeat(32), 'a'.repeat(33)]) {
+    for (const path of ['/api/openSession', '/api/trashSession', '/api/continueSession'])
+      expect(statusOf(await send(request({ method: 'POST', path, body: JSON.stringify({ id }) })))).toBe(400);
+  }
 });
 
 test('the link works once, then another one is needed', async () => {

@@ -1,0 +1,43 @@
+/** All that a host of windows needs: the calls, the current sweep, the library. Web and Electron carry it, each in its way. */
+import type { AppApi } from '../contract/calls.ts';
+import type { RunSession } from '../contract/run-state.ts';
+import { createAppCalls } from './app-calls.ts';
+import type { Profiler } from './compose.ts';
+import { RunHub } from './run-hub.ts';
+import { SessionLibrary } from './session-library.ts';
+
+export interface WindowHost {
+  readonly api: AppApi;
+  readonly hub: RunHub;
+  /**
+   * Shows the session at a path: for hosts that get paths from the user or the system, never from a window.
+   * @throws InputError for a file that is none, or while a sweep runs
+   */
+  openPath(path: string): Promise<RunSession>;
+  /** Ends a sweep that runs and keeps what it measured. The profiler stays open. */
+  close(): Promise<void>;
+}
+
+/** What windows need of a profiler. */
+export type WindowProfiler = Pick<
+  Profiler,
+  'levels' | 'devices' | 'preview' | 'run' | 'append' | 'compare' | 'exportSession'
+>;
+
+export interface WindowHostOptions {
+  readonly profiler: WindowProfiler;
+  /** Sessions are saved here, and make up the library. */
+  readonly folder: string;
+}
+
+export function createWindowHost({ profiler, folder }: WindowHostOptions): WindowHost {
+  const hub = new RunHub({ profiler, folder });
+  const library = new SessionLibrary({ profiler, folder, onChange: () => hub.tellLibraryChanged() });
+  const api = createAppCalls(profiler, hub, library);
+  return {
+    api,
+    hub,
+    openPath: async (path) => api.openSession({ id: await library.admit(path) }),
+    close: () => hub.close(),
+  };
+}

@@ -12,6 +12,7 @@
 #include "convert.h"
 #include "layer/bench.h"
 #include "layer/point.h"
+#include "layer/reach.h"
 #include "layer/tensors.h"
 #include "math/threads.h"
 #include "simd/simd.h"
@@ -197,6 +198,26 @@ Napi::Value attendCall(const Napi::CallbackInfo& call) {
       });
 }
 
+Napi::Value reachCall(const Napi::CallbackInfo& call) {
+  const Napi::Array from = call[0].As<Napi::Array>();
+  std::vector<LayerKind> kinds;
+  for (uint32_t i = 0; i < from.Length(); i++) {
+    const Napi::Object kind = from.Get(i).As<Napi::Object>();
+    kinds.push_back({pointSpec(kind.Get("config").As<Napi::Object>()), kind.Get("layers").ToNumber().Int64Value()});
+  }
+  const int64_t tokens = call[1].ToNumber().Int64Value(), limit = call[2].ToNumber().Int64Value(), most = call[3].ToNumber().Int64Value();
+  cancelFlag.clear();
+  return Task<Reached>::run(
+      call.Env(), [=] { return reach(kinds, tokens, limit, most, &cancelFlag); },
+      [](Napi::Env env, Reached& r) {
+        Napi::Object out = Napi::Object::New(env);
+        out["sequences"] = static_cast<double>(r.sequences);
+        out["tokensOfLast"] = static_cast<double>(r.tokensOfLast);
+        out["allocatedBytes"] = static_cast<double>(r.allocatedBytes);
+        return out;
+      });
+}
+
 Napi::Value createLayer(const Napi::CallbackInfo& call) {
   const PointSpec spec = pointSpec(call[0].As<Napi::Object>());
   cancelFlag.clear();
@@ -282,6 +303,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["release"] = Napi::Function::New(env, release);
   exports["attend"] = Napi::Function::New(env, attendCall);
   exports["createLayer"] = Napi::Function::New(env, createLayer);
+  exports["reach"] = Napi::Function::New(env, reachCall);
   exports["forward"] = Napi::Function::New(env, forward);
   exports["cancel"] = Napi::Function::New(env, cancel);
   return exports;

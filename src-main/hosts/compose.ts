@@ -7,6 +7,7 @@ import type { DeviceInfo, LevelInfo, ProfilerApi, RunOptions, SweepRun } from '.
 import type { Comparison } from '../contract/comparison.ts';
 import { expected } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
+import type { MemoryPlan } from '../contract/model.ts';
 import {
   type Environment,
   type ExportFormat,
@@ -31,6 +32,7 @@ import { forkWorker } from '../worker/spawn.ts';
 import { Supervisor } from '../worker/supervisor.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
+import { type PlanOptions, planModel } from './plan.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
 
 export { exportPoints } from '../sessions/export.ts';
@@ -52,6 +54,8 @@ export interface Profiler extends ProfilerApi {
   compare(before: string, after: string): Promise<ComparisonOfFiles>;
   /** Adds to a session file what is said about it, also while this profiler records it. */
   append(path: string, record: SessionRecord): Promise<void>;
+  /** How far a device's memory goes on a model, per level. */
+  plan(model: string, options: PlanOptions): Promise<MemoryPlan>;
   /** The kernels against the ceilings of this machine. */
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;
   /** Ends the call at hand. */
@@ -110,6 +114,7 @@ export function createProfiler(options: { readonly workerScript?: string } = {})
       const release = await holdSession(path);
       await appendRecord(path, record).finally(release);
     },
+    plan: (model, planOptions) => planModel(model, planOptions, backend),
     bench: (benchOptions) => backend.bench(benchOptions, benchDeadlineSeconds),
     cancel: () => backend.cancel(),
     close: () => backend.close(),

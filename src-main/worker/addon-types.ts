@@ -1,4 +1,5 @@
 /** The whole surface of the native addon, typed by hand. Values cross as plain objects and typed arrays. */
+import type { LevelOnModel } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 import type { Prepared } from '../engine/ports.ts';
 
@@ -67,6 +68,15 @@ export interface BenchCase {
   readonly readBytesPerSecond: number;
 }
 
+/** What a memory limit really held. */
+export interface Reached {
+  readonly sequences: number;
+  /** Of the sequence that was refused; 0 if none was. */
+  readonly tokensOfLast: number;
+  /** Of the complete sequences. */
+  readonly allocatedBytes: number;
+}
+
 export interface BenchOptions {
   /** Context of the decode cases, tokens. */
   readonly decodeTokens?: number;
@@ -90,6 +100,8 @@ export interface Addon {
    * without, the cache is emptied first.
    */
   forward(handle: number, x: Tensor, useCache: boolean): Promise<ForwardResult>;
+  /** Fills caches of whole sequences of `tokens` tokens until `limitBytes` are reached, or `mostSequences`. */
+  reach(kinds: LevelOnModel, tokens: number, limitBytes: number, mostSequences: number): Promise<Reached>;
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;
   /** Makes running calls reject with code `cancelled` as soon as they look. */
   cancel(): void;

@@ -41,6 +41,11 @@ export const answerSchemas = {
       readBytesPerSecond: positive,
     }),
   ),
+  reach: z.object({
+    sequences: z.number().int().min(0),
+    tokensOfLast: z.number().int().min(0),
+    allocatedBytes: z.number().int().min(0),
+  }),
   createLayer: handle,
   forward: z.object({ y: floats, cache: z.object({ ...cacheBytes, tokens: z.number().int().min(0) }) }),
 } satisfies Partial<Record<keyof Addon, z.ZodType>>;

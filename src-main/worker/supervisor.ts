@@ -4,6 +4,7 @@
  * a new one, of the next generation.
  */
 
+import type { LevelOnModel } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 import {
   BackendFailure,
@@ -112,6 +113,10 @@ export class Supervisor implements MeasuringBackend {
 
   bench(options: BenchOptions, deadlineSeconds: number): Promise<readonly BenchCase[]> {
     return this.call('bench', [options], deadlineSeconds);
+  }
+
+  reach(kinds: LevelOnModel, tokens: number, limitBytes: number, mostSequences: number, deadlineSeconds: number) {
+    return this.call('reach', [kinds, tokens, limitBytes, mostSequences], deadlineSeconds);
   }
 
   async createLayer(config: PointConfig, deadlineSeconds: number): Promise<Layer> {

@@ -11,6 +11,7 @@ import { type ExitCode, exitCodes } from './exit.ts';
 import { addExport } from './export.ts';
 import { addLevels } from './levels.ts';
 import { say } from './output.ts';
+import { addPlan } from './plan.ts';
 import { addServe } from './serve.ts';
 import type { Session } from './session.ts';
 import { addSweep } from './sweep.ts';
@@ -21,7 +22,7 @@ function createProgram(session: Session): Command {
     .version(fastmqaVersion)
     .exitOverride()
     .configureOutput({ outputError: () => undefined });
-  for (const add of [addLevels, addDevices, addSweep, addAttend, addCompare, addExport, addBench, addServe])
+  for (const add of [addLevels, addDevices, addSweep, addPlan, addAttend, addCompare, addExport, addBench, addServe])
     add(program, session);
   return program;
 }

@@ -1,0 +1,242 @@
+/**
+ * How far a device's memory goes on a model, per level: by formula, with the pages in which the engine allocates. Pure.
+ * Layers with a window and layers without are summed, never averaged. What the formula promises is proven by allocating
+ * for real (`plan --prove`).
+ */
+import type { LevelOnModel, MemoryPlan, ModelConfig, PlanRow } from '../contract/model.ts';
+import type { CacheDtype, PointConfig } from '../contract/sweep.ts';
+import { bandsOf } from './estimate.ts';
+import { type LevelName, levelNames } from './levels.ts';
+import { resolvePoint } from './plan.ts';
+
+/** What a serving stack would run instead: the model's own KV heads in 16 bit. */
+export const own16Bit = 'own-16-bit';
+/** Compressed tokens come in pages of 64, exact recent ones in pages of 16; buffers are rounded up to 64 bytes. */
+const pageTokens = 64;
+const exactPageTokens = 16;
+/** A page's entry in its table. */
+const tableEntryBytes = 56;
+const roundUp = (value: number, unit: number): number => Math.ceil(value / unit) * unit;
+
+interface Band {
+  readonly channels: number;
+  readonly bits: number;
+  /** Bytes of the scale, and minimum, of a group; 0 = no groups. */
+  readonly scaleBytes: number;
+}
+
+/** Channels of one token as a store keeps them. */
+interface Store {
+  readonly heads: number;
+  readonly bands: readonly Band[];
+  /** Tokens of a channel share a scale, not channels of a token. */
+  readonly groupsTokens?: boolean;
+  readonly groupSize?: number;
+  /** Each token's channels stand together, padded to whole bytes of eight. */
+  readonly tokenRows?: boolean;
+}
+
+const bits: Readonly<Record<CacheDtype, number>> = {
+  ...{ f32: 32, f16: 16, bf16: 16, 'fp8-e4m3': 8, 'fp8-e5m2': 8 },
+  ...{ int8: 8, int4: 4, int3: 3, int2: 2 },
+};
+const isInteger = (dtype: CacheDtype): boolean => dtype.startsWith('int');
+
+function bytesOfPage(store: Store, tokens: number): number {
+  const codes = store.bands.reduce((sum, { channels, bits: width }) => {
+    const stored = store.tokenRows ? roundUp(channels, 8) : channels;
+    return sum + (stored * tokens * width) / 8;
+  }, 0);
+  const size = store.groupSize ?? 32;
+  const scales = store.bands.reduce((sum, { channels, scaleBytes }) => {
+    const groups = store.groupsTokens ? channels * (tokens / size) : Math.ceil(channels / size) * tokens;
+    return sum + groups * scaleBytes;
+  }, 0);
+  const buffer = (bytes: number): number => (bytes === 0 ? 0 : roundUp(bytes, 64));
+  return buffer(codes * store.heads) + buffer(scales * store.heads) + tableEntryBytes;
+}
+
+function bandOf(channels: number, dtype: CacheDtype, symmetric: boolean | undefined): Band {
+  return { channels, bits: bits[dtype], scaleBytes: isInteger(dtype) ? (symmetric ? 2 : 4) : 0 };
+}
+
+/** The stores of a level's compressed tokens. */
+function storesOf(c: PointConfig): readonly Store[] {
+  if (c.cacheKind === 'direct') {
+    const side = (which: 'key' | 'value'): Store => ({
+      heads: c.kvHeads,
+      bands: [bandOf(c.headDim, c[`${which}Dtype`], c.symmetric)],
+      groupsTokens: c[`${which}Grouping`] === 'channel' && isInteger(c[`${which}Dtype`]),
+      groupSize: c[`${which}GroupSize`] ?? 32,
+      tokenRows: which === 'value',
+    });
+    return [side('key'), side('value')];
+  }
+  const groupSize = c.keyGroupSize ?? 32;
+  if (c.cacheKind === 'input') {
+    // Calibration keeps the loudest channels of the input in 16 bit; one is usual.
+    const loud = isInteger(c.keyDtype) && c.hiddenDim > 1 ? [bandOf(1, 'f16', false)] : [];
+    const rest = bandOf(c.hiddenDim - loud.length, c.keyDtype, c.symmetric);
+    return [{ heads: 1, bands: [...loud, rest], groupSize }];
+  }
+  if (c.latentBands) {
+    const bands = bandsOf(c.latentBands).map(({ coordinates, bits: width }) => ({
+      channels: coordinates,
+      bits: width,
+      scaleBytes: width === 16 ? 0 : width === 8 ? 2 : 4,
+    }));
+    return [{ heads: 1, bands, groupSize }];
+  }
+  const most = Math.min(c.hiddenDim, c.kvHeads * c.headDim);
+  if (c.cacheKind === 'latent-joint') {
+    const rank = c.latentRank ?? Math.min(c.hiddenDim, 2 * c.kvHeads * c.headDim);
+    return [{ heads: 1, bands: [bandOf(rank, c.keyDtype, c.symmetric)], groupSize }];
+  }
+  // Calibration splits an adaptive budget between keys and values; an even split stands for any.
+  const adaptive = c.adaptiveBudgetBytes === undefined ? undefined : adaptiveRank(c, groupSize);
+  return [
+    { heads: 1, bands: [bandOf(adaptive ?? c.latentRankKey ?? most, c.keyDtype, c.symmetric)], groupSize },
+    {
+      heads: 1,
+      bands: [bandOf(adaptive ?? c.latentRankValue ?? most, c.valueDtype, c.symmetric)],
+      groupSize: c.valueGroupSize ?? 32,
+      tokenRows: true,
+    },
+  ];
+}
+
+function adaptiveRank(c: PointConfig, groupSize: number): number {
+  const band = bandOf(1, c.keyDtype, c.symmetric);
+  const cost = (rank: number): number => 2 * ((rank * band.bits) / 8 + Math.ceil(rank / groupSize) * band.scaleBytes);
+  let rank = 1;
+  while (cost(rank + 1) <= (c.adaptiveBudgetBytes as number)) rank += 1;
+  return rank;
+}
+
+/** Bytes that the engine allocates for the cache of one sequence of `tokens` tokens in one layer. */
+export function pagedCacheBytes(c: PointConfig, tokens: number): number {
+  const stores = storesOf(c);
+  const exact = (): readonly Store[] =>
+    [false, true].map((tokenRows) => ({
+      heads: c.kvHeads,
+      bands: [{ channels: c.headDim, bits: 16, scaleBytes: 0 }],
+      tokenRows,
+    }));
+  const tokenGroup = Math.max(1, ...stores.map((store) => (store.groupsTokens ? (store.groupSize ?? 1) : 1)));
+  const hasTail = tokenGroup > 1 || c.residualTokens > 0;
+  const settled = hasTail ? Math.floor(Math.max(0, tokens - c.residualTokens) / tokenGroup) * tokenGroup : tokens;
+  const oldest = c.window === undefined ? 0 : Math.max(0, tokens - c.window + 1);
+  const pages = Math.max(0, Math.ceil(settled / pageTokens) - Math.floor(oldest / pageTokens));
+  let bytes = stores.reduce((sum, store) => sum + pages * bytesOfPage(store, pageTokens), 0);
+  if (hasTail && tokens > settled) {
+    const tail = Math.ceil(tokens / exactPageTokens) - Math.floor(settled / exactPageTokens);
+    for (const store of exact()) bytes += tail * bytesOfPage(store, exactPageTokens);
+  }
+  if (c.sinkTokens > 0 && tokens > 0) {
+    const size = Math.min(pageTokens, roundUp(c.sinkTokens, 8));
+    for (const store of exact()) bytes += Math.ceil(c.sinkTokens / size) * bytesOfPage(store, size);
+  }
+  return bytes;
+}
+
+/** @returns a sentence where the level does not apply. */
+export function levelOnModel(model: ModelConfig, level: string, tokens: number): LevelOnModel | string {
+  if (model.mla) return latentModel(model, level, tokens);
+  if (level.startsWith('shared-') && model.kvHeads > 1) return 'for models trained with one shared KV head';
+  const { config, refused } = resolvePoint({
+    ...(level === own16Bit ? { level: 'custom', cacheDtype: 'f16' } : { level }),
+    hiddenDim: model.hiddenDim,
+    heads: model.heads,
+    headDim: model.headDim,
+    referenceKvHeads: model.kvHeads,
+    ropeTheta: model.layers[0]?.rope?.theta ?? 0,
+    seqLen: Math.min(tokens, 2 ** 20),
+  });
+  if (refused !== undefined) return refused;
+  if (model.queryKeyNorm && config.cacheKind !== 'direct')
+    return 'keys are normalised after their projection: a latent or an input cache of them is not linear';
+  const kinds = new Map<number | undefined, number>();
+  for (const { window } of model.layers) kinds.set(window, (kinds.get(window) ?? 0) + 1);
+  return [...kinds].map(([window, layers]) => ({ config: withNativeWindow(config, window), layers }));
+}
+
+/** A layer that attends through a window of its own is not windowed further, and has no sinks. */
+const withNativeWindow = (config: PointConfig, window: number | undefined): PointConfig =>
+  window === undefined ? config : { ...config, window, sinkTokens: 0 };
+
+/** A model that caches one latent vector a token: the levels that store numbers smaller still apply. */
+function latentModel(model: ModelConfig, level: string, tokens: number): LevelOnModel | string {
+  const stored: Partial<Record<string, readonly [CacheDtype, boolean]>> = {
+    baseline: ['f32', false],
+    [own16Bit]: ['f16', false],
+    'near-lossless': ['int8', true],
+    'four-bit': ['int4', false],
+  };
+  const choice = stored[level];
+  const { mla } = model;
+  if (!choice || !mla) return 'the model caches a latent of its own';
+  const width = mla.rank + mla.ropeDim;
+  const { config } = resolvePoint({
+    level: 'custom',
+    hiddenDim: width,
+    heads: 1,
+    headDim: Math.min(512, width),
+    ropeTheta: 0,
+    cacheKind: 'input',
+    cacheDtype: choice[0],
+    ...(isInteger(choice[0]) && { symmetric: choice[1] }),
+    seqLen: Math.min(tokens, 2 ** 20),
+  });
+  return [{ config, layers: model.layers.length }];
+}
+
+const sequenceBytes = (kinds: LevelOnModel, tokens: number): number =>
+  kinds.reduce((sum, { config, layers }) => sum + layers * pagedCacheBytes(config, tokens), 0);
+
+/** Most tokens of one sequence that fit. */
+function longestContext(kinds: LevelOnModel, bytes: number, most: number): number {
+  let [fits, fails] = [0, most + 1];
+  while (fails - fits > 1) {
+    const middle = Math.floor((fits + fails) / 2);
+    if (sequenceBytes(kinds, middle) <= bytes) fits = middle;
+    else fails = middle;
+  }
+  return fits;
+}
+
+export interface PlanRequest {
+  /** What messages and tables call the model. */
+  readonly name: string;
+  readonly config: ModelConfig;
+  readonly memoryBytes: number;
+  readonly context: number;
+  /** Of the weights on the device; default: the model's parameters in the type they are stored in. */
+  readonly weightBytes?: number;
+}
+
+export function planMemory({ name, config, memoryBytes, context, weightBytes }: PlanRequest): MemoryPlan {
+  const weights = weightBytes ?? config.parameters * config.weightBytes;
+  const free = Math.max(0, memoryBytes - weights);
+  const own = levelOnModel(config, own16Bit, context) as LevelOnModel;
+  const names: readonly (LevelName | typeof own16Bit)[] = [
+    own16Bit,
+    ...levelNames.filter((level) => level !== 'custom'),
+  ];
+  const rows = names.map((level): PlanRow => {
+    const kinds = levelOnModel(config, level, context);
+    if (typeof kinds === 'string') return { level, refused: kinds };
+    const bytesPerSequence = sequenceBytes(kinds, context);
+    const longest = longestContext(kinds, free, config.maxPositions);
+    return {
+      level,
+      bytesPerToken: bytesPerSequence / context,
+      bytesPerSequence,
+      largestBatch: Math.floor(free / bytesPerSequence),
+      concurrentUsers: Math.floor(free / sequenceBytes(kinds, Math.ceil(context / 2))),
+      longestContext: longest,
+      endsAtModel: longest === config.maxPositions,
+      multiplierVsOwn16Bit: sequenceBytes(own, context) / bytesPerSequence,
+    };
+  });
+  return { model: name, memoryBytes, weightBytes: weights, context, rows };
+}

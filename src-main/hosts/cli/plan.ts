@@ -1,0 +1,101 @@
+import type { Command } from 'commander';
+import { formatBytes, formatNumber } from '../../contract/format.ts';
+import { expected } from '../../contract/input-error.ts';
+import type { MemoryPlan, PlanRow } from '../../contract/model.ts';
+import { choiceOption, columns, json, numberOption, print } from './output.ts';
+import type { Session } from './session.ts';
+
+interface Options {
+  readonly model: string;
+  readonly memory: number;
+  readonly context: number;
+  readonly weights?: number;
+  readonly prove?: number;
+  readonly format: string;
+}
+
+const units: Readonly<Record<string, number>> = {
+  ...{ B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 },
+  ...{ KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 },
+};
+
+/** `80GiB`, `24GB`, `512MiB`, or bytes. */
+const bytesOption =
+  (name: string) =>
+  (text: string): number => {
+    const [, figure, unit] = /^(\d+(?:\.\d+)?)\s*([A-Za-z]*)$/.exec(text.trim()) ?? [];
+    const bytes = Number(figure) * (units[unit === '' ? 'B' : (unit as string)] ?? Number.NaN);
+    if (!(bytes >= 0 && bytes <= 2 ** 50)) throw expected('a size like 80GiB or 24GB', name, text);
+    return Math.floor(bytes);
+  };
+
+export const addPlan = (program: Command, { profiler }: Session): Command =>
+  program
+    .command('plan')
+    .description('how far a device’s memory goes on a model, per level')
+    .requiredOption('--model <name>', 'byte-mha, byte-mqa, a model folder or a config.json')
+    .option(
+      '--memory <size>',
+      'memory of the device, weights included, e.g. 80GiB',
+      bytesOption('--memory'),
+      80 * 2 ** 30,
+    )
+    .option(
+      '--context <n>',
+      'tokens of a sequence',
+      numberOption('--context', 'a whole number from 1', (n) => Number.isInteger(n) && n >= 1 && n <= 2 ** 27),
+      8192,
+    )
+    .option(
+      '--weights <size>',
+      'memory that the weights take (default: by the configuration)',
+      bytesOption('--weights'),
+    )
+    .option('--prove <size>', 'allocate caches for real until this limit refuses, and compare', bytesOption('--prove'))
+    .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
+    .action(async ({ model, memory, context, weights, prove, format }: Options) => {
+      const plan = await profiler.plan(model, {
+        memoryBytes: memory,
+        context,
+        ...(weights !== undefined && { weightBytes: weights }),
+        ...(prove !== undefined && { proveBytes: prove }),
+      });
+      await print(format === 'json' ? json(plan) : table(plan).join('\n'));
+    });
+
+function table(plan: MemoryPlan): string[] {
+  const proves = plan.rows.some((row) => row.proof);
+  const header = ['level', 'cache/token', 'x own 16 bit', 'largest batch', 'users at half', 'longest context'];
+  const rows = plan.rows.map((row) => [...cells(row), ...(proves ? proofCells(row) : [])]);
+  const { context, memoryBytes, weightBytes } = plan;
+  const intro = [
+    `${plan.model}: ${formatBytes(memoryBytes)}, of which weights ${formatBytes(weightBytes)}; context ${context} tokens.`,
+    'By formula, with the pages the engine allocates in. Workspace is not counted. `users at half`: the average user has used half of the context.',
+    '',
+  ];
+  const proofHeader = proves ? ['planned', 'reached', 'bytes off by'] : [];
+  const refused = plan.rows.filter((row) => row.refused).map((row) => `${row.level}: ${row.refused}`);
+  return [
+    ...intro,
+    ...columns([[...header, ...proofHeader], ...rows], 'lrrrrrrrr'),
+    ...(refused.length > 0 ? ['', ...refused] : []),
+  ];
+}
+
+function cells(row: PlanRow): string[] {
+  if (row.bytesPerToken === undefined) return [row.level, '–', '–', '–', '–', '–'];
+  return [
+    row.level,
+    formatBytes(row.bytesPerToken),
+    `${formatNumber(row.multiplierVsOwn16Bit ?? 1)}x`,
+    String(row.largestBatch),
+    String(row.concurrentUsers),
+    `${row.longestContext}${row.endsAtModel ? ' (model’s end)' : ''}`,
+  ];
+}
+
+function proofCells({ proof }: PlanRow): string[] {
+  if (!proof) return ['–', '–', '–'];
+  const off = proof.allocatedBytes > 0 ? proof.plannedBytes / proof.allocatedBytes - 1 : 0;
+  return [String(proof.plannedSequences), String(proof.reachedSequences), `${(100 * off).toFixed(2)} %`];
+}

@@ -1,0 +1,27 @@
+/** From what a user calls a model to its configuration: a built-in name, a folder, or a config.json. */
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expected } from '../contract/input-error.ts';
+import type { ModelConfig } from '../contract/model.ts';
+import { readModelConfig } from './config.ts';
+
+export const builtinModels = ['byte-mha', 'byte-mqa'] as const;
+
+export interface FoundModel {
+  readonly name: string;
+  readonly config: ModelConfig;
+  /** Where its weights are; absent where only the configuration is known. */
+  readonly folder?: string;
+}
+
+/** @param builtinFolder where the built-in models are */
+export async function findModel(name: string, builtinFolder: string): Promise<FoundModel> {
+  if ((builtinModels as readonly string[]).includes(name)) {
+    const folder = join(builtinFolder, name);
+    return { name, folder, config: await readModelConfig(join(folder, 'config.json')) };
+  }
+  const found = await stat(name).catch(() => undefined);
+  if (found?.isDirectory()) return { name, folder: name, config: await readModelConfig(join(name, 'config.json')) };
+  if (found) return { name, config: await readModelConfig(name) };
+  throw expected(`one of ${builtinModels.join(', ')}, a model folder or a config.json`, 'model', name);
+}

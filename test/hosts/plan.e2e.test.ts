@@ -1,0 +1,82 @@
+/** A plan against the allocator: caches of whole models, filled until a limit refuses. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, expect, test } from 'vitest';
+import type { MemoryPlan } from '../../src-main/contract/model.ts';
+import { runCli } from './run-cli.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'fastmqa-plan-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const mixed = {
+  model_type: 'gemma2',
+  hidden_size: 128,
+  intermediate_size: 256,
+  num_attention_heads: 4,
+  num_key_value_heads: 4,
+  head_dim: 32,
+  num_hidden_layers: 3,
+  sliding_window: 100,
+  max_position_embeddings: 4096,
+  vocab_size: 256,
+};
+const shared = { ...mixed, model_type: 'llama', num_key_value_heads: 1, num_hidden_layers: 2 };
+
+/** Levels whose ranks calibration splits between keys and values: a row of values is padded to eight channels. */
+const adaptive = ['balanced', 'aggressive'];
+
+test.each([
+  ['layers with and without a window', mixed, 12],
+  ['one shared head', shared, 15],
+])(
+  'planned and reached differ by less than 1 %%: %s',
+  async (_, config, levels) => {
+    const path = join(folder, 'config.json');
+    writeFileSync(path, JSON.stringify(config));
+    const args = [
+      'plan',
+      '--model',
+      path,
+      '--memory',
+      '1GiB',
+      '--context',
+      '700',
+      '--prove',
+      '3MiB',
+      '--format',
+      'json',
+    ];
+    const { code, stdout, stderr } = await runCli(args);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const proven = (JSON.parse(stdout) as MemoryPlan).rows.flatMap(({ level, proof }) =>
+      proof ? [{ level, ...proof }] : [],
+    );
+    expect(proven.length).toBe(levels);
+    for (const { level, plannedSequences, reachedSequences, plannedBytes, allocatedBytes, limitBytes } of proven) {
+      expect(reachedSequences).toBeGreaterThan(0);
+      expect(allocatedBytes).toBeLessThanOrEqual(limitBytes);
+      const off = Math.abs(plannedBytes / allocatedBytes - 1);
+      const bound = adaptive.includes(level) ? 8 / (0.75 * 32) : 0.01;
+      expect({ level, off, within: off < bound }).toEqual({ level, off, within: true });
+      // A sequence more or less at the edge of the limit.
+      const allowed = 1 + bound * reachedSequences;
+      expect({ level, close: Math.abs(plannedSequences - reachedSequences) <= allowed }).toEqual({
+        level,
+        close: true,
+      });
+    }
+  },
+  60_000,
+);
+
+test('a model that does not exist, and a size that is none', async () => {
+  const missing = await runCli(['plan', '--model', 'nothing-of-the-kind']);
+  expect(missing.code).toBe(2);
+  expect(missing.stderr).toMatch(/^expected one of .* for model but received nothing-of-the-kind\n$/);
+  const odd = await runCli(['plan', '--model', 'byte-mha', '--memory', '80 bananas']);
+  expect(odd).toMatchObject({
+    code: 2,
+    stderr: 'expected a size like 80GiB or 24GB for --memory but received 80 bananas\n',
+  });
+});

@@ -17,6 +17,11 @@ constexpr int64_t blockRows = 96;        // query rows that share a tile, about:
 constexpr int64_t wantedItems = 32;      // enough work items for the cores of a desktop; fixed, so results are too
 constexpr int64_t leastTilesPerSplit = 4;
 
+/// Decode and verify: bound by memory, so an item takes many KV heads, which lie side by side in a page.
+/// The choice, like the partition of the keys, is the same for one token and for several.
+constexpr int64_t fewTokens = 12, fewGroup = 8, fewHeads = 32;
+bool fewRows(int64_t tokens, int64_t group) { return tokens <= fewTokens && group <= fewGroup; }
+
 /// A run of consecutive cached tokens inside one page.
 struct Tile {
   const PanelStore* keys;
@@ -207,10 +212,10 @@ void mergePartials(const Partials& p, const SequenceQueries& s, const AttentionS
   });
 }
 
-/// One unit of direct work: a block of query tokens of one KV head against a range of tiles.
+/// One unit of direct work: a block of query tokens of some KV heads against a range of tiles.
 struct DirectItem {
   size_t sequence;
-  int64_t kvHead, firstToken, tokens;
+  int64_t firstHead, kvHeads, firstToken, tokens;
   size_t firstTile, lastTile;
   int64_t slot;  // -1: the only part, written straight to the output
 };
@@ -219,8 +224,8 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
                const DirectItem& item, const RopeTable* rope, Partials* partials, const CancelFlag* cancel) {
   const Simd& v = simd();
   Workspace& w = workspace();
-  const int64_t group = shape.heads / shape.kvHeads, rows = item.tokens * group, d = shape.keyDim;
-  const int64_t outStride = padded(shape.valueDim);
+  const int64_t group = shape.heads / shape.kvHeads, perHead = item.tokens * group, rows = perHead * item.kvHeads;
+  const int64_t d = shape.keyDim, outStride = padded(shape.valueDim);
   float* q = w.q.floats(rows * d);
   float* sums = w.sums.floats(rows * outStride);
   std::fill_n(sums, rows * outStride, 0.0f);
@@ -228,15 +233,16 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
   double* wide = shape.wideScores ? reinterpret_cast<double*>(w.wide.floats(rows * tileTokens * 2)) : nullptr;
   RowState state(rows);
   std::vector<int64_t> positions(rows), queryIndex(rows), headIndex(rows);
-  for (int64_t i = 0; i < rows; i++) {
-    queryIndex[i] = item.firstToken + i / group;
-    headIndex[i] = item.kvHead * group + i % group;
+  for (int64_t i = 0; i < rows; i++) {  // rows ordered by KV head, then token, then head of the group
+    queryIndex[i] = item.firstToken + i % perHead / group;
+    headIndex[i] = (item.firstHead + i / perHead) * group + i % group;
     positions[i] = s.firstPosition + queryIndex[i];
     const float* from = s.q + queryIndex[i] * s.qTokenStride + headIndex[i] * s.qHeadStride;
     for (int64_t c = 0; c < d; c++) q[i * d + c] = wide ? from[c] : from[c] * shape.scale;
   }
   const int64_t firstPosition = positions.front(), lastPosition = positions.back();
-  const bool fewRows = rows <= 16;  // bound by memory: many rows would reuse what is there
+  const bool few = fewRows(s.tokens, group);
+  const bool inRegisters = few && !wide && !rope;  // tiles are used where they lie, not read out first
   for (size_t t = item.firstTile; t < item.lastTile; t++) {
     const Tile& tile = tiles[t];
     const Visibility seen{shape, tile};
@@ -244,34 +250,50 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
     if (cancel) cancel->check();
     const int64_t stride = tile.keys->tileStride();
     // Columns that some row of the block sees, in whole vectors.
-    const int64_t columns = std::min(stride, padded(seen.high(lastPosition) - tile.base));
+    const int64_t columns = inRegisters ? stride : std::min(stride, padded(seen.high(lastPosition) - tile.base));
     const bool all = seen.all(firstPosition, lastPosition, columns);
-    float* scratch = w.keys.floats(tile.keys->tileFloats());
-    const float* keys = tile.keys->read(tile.page, item.kvHead, scratch);
-    if (rope) {
-      if (keys != scratch) std::copy_n(keys, d * stride, scratch);
-      rope->rotateTile(scratch, stride, tile.base, tile.keys->spec().pageTokens);
-      keys = scratch;
-    }
     const Tile* next = t + 1 < item.lastTile ? &tiles[t + 1] : nullptr;
-    if (next && fewRows) next->keys->prefetch(next->page, item.kvHead);
     // On the causal diagonal the first rows of the block see nothing of the tile.
-    const int64_t skip = std::max<int64_t>(0, tile.from - shape.right - firstPosition) * group, seeing = rows - skip;
-    if (wide) {  // scaled afterwards: a scaled query would be rounded
-      double* logits = wide + skip * tileTokens;
-      v.gemmF32Wide(seeing, columns, d, q + skip * d, d, keys, stride, logits, tileTokens);
-      for (int64_t i = 0; i < seeing; i++)
-        for (int64_t c = 0; c < columns; c++) logits[i * tileTokens + c] *= static_cast<double>(shape.scale);
-    } else {
-      v.gemmF32(seeing, columns, d, q + skip * d, d, keys, stride, scores + skip * tileTokens, tileTokens, nullptr);
+    const int64_t skip = item.kvHeads > 1 ? 0 : std::max<int64_t>(0, tile.from - shape.right - firstPosition) * group;
+    const int64_t seeing = perHead - skip;
+    for (int64_t g = 0; g < item.kvHeads; g++) {
+      const int64_t head = item.firstHead + g, first = g * perHead + skip;
+      float* scratch = w.keys.floats(tile.keys->tileFloats());
+      if (inRegisters) {
+        tile.keys->multiply(tile.page, head, seeing, q + first * d, d, scores + first * tileTokens, tileTokens, nullptr, scratch);
+        if (next) next->keys->prefetch(next->page, head);
+        continue;
+      }
+      const float* keys = tile.keys->read(tile.page, head, scratch);
+      if (rope) {
+        if (keys != scratch) std::copy_n(keys, d * stride, scratch);
+        rope->rotateTile(scratch, stride, tile.base, tile.keys->spec().pageTokens);
+        keys = scratch;
+      }
+      if (wide) {  // scaled afterwards: a scaled query would be rounded
+        double* logits = wide + first * tileTokens;
+        v.gemmF32Wide(seeing, columns, d, q + first * d, d, keys, stride, logits, tileTokens);
+        for (int64_t i = 0; i < seeing; i++)
+          for (int64_t c = 0; c < columns; c++) logits[i * tileTokens + c] *= static_cast<double>(shape.scale);
+      } else {
+        v.gemmF32(seeing, columns, d, q + first * d, d, keys, stride, scores + first * tileTokens, tileTokens, nullptr);
+      }
     }
     softmaxStep(shape, seen, s.mask, positions.data(), queryIndex.data(), headIndex.data(), scores, wide, tileTokens,
                 columns, all, skip, state);
-    const float* values = tile.values->read(tile.page, item.kvHead, w.values.floats(tile.values->tileFloats()));
-    const int64_t tokens = std::min(columns, tile.values->spec().pageTokens);
-    if (next && fewRows) next->values->prefetch(next->page, item.kvHead);
-    v.gemmF32(seeing, outStride, tokens, scores + skip * tileTokens, tileTokens, values, tile.values->rowStride(),
-              sums + skip * outStride, outStride, state.keep.data() + skip);
+    for (int64_t g = 0; g < item.kvHeads; g++) {
+      const int64_t head = item.firstHead + g, first = g * perHead + skip;
+      float* scratch = w.values.floats(tile.values->tileFloats());
+      if (inRegisters) {
+        tile.values->multiply(tile.page, head, seeing, scores + first * tileTokens, tileTokens, sums + first * outStride,
+                              outStride, state.keep.data() + first, scratch);
+        if (next) next->values->prefetch(next->page, head);
+        continue;
+      }
+      const float* values = tile.values->read(tile.page, head, scratch);
+      v.gemmF32(seeing, outStride, std::min(columns, tile.values->spec().pageTokens), scores + first * tileTokens, tileTokens,
+                values, tile.values->rowStride(), sums + first * outStride, outStride, state.keep.data() + first);
+    }
   }
   for (int64_t i = 0; i < rows; i++) {
     const int64_t row = queryIndex[i] * shape.heads + headIndex[i];
@@ -440,8 +462,8 @@ void runNaive(const AttentionShape& shape, const SequenceQueries& s, const std::
   }
 }
 
-int64_t splitsFor(size_t tiles, int64_t itemsWithoutSplit) {
-  const int64_t most = std::max<int64_t>(1, static_cast<int64_t>(tiles) / leastTilesPerSplit);
+int64_t splitsFor(int64_t tiles, int64_t itemsWithoutSplit) {
+  const int64_t most = std::max<int64_t>(1, tiles / leastTilesPerSplit);
   return std::min(most, (wantedItems + itemsWithoutSplit - 1) / std::max<int64_t>(1, itemsWithoutSplit));
 }
 
@@ -484,18 +506,23 @@ void attend(const AttentionShape& shape, const std::vector<SequenceQueries>& seq
 
     const int64_t blockTokens = std::max<int64_t>(1, blockRows / group);
     const int64_t blocks = (s.tokens + blockTokens - 1) / blockTokens;
-    const int64_t directSplits = blocks > 1 ? 1 : splitsFor(direct[i].size(), count * shape.kvHeads);
-    const int64_t latentSplits = latents[i].empty() ? 0 : splitsFor(latents[i].size(), count);
+    int64_t headsPerItem = fewRows(s.tokens, group) ? std::min(shape.kvHeads, fewHeads / group) : 1;
+    const int64_t tileCount = static_cast<int64_t>(direct[i].size()), headRuns = (shape.kvHeads + headsPerItem - 1) / headsPerItem;
+    const int64_t directSplits = blocks > 1 ? 1 : splitsFor(tileCount, count * headRuns);
+    // Too short to be split into enough parts: fewer heads an item.
+    const int64_t wantedRuns = (wantedItems + count * directSplits - 1) / (count * directSplits);
+    headsPerItem = std::min(headsPerItem, (shape.kvHeads + wantedRuns - 1) / wantedRuns);
+    const int64_t latentSplits = latents[i].empty() ? 0 : splitsFor(static_cast<int64_t>(latents[i].size()), count);
     const int64_t directSlots = latent && direct[i].empty() ? 0 : directSplits;
     const int64_t slots = directSlots + latentSplits;
     const bool straight = slots == 1 && latentSplits == 0;
     if (!straight) partials[i].resize(slots, s.tokens * shape.heads, shape.valueDim);
     for (int64_t k = 0; k < directSlots; k++)
-      for (int64_t g = 0; g < shape.kvHeads; g++)
+      for (int64_t g = 0; g < shape.kvHeads; g += headsPerItem)
         for (int64_t b = 0; b < blocks; b++)
-          directItems.push_back({i, g, b * blockTokens, std::min(blockTokens, s.tokens - b * blockTokens),
-                                 direct[i].size() * k / directSlots, direct[i].size() * (k + 1) / directSlots,
-                                 straight ? -1 : k});
+          directItems.push_back({i, g, std::min(headsPerItem, shape.kvHeads - g), b * blockTokens,
+                                 std::min(blockTokens, s.tokens - b * blockTokens), direct[i].size() * k / directSlots,
+                                 direct[i].size() * (k + 1) / directSlots, straight ? -1 : k});
     for (int64_t k = 0; k < latentSplits; k++)
       latentItems.push_back({i, latents[i].size() * k / latentSplits, latents[i].size() * (k + 1) / latentSplits,
                              directSlots + k});

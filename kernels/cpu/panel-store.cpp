@@ -42,15 +42,15 @@ PanelStore::PanelStore(Arena& arena, StoreSpec spec) : arena_(&arena), spec_(std
     refuse("expected groups of tokens that divide " + std::to_string(spec_.pageTokens) + " but received " + std::to_string(spec_.groupSize));
   if (spec_.groupSize < 1) refuse("expected groups of at least 1 but received " + std::to_string(spec_.groupSize));
   int64_t channel = 0, offset = 0;
+  const bool perToken = spec_.grouping == Grouping::token;
   for (const Band& band : spec_.bands) {
-    const bool scaled = isInteger(band.dtype) && spec_.grouping != Grouping::tensor;
-    const bool perToken = spec_.grouping == Grouping::token;
-    Run run{band, channel, offset, 0, perToken ? groupsPerToken_ : scaledChannels_, perToken ? shiftsPerToken_ : shiftedChannels_};
-    if (scaled) {
-      run.groups = (band.channels + spec_.groupSize - 1) / spec_.groupSize;
-      groupsPerToken_ += run.groups;
-      scaledChannels_ += band.channels;
-      if (!band.symmetric) shiftsPerToken_ += run.groups, shiftedChannels_ += band.channels;
+    Run run{band, channel, offset, isInteger(band.dtype) && spec_.grouping != Grouping::tensor, 0, 0};
+    if (run.scaled) {
+      const int64_t numbers = perToken ? (band.channels + spec_.groupSize - 1) / spec_.groupSize * spec_.pageTokens
+                                       : spec_.pageTokens / spec_.groupSize * band.channels;
+      run.firstScale = numberCount_;
+      run.firstShift = numberCount_ += numbers;
+      if (!band.symmetric) numberCount_ += numbers;
     }
     runs_.push_back(run);
     channel += band.channels;
@@ -60,10 +60,6 @@ PanelStore::PanelStore(Arena& arena, StoreSpec spec) : arena_(&arena), spec_(std
   if (channel != spec_.channels) refuse("expected bands that add up to the channels of the store");
   rowBytes_ = offset;
   headBytes_ = spec_.layout == Layout::channelRows ? offset : offset * spec_.pageTokens;
-  const bool perToken = spec_.grouping == Grouping::token;
-  const int64_t groupsPerPage = perToken ? spec_.pageTokens : spec_.pageTokens / std::max<int64_t>(1, spec_.groupSize);
-  scaleCount_ = groupsPerPage * (perToken ? groupsPerToken_ : scaledChannels_);
-  shiftCount_ = groupsPerPage * (perToken ? shiftsPerToken_ : shiftedChannels_);
 }
 
 int64_t PanelStore::tileStride() const { return padded(spec_.pageTokens); }
@@ -76,8 +72,7 @@ void PanelStore::reserve(int64_t end) {
   while (endPage() * spec_.pageTokens < end) {
     Page page;
     page.codes = Buffer<uint8_t>(*arena_, headBytes_ * spec_.heads);
-    if (scaleCount_ > 0)
-      page.scales = Buffer<uint8_t>(*arena_, (scaleCount_ + shiftCount_) * spec_.heads * 2);
+    if (numberCount_ > 0) page.scales = Buffer<uint8_t>(*arena_, numberCount_ * spec_.heads * 2);
     pages_.push_back(std::move(page));
   }
 }
@@ -100,7 +95,7 @@ int64_t PanelStore::allocatedBytes() const {
   return total;
 }
 
-// Numbers of a head: [scaleCount] scales, then [shiftCount] minima of the asymmetric bands; f16, or f32 when wide.
+// Numbers of a head: for each scaled run its scales, then its minima if it has any; f16, or f32 when wide.
 void PanelStore::widen(Page& page) {
   const int64_t n = page.scales.size() / 2;
   Buffer<uint8_t> wide(*arena_, n * 4);
@@ -114,28 +109,14 @@ void PanelStore::widen(Page& page) {
   page.wide = true;
 }
 
-int64_t PanelStore::planeIndex(const Run& run, int64_t first, int64_t perToken, int64_t channels, int64_t channel,
-                               int64_t slot) const {
+int64_t PanelStore::planeIndex(const Run& run, int64_t first, int64_t channel, int64_t slot) const {
   const int64_t inRun = channel - run.firstChannel;
-  const bool channelRows = spec_.layout == Layout::channelRows;
-  if (spec_.grouping == Grouping::token) {
-    const int64_t group = first + inRun / spec_.groupSize;
-    return channelRows ? group * spec_.pageTokens + slot : slot * perToken + group;
-  }
-  const int64_t group = slot / spec_.groupSize, groups = spec_.pageTokens / spec_.groupSize;
-  return channelRows ? (first + inRun) * groups + group : group * channels + first + inRun;
-}
-
-int64_t PanelStore::scaleIndex(const Run& run, int64_t channel, int64_t slot) const {
-  return planeIndex(run, run.firstGroup, groupsPerToken_, scaledChannels_, channel, slot);
-}
-
-int64_t PanelStore::shiftIndex(const Run& run, int64_t channel, int64_t slot) const {
-  return scaleCount_ + planeIndex(run, run.firstShift, shiftsPerToken_, shiftedChannels_, channel, slot);
+  return first + (spec_.grouping == Grouping::token ? inRun / spec_.groupSize * spec_.pageTokens + slot
+                                                    : slot / spec_.groupSize * run.band.channels + inRun);
 }
 
 void PanelStore::putNumber(Page& page, int64_t head, int64_t index, float x) {
-  const int64_t at = head * (scaleCount_ + shiftCount_) + index;
+  const int64_t at = head * numberCount_ + index;
   if (page.wide)
     std::memcpy(page.scales.data() + 4 * at, &x, 4);
   else
@@ -241,7 +222,7 @@ void PanelStore::write(int64_t token, int64_t count, const float* rows, int64_t 
   const auto writeUnit = [&](const Unit& u) {
     const float* from = rows + u.head * spec_.channels + u.token * stride;
     const int64_t first = token + u.token;
-    if (u.run->groups == 0) return writeFloats(u.head, *u.run, u.channel, u.channels, first, u.tokens, from, stride);
+    if (!u.run->scaled) return writeFloats(u.head, *u.run, u.channel, u.channels, first, u.tokens, from, stride);
     const bool perToken = spec_.grouping == Grouping::token;
     const int64_t stepTokens = perToken ? 1 : spec_.groupSize, stepChannels = perToken ? spec_.groupSize : 1;
     for (int64_t t = 0; t < u.tokens; t += stepTokens)
@@ -281,99 +262,83 @@ void PanelStore::readRows(int64_t head, int64_t token, int64_t count, float* row
   }
 }
 
+const float* PanelStore::numbersOf(const Page& page, int64_t head) const {
+  thread_local std::vector<float> numbers;
+  const int64_t n = numberCount_, whole = n / 8 * 8;
+  if (static_cast<int64_t>(numbers.size()) < n) numbers.resize(static_cast<size_t>(n));
+  const Dtype dtype = page.wide ? Dtype::f32 : Dtype::f16;
+  const uint8_t* from = page.scales.data() + packedBytes(dtype, head * n);
+  if (whole > 0) simd().decode(static_cast<int>(dtype), from, whole, numbers.data());
+  for (int64_t i = whole; i < n; i++) {
+    uint16_t half;
+    if (page.wide)
+      std::memcpy(&numbers[static_cast<size_t>(i)], from + 4 * i, 4);
+    else
+      std::memcpy(&half, from + 2 * i, 2), numbers[static_cast<size_t>(i)] = floatFromHalf(half);
+  }
+  return numbers.data();
+}
+
+PackedBlock PanelStore::blockOf(const Page& page, int64_t head, const Run& run, const float* numbers, int64_t columns) const {
+  using Scales = PackedBlock::Scales;
+  const bool channelRows = spec_.layout == Layout::channelRows, perToken = spec_.grouping == Grouping::token;
+  PackedBlock block{static_cast<int>(run.band.dtype), page.codes.data() + head * headBytes_ + run.byteOffset,
+                    rowBytes_, spec_.pageTokens, columns, Scales::none, 1, 0, nullptr, nullptr};
+  if (channelRows) {
+    block.rowBytes = packedBytes(run.band.dtype, spec_.pageTokens);
+    block.rows = run.band.channels;
+  }
+  if (run.scaled) {
+    block.scale = numbers + run.firstScale;
+    if (!run.band.symmetric) block.shift = numbers + run.firstShift;
+    block.scales = channelRows == perToken ? Scales::alongRow : Scales::perRun;
+    block.span = spec_.groupSize;
+    block.stride = perToken ? spec_.pageTokens : run.band.channels;
+  } else if (spec_.grouping == Grouping::tensor && (isInteger(run.band.dtype) || (spec_.tensorScale != 1 && run.band.dtype != Dtype::f32))) {
+    block.scale = &spec_.tensorScale;
+    block.scales = Scales::uniform;
+  }
+  return block;
+}
+
 const float* PanelStore::read(int64_t index, int64_t head, float* scratch) const {
   const Page& source = page(index);
-  const uint8_t* codes = source.codes.data() + head * headBytes_;
   const bool plain = spec_.bands.size() == 1 && spec_.bands[0].dtype == Dtype::f32;
-  const Simd& v = simd();
   const bool channelRows = spec_.layout == Layout::channelRows;
   const int64_t stride = channelRows ? tileStride() : rowStride();
   if (plain && (channelRows ? spec_.pageTokens : spec_.channels) == stride)
-    return reinterpret_cast<const float*>(codes);
+    return reinterpret_cast<const float*>(source.codes.data() + head * headBytes_);
 
-  // Scales and minima of this head as f32; symmetric codes are unsigned, so their shift follows from the scale.
-  thread_local std::vector<float> numbers, offsets;
-  if (scaleCount_ > 0) {
-    const int64_t n = scaleCount_ + shiftCount_, whole = n / 8 * 8;
-    if (static_cast<int64_t>(numbers.size()) < n) numbers.resize(static_cast<size_t>(n)), offsets.resize(static_cast<size_t>(n));
-    const Dtype dtype = source.wide ? Dtype::f32 : Dtype::f16;
-    const uint8_t* from = source.scales.data() + packedBytes(dtype, head * n);
-    v.decode(static_cast<int>(dtype), from, whole, numbers.data());
-    for (int64_t i = whole; i < n; i++) {
-      uint16_t half;
-      if (source.wide)
-        std::memcpy(&numbers[static_cast<size_t>(i)], from + 4 * i, 4);
-      else
-        std::memcpy(&half, from + 2 * i, 2), numbers[static_cast<size_t>(i)] = floatFromHalf(half);
-    }
-  }
-  const float* scales = numbers.data();
-
+  const Simd& v = simd();
+  const float* numbers = numbersOf(source, head);
   for (const Run& run : runs_) {
-    const Dtype dtype = run.band.dtype;
-    const int type = static_cast<int>(dtype);
-    const bool scaled = run.groups > 0, perToken = spec_.grouping == Grouping::token;
-    const float zeroCode = -static_cast<float>(1 << (bitsOf(dtype) - 1));
-    // Minima where stored; for symmetric bands the same places hold zeroCode * scale.
-    const float* shifts = numbers.data();
-    const auto shiftAt = [&](int64_t channel, int64_t slot) {
-      return run.band.symmetric ? scaleIndex(run, channel, slot) : shiftIndex(run, channel, slot);
-    };
-    if (scaled && run.band.symmetric) {
-      for (int64_t i = 0; i < scaleCount_; i++) offsets[static_cast<size_t>(i)] = zeroCode * scales[i];
-      shifts = offsets.data();
-    }
-    float tensorShift = 0;
-    PackedBlock block{type, codes + run.byteOffset, 0, 0, 0, PackedBlock::Scales::none, 1, 0, nullptr, nullptr};
-    const int64_t groupsPerPage = spec_.pageTokens / std::max<int64_t>(1, spec_.groupSize);
-    if (scaled) {
-      block.scale = scales + scaleIndex(run, run.firstChannel, 0);
-      block.shift = shifts + shiftAt(run.firstChannel, 0);
-      block.scales = channelRows == perToken ? PackedBlock::Scales::alongRow : PackedBlock::Scales::perRun;
-      block.span = spec_.groupSize;
-    } else if (spec_.grouping == Grouping::tensor && (isInteger(dtype) || (spec_.tensorScale != 1 && dtype != Dtype::f32))) {
-      tensorShift = isInteger(dtype) ? zeroCode * spec_.tensorScale : 0;
-      block.scale = &spec_.tensorScale;
-      block.shift = &tensorShift;
-      block.scales = PackedBlock::Scales::perRun;
-      block.span = spec_.pageTokens + spec_.channels;  // one run: the whole row
-    }
     if (channelRows) {
-      block.rowBytes = packedBytes(dtype, spec_.pageTokens);
-      block.rows = run.band.channels;
-      block.columns = spec_.pageTokens;
-      block.stride = !scaled ? 0 : perToken ? spec_.pageTokens : groupsPerPage;
-      v.decodeBlock(block, scratch + run.firstChannel * stride, stride);
+      v.decodeBlock(blockOf(source, head, run, numbers, spec_.pageTokens), scratch + run.firstChannel * stride, stride);
       if (stride > spec_.pageTokens)
         for (int64_t c = run.firstChannel; c < run.firstChannel + run.band.channels; c++)
           std::fill(scratch + c * stride + spec_.pageTokens, scratch + (c + 1) * stride, 0.0f);
-    } else {
-      block.rowBytes = rowBytes_;
-      block.rows = spec_.pageTokens;
-      block.columns = run.band.channels / 8 * 8;
-      // Scales and minima have strides of their own; where they differ, minima are laid out like the scales.
-      block.stride = !scaled ? 0 : perToken ? groupsPerToken_ : scaledChannels_;
-      if (scaled && !run.band.symmetric && (perToken ? shiftsPerToken_ != groupsPerToken_ : shiftedChannels_ != scaledChannels_)) {
-        for (int64_t t = 0; t < spec_.pageTokens; t++)
-          for (int64_t c = run.firstChannel; c < run.firstChannel + run.band.channels; c += perToken ? spec_.groupSize : 1)
-            offsets[static_cast<size_t>(scaleIndex(run, c, t))] = numbers[static_cast<size_t>(shiftIndex(run, c, t))];
-        block.shift = offsets.data() + scaleIndex(run, run.firstChannel, 0);
-      }
-      v.decodeBlock(block, scratch + run.firstChannel, stride);
-      if (block.columns < run.band.channels) {  // the last few channels of a ragged row
-        const int64_t c0 = block.columns;
-        float rest[8];
-        for (int64_t t = 0; t < spec_.pageTokens; t++) {
-          v.decode(type, block.codes + t * rowBytes_ + packedBytes(dtype, c0), 8, rest);
-          for (int64_t c = c0; c < run.band.channels; c++) {
-            float& out = scratch[t * stride + run.firstChannel + c];
-            out = rest[c - c0];
-            if (block.scale) {
-              const int64_t at = block.scales == PackedBlock::Scales::alongRow ? t / block.span * block.stride + c : t * block.stride + c / block.span;
-              out = out * block.scale[at] + block.shift[at];
-            }
-          }
-        }
+      continue;
+    }
+    // Rows are stored in whole eights of channels: what a ragged row has more of is overwritten by the next band.
+    const int64_t eights = roundUp8(run.band.channels);
+    if (eights == run.band.channels) {
+      v.decodeBlock(blockOf(source, head, run, numbers, eights), scratch + run.firstChannel, stride);
+      continue;
+    }
+    const PackedBlock block = blockOf(source, head, run, numbers, run.band.channels / 8 * 8);
+    v.decodeBlock(block, scratch + run.firstChannel, stride);
+    for (int64_t t = 0; t < spec_.pageTokens; t++) {  // the last few channels of a ragged row
+      const PackedBlock last{block.dtype, block.codes + t * rowBytes_ + packedBytes(run.band.dtype, block.columns), 0, 1, 8,
+                             PackedBlock::Scales::none, 1, 0, nullptr, nullptr};
+      float rest[8];
+      v.decodeBlock(last, rest, 0);
+      for (int64_t c = block.columns; c < run.band.channels; c++) {
+        float& out = scratch[t * stride + run.firstChannel + c];
+        out = rest[c - block.columns];
+        if (!block.scale) continue;
+        const int64_t at = !run.scaled ? 0 : planeIndex(run, 0, run.firstChannel + c, t);
+        const float zero = isInteger(run.band.dtype) ? -static_cast<float>(1 << (bitsOf(run.band.dtype) - 1)) : 0;
+        out = out * block.scale[at] + (block.shift ? block.shift[at] : zero * block.scale[at]);
       }
     }
   }
@@ -381,6 +346,32 @@ const float* PanelStore::read(int64_t index, int64_t head, float* scratch) const
     for (int64_t t = 0; t < spec_.pageTokens; t++)
       std::fill(scratch + t * stride + spec_.channels, scratch + (t + 1) * stride, 0.0f);
   return scratch;
+}
+
+void PanelStore::multiply(int64_t index, int64_t head, int64_t m, const float* a, int64_t lda, float* c, int64_t ldc,
+                          const float* beta, float* scratch) const {
+  const bool channelRows = spec_.layout == Layout::channelRows;
+  const int64_t columns = channelRows ? tileStride() : rowStride(), group = spec_.groupSize;
+  bool whole = channelRows ? columns == spec_.pageTokens : columns == spec_.channels;
+  for (const Run& run : runs_) {
+    const int64_t width = channelRows ? columns : run.band.channels, depth = channelRows ? run.band.channels : spec_.pageTokens;
+    whole &= width % padFloats == 0;
+    if (run.scaled)  // groups lie along columns, or along the depth of the product
+      whole &= channelRows != (spec_.grouping == Grouping::token) ? group % padFloats == 0 || group >= width
+                                                                   : group <= packedDepth || group >= depth;
+  }
+  const Simd& v = simd();
+  if (!whole)
+    return v.gemmF32(m, columns, channelRows ? spec_.channels : spec_.pageTokens, a, lda, read(index, head, scratch), columns, c, ldc, beta);
+  const Page& source = page(index);
+  const float* numbers = numbersOf(source, head);
+  static const std::vector<float> ones(mostRows, 1.0f);
+  for (const Run& run : runs_) {
+    if (!channelRows)
+      v.gemmPacked(m, a, lda, blockOf(source, head, run, numbers, run.band.channels), c + run.firstChannel, ldc, beta);
+    else
+      v.gemmPacked(m, a + run.firstChannel, lda, blockOf(source, head, run, numbers, columns), c, ldc, run.firstChannel ? ones.data() : beta);
+  }
 }
 
 }  // namespace fastmqa

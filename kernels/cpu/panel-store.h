@@ -9,6 +9,7 @@
 #include "fastmqa/dtype.h"
 #include "fastmqa/memory.h"
 
+#include "../simd/simd.h"
 #include "codec.h"
 
 namespace fastmqa {
@@ -55,6 +56,12 @@ class PanelStore {
   /// One page as f32: channelRows [channels][tileStride()], tokenRows [pageTokens][rowStride()].
   /// Points into the page where it already is f32 in that shape, else into `scratch` (tileFloats() long).
   const float* read(int64_t page, int64_t head, float* scratch) const;
+  static constexpr int64_t mostRows = 128;
+  /// C[m][tileStride() or rowStride()] = A[m] times the page (+ C * beta[row], beta == nullptr: C is overwritten).
+  /// A has a column per channel (channelRows) or per token (tokenRows). For few rows: the page is dequantised in
+  /// registers, and a result does not depend on m, at most mostRows. Ragged pages go through `scratch`.
+  void multiply(int64_t page, int64_t head, int64_t m, const float* a, int64_t lda, float* c, int64_t ldc,
+                const float* beta, float* scratch) const;
   /// Asks for a page's codes ahead of read(): no page is near the last one in memory, so hardware cannot guess it.
   void prefetch(int64_t page, int64_t head) const {
     const uint8_t* from = this->page(page).codes.data() + head * headBytes_;
@@ -84,17 +91,21 @@ class PanelStore {
   struct Run {  ///< where a band lies
     Band band;
     int64_t firstChannel, byteOffset;
-    int64_t groups;                   // of one token; 0: no scales
-    int64_t firstGroup, firstShift;   // before it in the planes of scales and of minima
+    bool scaled;                    // has scales of its own
+    int64_t firstScale, firstShift;  // its planes of scales and of minima: [group][token], or [group of tokens][channel]
   };
 
   Page& pageOf(int64_t token) { return pages_[static_cast<size_t>(token / spec_.pageTokens - firstPage_)]; }
   const Page& page(int64_t index) const { return pages_[static_cast<size_t>(index - firstPage_)]; }
   void widen(Page& page);
-  /// Places of a group's scale, and minimum, among the numbers of one head.
-  int64_t planeIndex(const Run& run, int64_t first, int64_t perToken, int64_t channels, int64_t channel, int64_t slot) const;
-  int64_t scaleIndex(const Run& run, int64_t channel, int64_t slot) const;
-  int64_t shiftIndex(const Run& run, int64_t channel, int64_t slot) const;
+  /// Scales and minima of one head as f32; valid until the next call on this thread.
+  const float* numbersOf(const Page& page, int64_t head) const;
+  /// The rows of a run in one head, `columns` of them.
+  PackedBlock blockOf(const Page& page, int64_t head, const Run& run, const float* numbers, int64_t columns) const;
+  /// Place of a group's scale, or minimum, among the numbers of one head.
+  int64_t scaleIndex(const Run& run, int64_t channel, int64_t slot) const { return planeIndex(run, run.firstScale, channel, slot); }
+  int64_t shiftIndex(const Run& run, int64_t channel, int64_t slot) const { return planeIndex(run, run.firstShift, channel, slot); }
+  int64_t planeIndex(const Run& run, int64_t first, int64_t channel, int64_t slot) const;
   void putNumber(Page& page, int64_t head, int64_t index, float x);
   void writeFloats(int64_t head, const Run& run, int64_t channel, int64_t channels, int64_t token, int64_t tokens,
                    const float* rows, int64_t stride);
@@ -107,8 +118,7 @@ class PanelStore {
   StoreSpec spec_;
   std::vector<Run> runs_;
   int64_t headBytes_ = 0, rowBytes_ = 0;
-  int64_t groupsPerToken_ = 0, shiftsPerToken_ = 0, scaledChannels_ = 0, shiftedChannels_ = 0;
-  int64_t scaleCount_ = 0, shiftCount_ = 0;  // per head and page: scales, then minima
+  int64_t numberCount_ = 0;  // scales and minima, per head and page
   int64_t firstPage_ = 0;
   std::deque<Page> pages_;
   std::atomic<bool> needsWide_{false};

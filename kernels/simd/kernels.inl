@@ -148,23 +148,50 @@ inline VF expVector(VF x) {
   return select(tooSmall, VF{}, p * scale);
 }
 
+template <int n>
+struct Wide {
+  typedef uint8_t B __attribute__((vector_size(n)));
+  typedef uint16_t H __attribute__((vector_size(2 * n)));
+  typedef uint32_t W __attribute__((vector_size(4 * n)));
+  typedef int32_t I __attribute__((vector_size(4 * n)));
+  typedef float F __attribute__((vector_size(4 * n)));
+};
+
 // Combines all lanes in a tree, halves first: the same order on every machine with this vector width.
-template <class Combine>
-inline float foldLanes(VF v, const Combine& combine) {
-  const VI lane = [] {
-    VI l;
-    for (int i = 0; i < lanesF32; i++) l[i] = i;
+template <class V, class Combine>
+inline float foldLanes(V v, const Combine& combine) {
+  constexpr int n = sizeof(V) / 4;
+  typedef typename Wide<n>::I Indices;
+  const Indices lane = [] {
+    Indices l;
+    for (int i = 0; i < n; i++) l[i] = i;
     return l;
   }();
 #pragma GCC unroll 4
-  for (int half = lanesF32 / 2; half > 0; half /= 2) v = combine(v, __builtin_shuffle(v, lane ^ half));
+  for (int half = n / 2; half > 0; half /= 2) v = combine(v, __builtin_shuffle(v, lane ^ half));
   return v[0];
 }
-inline float sumLanes(VF v) {
-  return foldLanes(v, [](VF a, VF b) { return a + b; });
+template <class V>
+inline float sumLanes(V v) {
+  return foldLanes(v, [](V a, V b) { return a + b; });
 }
 inline float maxLanes(VF v) {
   return foldLanes(v, [](VF a, VF b) { return select(a > b, a, b); });
+}
+
+// (a0 a1 ..), (b0 b1 ..) become (a0 b0 a1 ..) and the rest.
+template <class V>
+inline void interleave(V& a, V& b) {
+  constexpr int n = sizeof(V) / 4;
+  typedef typename Wide<n>::I Indices;
+  const Indices first = [] {
+    Indices l;
+    for (int i = 0; i < n; i++) l[i] = i / 2 + i % 2 * n;
+    return l;
+  }();
+  const V low = __builtin_shuffle(a, b, first);
+  b = __builtin_shuffle(a, b, first + n / 2);
+  a = low;
 }
 
 float softmaxRow(float* scores, int64_t n, float oldMax, float* newMax) {
@@ -195,15 +222,6 @@ void softcapRow(float* x, int64_t n, float cap) {
 
 // Stored numbers come eight at a time, or a whole vector where that is wider.
 constexpr int lanesDecode = lanesF32 > 8 ? lanesF32 : 8;
-template <int n>
-struct Wide {
-  typedef uint8_t B __attribute__((vector_size(n)));
-  typedef uint16_t H __attribute__((vector_size(2 * n)));
-  typedef uint32_t W __attribute__((vector_size(4 * n)));
-  typedef int32_t I __attribute__((vector_size(4 * n)));
-  typedef float F __attribute__((vector_size(4 * n)));
-};
-
 template <class V>
 inline V loadBytes(const void* p) {
   V v;
@@ -290,31 +308,41 @@ inline typename Wide<n>::F splatLanes(float x) {
 
 using Scales = PackedBlock::Scales;
 
-/// scale, shift: of element 0 (alongRow), or of the whole run (perRun).
+/// What is subtracted from the unsigned codes of symmetric integers.
+template <Dtype dtype>
+constexpr float centre() {
+  return dtype == Dtype::int8 ? 128 : dtype == Dtype::int4 ? 8 : dtype == Dtype::int3 ? 4 : dtype == Dtype::int2 ? 2 : 0;
+}
+
+/// at: place of the first number (alongRow), or of the only one.
 template <Dtype dtype, Scales scales, int n>
-inline void decodeStep(const uint8_t* row, int64_t c, const float* scale, const float* shift, float* out) {
+inline void decodeStep(const uint8_t* row, int64_t c, const float* scale, const float* shift, int64_t at, float* out) {
   using F = typename Wide<n>::F;
   F x = decodeLanes<dtype, n>(row, c);
-  if constexpr (scales == Scales::alongRow) x = x * loadBytes<F>(scale + c) + loadBytes<F>(shift + c);
-  if constexpr (scales == Scales::perRun) x = x * splatLanes<n>(*scale) + splatLanes<n>(*shift);
+  if constexpr (scales == Scales::alongRow) {
+    const F by = loadBytes<F>(scale + at + c);
+    x = x * by + (shift ? loadBytes<F>(shift + at + c) : by * -centre<dtype>());
+  } else if constexpr (scales != Scales::none) {
+    x = x * splatLanes<n>(scale[at]) + splatLanes<n>(shift ? shift[at] : -centre<dtype>() * scale[at]);
+  }
   std::memcpy(out + c, &x, sizeof x);
 }
 
 // By value: behind a reference, every store to `out` might change the block.
 template <Dtype dtype, Scales scales>
 void decodeRows(const PackedBlock b, float* out, int64_t ldo) {
+  const int64_t run = scales == Scales::perRun && b.span < b.columns ? b.span : b.columns;
   for (int64_t r = 0; r < b.rows; r++) {
     const uint8_t* row = b.codes + r * b.rowBytes;
-    const int64_t at = scales == Scales::alongRow ? r / b.span * b.stride : r * b.stride;
-    const float *scale = b.scale + at, *shift = b.shift + at;
+    int64_t at = scales == Scales::alongRow ? r / b.span * b.stride : scales == Scales::perRun ? r : 0;
     float* to = out + r * ldo;
     // Wide steps never straddle a run: a run is a multiple of 8, and taken whole.
-    const int64_t run = scales == Scales::perRun && b.span < b.columns ? b.span : b.columns;
-    for (int64_t c0 = 0; c0 < b.columns; c0 += run, scale += scales == Scales::perRun, shift += scales == Scales::perRun) {
+    for (int64_t c0 = 0; c0 < b.columns; c0 += run, at += b.stride) {
       const int64_t end = c0 + run < b.columns ? c0 + run : b.columns;
       int64_t c = c0;
-      for (; c + lanesDecode <= end; c += lanesDecode) decodeStep<dtype, scales, lanesDecode>(row, c, scale, shift, to);
-      for (; c < end; c += 8) decodeStep<dtype, scales, 8>(row, c, scale, shift, to);
+      for (; c + lanesDecode <= end; c += lanesDecode)
+        decodeStep<dtype, scales, lanesDecode>(row, c, b.scale, b.shift, at, to);
+      for (; c < end; c += 8) decodeStep<dtype, scales, 8>(row, c, b.scale, b.shift, at, to);
     }
   }
 }
@@ -323,6 +351,7 @@ template <Dtype dtype>
 void decodeAny(const PackedBlock& b, float* out, int64_t ldo) {
   switch (b.scales) {
     case Scales::none: return decodeRows<dtype, Scales::none>(b, out, ldo);
+    case Scales::uniform: return decodeRows<dtype, Scales::uniform>(b, out, ldo);
     case Scales::alongRow: return decodeRows<dtype, Scales::alongRow>(b, out, ldo);
     case Scales::perRun: return decodeRows<dtype, Scales::perRun>(b, out, ldo);
   }
@@ -345,6 +374,174 @@ void decodeBlock(const PackedBlock& b, float* out, int64_t ldo) {
 
 void decode(int dtype, const uint8_t* codes, int64_t n, float* out) {
   decodeBlock({dtype, codes, 0, 1, n, PackedBlock::Scales::none, 1, 0, nullptr, nullptr}, out, 0);
+}
+
+// Products with packed rows. Integers come centred, so that symmetric formats need no shift.
+using Packed = Wide<lanesDecode>;
+
+#if defined(__AVX512F__)
+inline Packed::F nibble(Packed::W w) {  // a table look-up reads the low four bits of each lane
+  return (Packed::F)_mm512_permutexvar_ps((__m512i)w, _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7));
+}
+#else
+inline Packed::F nibble(Packed::W w) {
+  return __builtin_convertvector((Packed::I)((w ^ 8u) << 28) >> 28, Packed::F);
+}
+#endif
+
+// NV vectors of a row from column c on. int4 by pairs: even columns in one vector, odd ones in the next.
+template <Dtype dtype, int NV>
+inline void decodeColumns(const uint8_t* row, int64_t c, Packed::F* out) {
+  if constexpr (dtype == Dtype::int4 && NV % 2 == 0) {
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j += 2) {
+      const Packed::W w = (Packed::W)widen<lanesDecode>(loadBytes<Packed::B>(row + c / 2 + j * (lanesDecode / 2)));
+      out[j] = nibble(w);
+      out[j + 1] = nibble(w >> 4);
+    }
+  } else {
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) out[j] = decodeLanes<dtype, lanesDecode>(row, c + j * lanesDecode) - centre<dtype>();
+  }
+}
+
+// Sums of MR rows by NV vectors, written to out[MR][NV * lanesDecode] in the order of the columns.
+template <Dtype dtype, int MR, int NV>
+void packedMicro(int64_t rows, const uint8_t* codes, int64_t rowBytes, int64_t c, const float* a, int64_t lda, float* out) {
+  using F = Packed::F;
+  F sum[MR][NV];
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) sum[i][j] = F{};
+  for (int64_t p = 0; p < rows; p++, codes += rowBytes) {
+    F column[NV];
+    decodeColumns<dtype, NV>(codes, c, column);
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++) {
+      const F row = splatLanes<lanesDecode>(a[i * lda + p]);
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++) sum[i][j] += row * column[j];
+    }
+  }
+  for (int i = 0; i < MR; i++) {
+    if constexpr (dtype == Dtype::int4 && NV % 2 == 0)
+      for (int j = 0; j < NV; j += 2) interleave(sum[i][j], sum[i][j + 1]);
+    std::memcpy(out + i * NV * lanesDecode, sum[i], sizeof sum[i]);
+  }
+}
+
+constexpr int packedTall = manyRegisters ? 6 : vectorBytes == 32 ? 5 : 4;
+
+template <int MR>
+constexpr int packedWide = manyRegisters ? (MR <= 2 ? 8 : 4) : vectorBytes == 32 ? (MR == 1 ? 8 : MR == 2 ? 4 : 2) : MR == 1 ? 2 : 1;
+
+template <Dtype dtype, int MR>
+int64_t packedColumns(int64_t rows, const uint8_t* codes, int64_t rowBytes, int64_t c, int64_t end, const float* a, int64_t lda,
+                      float* out) {
+  constexpr int NV = packedWide<MR>;
+  const int64_t left = (end - c) / lanesDecode;
+  if (left >= NV) return packedMicro<dtype, MR, NV>(rows, codes, rowBytes, c, a, lda, out), NV;
+  if constexpr (NV > 4)
+    if (left >= 4) return packedMicro<dtype, MR, 4>(rows, codes, rowBytes, c, a, lda, out), 4;
+  if constexpr (NV > 2)
+    if (left >= 2) return packedMicro<dtype, MR, 2>(rows, codes, rowBytes, c, a, lda, out), 2;
+  return packedMicro<dtype, MR, 1>(rows, codes, rowBytes, c, a, lda, out), 1;
+}
+
+template <Dtype dtype, int MR>
+int64_t packedRows(int64_t m, int64_t rows, const uint8_t* codes, int64_t rowBytes, int64_t c, int64_t end, const float* a,
+                   int64_t lda, float* out) {
+  if constexpr (MR > 1)
+    if (m < MR) return packedRows<dtype, MR - 1>(m, rows, codes, rowBytes, c, end, a, lda, out);
+  return packedColumns<dtype, MR>(rows, codes, rowBytes, c, end, a, lda, out);
+}
+
+inline float dot(const float* x, const float* y, int64_t n) {
+  Packed::F sum{};
+  int64_t i = 0;
+  for (; i + lanesDecode <= n; i += lanesDecode) sum += loadBytes<Packed::F>(x + i) * loadBytes<Packed::F>(y + i);
+  float total = sumLanes(sum);
+  for (; i < n; i++) total += x[i] * y[i];
+  return total;
+}
+
+template <Dtype dtype>
+void packedProduct(int64_t m, const float* a, int64_t lda, const PackedBlock b, float* c, int64_t ldc, const float* beta) {
+  using F = Packed::F;
+  constexpr float middle = centre<dtype>();
+  const bool perRun = b.scales == Scales::perRun, alongRow = b.scales == Scales::alongRow;
+  const int64_t depth = alongRow && b.span < packedDepth ? b.span : packedDepth;
+  const int64_t run = perRun && b.span < b.columns ? b.span : b.columns;
+  float ones[packedDepth], scaled[packedTall * packedDepth], start[packedTall], sums[packedTall * 8 * lanesDecode];
+  if (b.shift)
+    for (float& x : ones) x = 1;
+  for (int64_t r0 = 0; r0 < b.rows; r0 += depth) {
+    const int64_t rows = b.rows - r0 < depth ? b.rows - r0 : depth;
+    const uint8_t* codes = b.codes + r0 * b.rowBytes;
+    const int64_t along = alongRow ? r0 / b.span * b.stride : 0;
+    for (int64_t c0 = 0, at = r0; c0 < b.columns; c0 += run, at += b.stride) {
+      const float* left = a + r0;
+      int64_t leftStride = lda;
+      for (int64_t i = 0; i < m; i++) {
+        start[i] = 0;
+        if (perRun) {
+          for (int64_t p = 0; p < rows; p++) scaled[i * packedDepth + p] = left[i * lda + p] * b.scale[at + p];
+          if (b.shift) start[i] = dot(left + i * lda, b.shift + at, rows) + middle * dot(scaled + i * packedDepth, ones, rows);
+        } else if (alongRow && b.shift) {
+          start[i] = dot(left + i * lda, ones, rows);
+        }
+      }
+      if (perRun) left = scaled, leftStride = packedDepth;
+      const int64_t end = c0 + run < b.columns ? c0 + run : b.columns;
+      for (int64_t j = c0; j < end;) {
+        const int64_t vectors = packedRows<dtype, packedTall>(m, rows, codes, b.rowBytes, j, end, left, leftStride, sums);
+        for (int64_t i = 0; i < m; i++)
+          for (int64_t k = 0; k < vectors; k++) {
+            F x = loadBytes<F>(sums + (i * vectors + k) * lanesDecode);
+            const int64_t column = j + k * lanesDecode;
+            if (perRun) x = x + splatLanes<lanesDecode>(start[i]);
+            if (b.scales == Scales::uniform) x = x * splatLanes<lanesDecode>(*b.scale);
+            if (alongRow) {
+              const F by = loadBytes<F>(b.scale + along + column);
+              x = x * by;
+              if (b.shift) x = x + (loadBytes<F>(b.shift + along + column) + by * middle) * splatLanes<lanesDecode>(start[i]);
+            }
+            float* out = c + i * ldc + column;
+            if (r0 > 0)
+              x = x + loadBytes<F>(out);
+            else if (beta)
+              x = x + loadBytes<F>(out) * splatLanes<lanesDecode>(beta[i]);
+            std::memcpy(out, &x, sizeof x);
+          }
+        j += vectors * lanesDecode;
+      }
+    }
+  }
+}
+
+template <Dtype dtype>
+void packedTiles(int64_t m, const float* a, int64_t lda, const PackedBlock& b, float* c, int64_t ldc, const float* beta) {
+  for (int64_t tiles = (m + packedTall - 1) / packedTall, done = 0; tiles > 0; tiles--) {
+    const int64_t rows = (m - done + tiles - 1) / tiles;
+    packedProduct<dtype>(rows, a + done * lda, lda, b, c + done * ldc, ldc, beta ? beta + done : nullptr);
+    done += rows;
+  }
+}
+
+void gemmPacked(int64_t m, const float* a, int64_t lda, const PackedBlock& b, float* c, int64_t ldc, const float* beta) {
+  switch (static_cast<Dtype>(b.dtype)) {
+    case Dtype::f32: return packedTiles<Dtype::f32>(m, a, lda, b, c, ldc, beta);
+    case Dtype::f16: return packedTiles<Dtype::f16>(m, a, lda, b, c, ldc, beta);
+    case Dtype::bf16: return packedTiles<Dtype::bf16>(m, a, lda, b, c, ldc, beta);
+    case Dtype::e4m3: return packedTiles<Dtype::e4m3>(m, a, lda, b, c, ldc, beta);
+    case Dtype::e5m2: return packedTiles<Dtype::e5m2>(m, a, lda, b, c, ldc, beta);
+    case Dtype::int8: return packedTiles<Dtype::int8>(m, a, lda, b, c, ldc, beta);
+    case Dtype::int4: return packedTiles<Dtype::int4>(m, a, lda, b, c, ldc, beta);
+    case Dtype::int3: return packedTiles<Dtype::int3>(m, a, lda, b, c, ldc, beta);
+    case Dtype::int2: return packedTiles<Dtype::int2>(m, a, lda, b, c, ldc, beta);
+  }
+  __builtin_trap();
 }
 
 void scaleByNumber(float* out, int64_t n, float scale, float shift) {
@@ -385,8 +582,8 @@ float readAll(const float* data, int64_t n) {
 }
 
 const Simd table = {FASTMQA_SIMD_NAME, gemmTile<float>, gemmTile<double>, gemmWide,     2 * lanesF32, lanesF32,
-                    softmaxRow,        softcapRow,      decode,           decodeBlock,   scaleByNumber, rotateRows,
-                    burnFma,           readAll};
+                    softmaxRow,        softcapRow,      decode,           decodeBlock,   gemmPacked,    scaleByNumber,
+                    rotateRows,        burnFma,         readAll};
 
 }  // namespace
 }  // namespace fastmqa

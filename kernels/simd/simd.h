@@ -9,18 +9,22 @@ namespace fastmqa {
 constexpr int padFloats = 16;
 inline int64_t padded(int64_t n) { return (n + padFloats - 1) / padFloats * padFloats; }
 
-/// A block of packed rows to be read as f32: value = code * scale + shift, scales as f32 numbers beside it.
+/// A block of packed rows: value = code * scale + shift, scales as f32 numbers beside it.
 struct PackedBlock {
   int dtype;             ///< a Dtype
   const uint8_t* codes;  ///< first row
   int64_t rowBytes, rows;
   int64_t columns;  ///< a multiple of 8
-  /// none: as stored. alongRow: element c of row r uses numbers[r / span * stride + c].
-  /// perRun: it uses numbers[r * stride + c / span], span a multiple of 8 or at least `columns`.
-  enum class Scales { none, alongRow, perRun } scales;
+  /// none: as stored. uniform: all use numbers[0]. alongRow: element c of row r uses numbers[r / span * stride + c].
+  /// perRun: it uses numbers[c / span * stride + r], span a multiple of 8 or at least `columns`.
+  enum class Scales { none, uniform, alongRow, perRun } scales;
   int64_t span, stride;
-  const float *scale, *shift;
+  const float* scale;
+  const float* shift;  ///< null: symmetric, value = (code - 2^(bits - 1)) * scale; floats: value * scale
 };
+
+/// Rows of a packed block that gemmPacked sums before they meet C. A span along rows is at most this, or all rows.
+constexpr int64_t packedDepth = 128;
 
 struct Simd {
   const char* name;
@@ -43,6 +47,10 @@ struct Simd {
   void (*decode)(int dtype, const uint8_t* codes, int64_t n, float* out);
   /// A packed block to f32 rows of out[rows][ldo].
   void (*decodeBlock)(const PackedBlock& block, float* out, int64_t ldo);
+  /// C[m, columns] = A[m, rows] B (+ C * beta[row]): the block B is dequantised in registers, its scales are folded into
+  /// A or into the sums. For few rows; each result is the same whatever m is. columns: a multiple of 16.
+  void (*gemmPacked)(int64_t m, const float* a, int64_t lda, const PackedBlock& b, float* c, int64_t ldc,
+                     const float* beta);
   /// out[i] = out[i] * scale + shift
   void (*scaleByNumber)(float* out, int64_t n, float scale, float shift);
   /// Rotary on one pair of channel rows: (a, b) -> (a cos - b sin, a sin + b cos), n tokens.

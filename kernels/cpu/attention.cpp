@@ -260,8 +260,8 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
       const int64_t head = item.firstHead + g, first = g * perHead + skip;
       float* scratch = w.keys.floats(tile.keys->tileFloats());
       if (inRegisters) {
+        if (g + 1 == item.kvHeads) tile.values->prefetch(tile.page, item.firstHead);
         tile.keys->multiply(tile.page, head, seeing, q + first * d, d, scores + first * tileTokens, tileTokens, nullptr, scratch);
-        if (next) next->keys->prefetch(next->page, head);
         continue;
       }
       const float* keys = tile.keys->read(tile.page, head, scratch);
@@ -285,9 +285,9 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
       const int64_t head = item.firstHead + g, first = g * perHead + skip;
       float* scratch = w.values.floats(tile.values->tileFloats());
       if (inRegisters) {
+        if (next && g + 1 == item.kvHeads) next->keys->prefetch(next->page, item.firstHead);
         tile.values->multiply(tile.page, head, seeing, scores + first * tileTokens, tileTokens, sums + first * outStride,
                               outStride, state.keep.data() + first, scratch);
-        if (next) next->values->prefetch(next->page, head);
         continue;
       }
       const float* values = tile.values->read(tile.page, head, scratch);

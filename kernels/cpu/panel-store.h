@@ -1,6 +1,7 @@
 // A matrix of tokens by channels, kept in pages of a fixed number of tokens, in any cache format.
 // It is the only place that knows how cached numbers lie in memory; keys, values, latents and layer inputs all use it.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -62,10 +63,10 @@ class PanelStore {
   /// registers, and a result does not depend on m, at most mostRows. Ragged pages go through `scratch`.
   void multiply(int64_t page, int64_t head, int64_t m, const float* a, int64_t lda, float* c, int64_t ldc,
                 const float* beta, float* scratch) const;
-  /// Asks for a page's codes ahead of read(): no page is near the last one in memory, so hardware cannot guess it.
+  /// Asks for what multiply() reads first: no page is near the last one in memory, so hardware cannot guess it.
   void prefetch(int64_t page, int64_t head) const {
     const uint8_t* from = this->page(page).codes.data() + head * headBytes_;
-    for (int64_t i = 0; i < headBytes_; i += 64) __builtin_prefetch(from + i, 0, 2);
+    for (int64_t i = 0; i < std::min(fetchAhead, headBytes_ * (spec_.heads - head)); i += 64) __builtin_prefetch(from + i, 0, 2);
   }
   /// Tokens [token, token + count) of one head as f32 rows[count][stride].
   void readRows(int64_t head, int64_t token, int64_t count, float* rows, int64_t stride) const;

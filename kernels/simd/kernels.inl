@@ -409,6 +409,7 @@ inline void decodeColumns(const uint8_t* row, int64_t c, Packed::F* out) {
 template <Dtype dtype, int MR, int NV>
 void packedMicro(int64_t rows, const uint8_t* codes, int64_t rowBytes, int64_t c, const float* a, int64_t lda, float* out) {
   using F = Packed::F;
+  const int64_t fetched = c == 0 ? rowBytes : 0;  // the first columns of a row ask for all of a later one
   F sum[MR][NV];
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
@@ -416,6 +417,7 @@ void packedMicro(int64_t rows, const uint8_t* codes, int64_t rowBytes, int64_t c
     for (int j = 0; j < NV; j++) sum[i][j] = F{};
   for (int64_t p = 0; p < rows; p++, codes += rowBytes) {
     F column[NV];
+    for (int64_t i = 0; i < fetched; i += 64) __builtin_prefetch(codes + fetchAhead + i, 0, 2);
     decodeColumns<dtype, NV>(codes, c, column);
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++) {

@@ -25,6 +25,8 @@ struct PackedBlock {
 
 /// Rows of a packed block that gemmPacked sums before they meet C. A span along rows is at most this, or all rows.
 constexpr int64_t packedDepth = 128;
+/// How far before their use gemmPacked asks for codes: the blocks of a page lie one behind the other.
+constexpr int64_t fetchAhead = 8192;
 
 struct Simd {
   const char* name;

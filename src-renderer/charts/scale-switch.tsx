@@ -16,7 +16,8 @@ export const ScaleSwitch = ({ axis: { metric, scale }, sign, style, onScale }: S
     type="button"
     className={classes.scale}
     style={style}
-    aria-label={`Scale of ${metric.title}: ${scale}`}
+    // What is seen comes first: it is what a user of speech input says.
+    aria-label={`${sign ? `${sign} ` : ''}${scale}. Scale of ${metric.title}: ${scale}`}
     onClick={() => onScale(scale === 'log' ? 'linear' : 'log')}
     // The plane below it would take a press for the beginning of a drag.
     onPointerDown={(event) => event.stopPropagation()}

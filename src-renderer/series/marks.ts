@@ -21,3 +21,6 @@ const dashes = [undefined, '7 4', '2 3', '9 3 2 3', '12 4', '4 2 1 2 1 2'];
 
 /** The pattern of a line, for what varies beside the level; undefined = solid. */
 export const dashOf = (pattern: number): string | undefined => dashes[pattern % dashes.length];
+
+/** Colours of baselines are none of the levels': a mark shows both. */
+export const baselineColour = (colour: number): string => `var(--baseline-${colour})`;

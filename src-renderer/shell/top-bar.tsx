@@ -23,30 +23,19 @@ import { useShallow } from 'zustand/react/shallow';
 import { formatSeconds } from '../../src-main/contract/format.ts';
 import { isActive, type RunState } from '../../src-main/contract/run-state.ts';
 import { useApp, useRun } from '../panels/use-app.ts';
+import { SessionMenu } from './session-menu.tsx';
 import classes from './top-bar.module.css';
 
 export const TopBar = () => (
   <header className={classes.bar}>
     <span className={classes.brand}>FastMQA</span>
-    <SessionName />
+    <SessionMenu />
     <Verbs />
     <RunProgress />
     <Device />
     <ThemeSwitch />
   </header>
 );
-
-function SessionName() {
-  const session = useRun((run) => run.session);
-  const label = session ? `Saved as it runs: ${session.file}` : 'A session is saved as soon as a sweep runs';
-  return (
-    <Tooltip label={label} openDelay={400}>
-      <span className={classes.session} data-none={!session || undefined}>
-        {session?.name ?? 'no session yet'}
-      </span>
-    </Tooltip>
-  );
-}
 
 function Verbs() {
   const app = useApp();

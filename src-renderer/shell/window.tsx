@@ -1,11 +1,12 @@
 /** One window: the sweep on the left, charts in the centre, the inspector on the right, the table below. */
 import { ChartsPanel } from '../panels/charts-panel.tsx';
 import { Inspector } from '../panels/inspector.tsx';
+import { LeftPanel } from '../panels/left-panel.tsx';
 import { PointTable } from '../panels/point-table.tsx';
-import { SweepForm } from '../panels/sweep-form.tsx';
 import { useApp, useView } from '../panels/use-app.ts';
 import { Banner } from './banner.tsx';
 import { Divider } from './divider.tsx';
+import { FileDrop } from './file-drop.tsx';
 import { useShortcuts } from './shortcuts.ts';
 import { TopBar } from './top-bar.tsx';
 import classes from './window.module.css';
@@ -24,8 +25,9 @@ export function Window() {
     >
       <TopBar />
       <Banner />
+      <FileDrop />
       <div className={classes.left}>
-        <SweepForm />
+        <LeftPanel />
       </div>
       <Divider
         className={classes.leftDivider}

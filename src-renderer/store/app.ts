@@ -1,8 +1,10 @@
 /** Every store of the window, and the deeds that need more than one of them. */
 import type { RunVerb } from '../../src-main/contract/run-state.ts';
 import type { Client } from '../client/client.ts';
+import { createBaselinesStore } from './baselines.ts';
 import { createCatalogueStore } from './catalogue.ts';
 import { createDraftStore } from './draft.ts';
+import { createLibraryStore } from './library.ts';
 import { createNoticeStore } from './notices.ts';
 import { createPreviewStore } from './preview.ts';
 import { createRunStore } from './run.ts';
@@ -29,6 +31,9 @@ export function createApp(client: Client, memory?: Memory) {
     }
   };
 
+  const library = createLibraryStore({ client, run, attempt, clearSelection: view.clearSelection });
+  const baselines = createBaselinesStore(client, run, view);
+
   return {
     run,
     draft,
@@ -37,10 +42,15 @@ export function createApp(client: Client, memory?: Memory) {
     samples,
     catalogue,
     notices,
+    library,
+    baselines,
+    attempt,
     /** Resolves when there is enough to paint a window that will not move when the rest arrives. */
     start: async (): Promise<void> => {
       run.connect();
       preview.start();
+      library.start();
+      baselines.start();
       void catalogue.loadDevices();
       await Promise.all([catalogue.loadLevels(), run.known]);
     },

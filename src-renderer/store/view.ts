@@ -1,5 +1,6 @@
 /** How the user looks at the points: what is selected, which axes, how wide the columns are. */
 import { createStore } from 'zustand/vanilla';
+import type { Verdict } from '../../src-main/contract/comparison.ts';
 import type { Phase } from '../../src-main/contract/sweep.ts';
 
 export interface View {
@@ -24,12 +25,29 @@ export interface View {
   readonly scaling: { readonly x: string; readonly y: string };
   readonly heatMap: { readonly x: string; readonly y: string; readonly colour: string };
   readonly sort: { readonly column: string; readonly descending: boolean } | undefined;
+  /** What the left column shows. */
+  readonly left: 'sweep' | 'sessions';
+  /** Sessions that the current one is seen against. */
+  readonly baselines: readonly Baseline[];
+  /** Other verdicts are left out of a comparison; undefined = all are shown. */
+  readonly verdict: Verdict | undefined;
+  readonly comparisonSort: { readonly column: string; readonly descending: boolean } | undefined;
   readonly layout: {
     readonly leftPixels: number;
     readonly rightPixels: number;
     readonly bottomPixels: number;
   };
 }
+
+export interface Baseline {
+  /** Of the session. */
+  readonly id: string;
+  /** 0 to `mostBaselines` - 1. */
+  readonly colour: number;
+}
+
+/** As many as there are colours that can be told apart. */
+export const mostBaselines = 6;
 
 export interface Zoom {
   readonly x: readonly [number, number];
@@ -50,6 +68,10 @@ const firstView: View = {
   heatMap: { x: 'seqLen', y: 'level', colour: 'tokensPerSecond' },
   tradeOff: { x: 'multiplierVsF32Mha', y: 'relativeL2', size: 'tokensPerSecond' },
   sort: undefined,
+  left: 'sweep',
+  baselines: [],
+  verdict: undefined,
+  comparisonSort: undefined,
   layout: { leftPixels: 300, rightPixels: 330, bottomPixels: 240 },
 };
 
@@ -60,7 +82,7 @@ export interface Memory {
 }
 
 const memoryKey = 'fastmqa.view';
-const remembered = ['layout', 'tradeOff', 'chart', 'scaling', 'heatMap', 'scales'] as const;
+const remembered = ['layout', 'tradeOff', 'chart', 'scaling', 'heatMap', 'scales', 'baselines'] as const;
 
 export function createViewStore(memory?: Memory) {
   const store = createStore<View>(() => ({ ...firstView, ...recall(memory) }));
@@ -89,6 +111,16 @@ export function createViewStore(memory?: Memory) {
           ? hiddenLevels.filter((other) => other !== level)
           : [...hiddenLevels, level],
       })),
+    /** A baseline keeps its colour until it is let go. */
+    toggleBaseline: (id: string) =>
+      store.setState(({ baselines }) => {
+        if (baselines.some((baseline) => baseline.id === id))
+          return { baselines: baselines.filter((baseline) => baseline.id !== id) };
+        const free = Array.from({ length: mostBaselines }, (_, colour) => colour).find((colour) =>
+          baselines.every((baseline) => baseline.colour !== colour),
+        );
+        return free === undefined ? {} : { baselines: [...baselines, { id, colour: free }] };
+      }),
     setScale: (key: string, scale: 'log' | 'linear') =>
       store.setState(({ scales }) => ({ scales: { ...scales, [key]: scale } })),
     setZoom: (key: string, ends: Zoom | undefined) =>
@@ -111,6 +143,7 @@ function recall(memory?: Memory): Partial<View> {
       scaling: { ...firstView.scaling, ...stored.scaling },
       heatMap: { ...firstView.heatMap, ...stored.heatMap },
       scales: { ...stored.scales },
+      baselines: (stored.baselines ?? []).slice(0, mostBaselines),
       chart: stored.chart ?? firstView.chart,
     };
   } catch {

@@ -1,0 +1,32 @@
+/** The left column: the sweep to measure, or the sessions that were measured. */
+import { Tabs } from '@mantine/core';
+import classes from './charts-panel.module.css';
+import { SessionsPanel } from './sessions-panel.tsx';
+import { SweepForm } from './sweep-form.tsx';
+import { useApp, useView } from './use-app.ts';
+
+export function LeftPanel() {
+  const app = useApp();
+  const left = useView((view) => view.left);
+  return (
+    <Tabs
+      value={left}
+      onChange={(tab) => app.view.setState({ left: tab === 'sessions' ? 'sessions' : 'sweep' })}
+      className={classes.tabs}
+      keepMounted={false}
+    >
+      <div className={classes.bar}>
+        <Tabs.List aria-label="Left column">
+          <Tabs.Tab value="sweep">Sweep</Tabs.Tab>
+          <Tabs.Tab value="sessions">Sessions</Tabs.Tab>
+        </Tabs.List>
+      </div>
+      <Tabs.Panel value="sweep" className={classes.column}>
+        <SweepForm />
+      </Tabs.Panel>
+      <Tabs.Panel value="sessions" className={classes.column}>
+        <SessionsPanel />
+      </Tabs.Panel>
+    </Tabs>
+  );
+}

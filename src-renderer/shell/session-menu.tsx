@@ -1,0 +1,53 @@
+/** The session in view: its name, that it is saved, and what can be done with it. */
+import { Menu, Tooltip } from '@mantine/core';
+import { IconChevronDown } from '@tabler/icons-react';
+import { useStore } from 'zustand';
+import { isActive } from '../../src-main/contract/run-state.ts';
+import { SaveItems } from '../panels/session-items.tsx';
+import { isUnfinished } from '../panels/session-words.ts';
+import { useApp, useRun } from '../panels/use-app.ts';
+import classes from './top-bar.module.css';
+
+export function SessionMenu() {
+  const app = useApp();
+  const session = useRun((run) => run.session);
+  const active = useRun(isActive);
+  const summary = useStore(app.library, ({ library }) => library?.sessions.find(({ id }) => id === session?.id));
+  const showLibrary = (): void => app.view.setState({ left: 'sessions' });
+  if (!session)
+    return (
+      <span className={classes.session} data-none="">
+        <span>no session yet</span>
+        <small>a sweep is saved as it runs</small>
+      </span>
+    );
+  return (
+    <Menu position="bottom-start" withinPortal>
+      <Tooltip label={session.file} multiline maw={480} openDelay={400}>
+        <Menu.Target>
+          <button type="button" className={classes.session}>
+            <span>
+              {session.name} <IconChevronDown size={12} aria-hidden="true" />
+            </span>
+            <small>{active ? 'saved point by point' : 'saved'}</small>
+          </button>
+        </Menu.Target>
+      </Tooltip>
+      <Menu.Dropdown>
+        <Menu.Item
+          onClick={() => {
+            showLibrary();
+            app.library.edit(session.id);
+          }}
+        >
+          Name and tags…
+        </Menu.Item>
+        {summary && isUnfinished(summary) && !active && (
+          <Menu.Item onClick={() => void app.library.continueMeasuring(session.id)}>Measure the rest</Menu.Item>
+        )}
+        <Menu.Item onClick={showLibrary}>Show the library</Menu.Item>
+        <SaveItems id={session.id} />
+      </Menu.Dropdown>
+    </Menu>
+  );
+}

@@ -36,6 +36,7 @@ const table: Record<string, readonly string[]> = {
     'zod',
     'hyparquet-writer',
   ],
+  'src-main/fleet': ['src-main/contract', 'src-main/engine', 'node:', 'zod', 'bullmq', 'ioredis'],
   'src-main/worker': ['src-main/contract', 'src-main/engine/ports.ts', 'node:', 'zod'],
   'src-main/hosts/*': [
     'src-main/contract',
@@ -43,6 +44,7 @@ const table: Record<string, readonly string[]> = {
     'src-main/models',
     'src-main/sessions',
     'src-main/worker',
+    'src-main/fleet',
     'node:',
   ],
   'src-main/hosts/cli': [

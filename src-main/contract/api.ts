@@ -72,6 +72,17 @@ export interface RunOptions {
   readonly out?: string;
   readonly resume?: boolean;
   readonly onEvent?: (event: RunEvent) => void;
+  /** Measured by the workers of this queue instead of this machine. */
+  readonly fleet?: FleetOptions;
+}
+
+export interface FleetOptions {
+  /** `redis://HOST` or `rediss://HOST`, without a password. */
+  readonly queue: string;
+  /** Only devices of this name, as `fleet` lists them. */
+  readonly device?: string;
+  /** What the user should know and no row says. */
+  readonly onNotice?: (line: string) => void;
 }
 
 export interface ProfilerApi {

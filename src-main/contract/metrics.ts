@@ -78,6 +78,17 @@ export const controlsSchema = z.strictObject({
 });
 export type Controls = z.infer<typeof controlsSchema>;
 
+/** A machine of a fleet, or the remote end of a session, as far as its figures depend on it. */
+export const deviceSchema = z.strictObject({
+  host: z.string(),
+  name: z.string(),
+  memoryBytes: bytes,
+  threads: z.number().int(),
+  instructionSet: z.string(),
+  fmaFlopsPerSecond: figure.optional(),
+  readBytesPerSecond: figure.optional(),
+});
+
 export const pointSchema = z.strictObject({
   id: z.string(),
   config: pointConfigSchema,
@@ -89,6 +100,8 @@ export const pointSchema = z.strictObject({
   controls: controlsSchema.optional(),
   /** Raw samples, seconds per step, in the order taken. */
   samplesSeconds: z.array(figure).optional(),
+  /** Where it was measured, if not on the machine of the session. */
+  device: deviceSchema.optional(),
 });
 export type Point = z.infer<typeof pointSchema>;
 

@@ -1,4 +1,4 @@
-/** Wires engine, sessions, models and the worker into the one API that every face of the app uses. */
+/** Wires engine, sessions, models, the worker and the fleet into the one API that every face of the app uses. */
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import os from 'node:os';
@@ -32,11 +32,12 @@ import { forkWorker } from '../worker/spawn.ts';
 import { Supervisor } from '../worker/supervisor.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
+import { type FleetHost, joinFleet, listFleet, type WorkerOptions, workForQueue } from './fleet.ts';
 import { type PlanOptions, planModel } from './plan.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
 
 export { exportPoints } from '../sessions/export.ts';
-export type { AttendOptions, BenchCase, BenchOptions, SweepChanges };
+export type { AttendOptions, BenchCase, BenchOptions, FleetHost, SweepChanges, WorkerOptions };
 export { BackendFailure, fastmqaVersion };
 
 /** What only a host with files at hand can do. */
@@ -58,6 +59,10 @@ export interface Profiler extends ProfilerApi {
   plan(model: string, options: PlanOptions): Promise<MemoryPlan>;
   /** The kernels against the ceilings of this machine. */
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;
+  /** Measures the points of a queue until `signal`; the one at hand is finished. */
+  work(options: WorkerOptions): Promise<void>;
+  /** The workers of a queue. */
+  fleet(queue: string): Promise<readonly FleetHost[]>;
   /** Ends the call at hand. */
   cancel(): void;
 }
@@ -77,8 +82,8 @@ const monotonic: Clock = { now: () => performance.now() / 1000 };
 export function createProfiler(options: { readonly workerScript?: string } = {}): Profiler {
   const backend = new Supervisor({ spawn: forkWorker(options.workerScript ?? workerScript) });
   const recordings: Recordings = new Map();
-  const environment = async (): Promise<Environment> =>
-    describeEnvironment(await backend.info(), await backend.ceilings());
+  const environment = async (measures = true): Promise<Environment> =>
+    describeEnvironment(await backend.info(), measures ? await backend.ceilings() : undefined);
 
   return {
     levels: () =>
@@ -116,6 +121,11 @@ export function createProfiler(options: { readonly workerScript?: string } = {})
     },
     plan: (model, planOptions) => planModel(model, planOptions, backend),
     bench: (benchOptions) => backend.bench(benchOptions, benchDeadlineSeconds),
+    work: async (workOptions) => {
+      const environmentHere = await environment();
+      await workForQueue(workOptions, { backend, clock: monotonic, environment: environmentHere });
+    },
+    fleet: listFleet,
     cancel: () => backend.cancel(),
     close: () => backend.close(),
   };
@@ -142,29 +152,32 @@ type Recordings = Map<string, Recording>;
 
 async function run(
   sweep: Sweep,
-  { out, resume = false, onEvent }: RunOptions,
+  { out, resume = false, onEvent, fleet }: RunOptions,
   backend: Supervisor,
-  describe: () => Promise<Environment>,
+  describe: (measures: boolean) => Promise<Environment>,
   recordings: Recordings,
 ): Promise<SweepRun> {
   if (resume && out === undefined) throw expected('--out FILE.fmqa', '--resume', 'nothing');
   const plan = expandSweep(sweep);
   const foreign = plan.find(({ config }) => config.backend !== 'cpu');
-  if (foreign) throw expected('a usable backend', 'backend', `${foreign.config.backend}: ${cudaDevice().reason}`);
+  if (foreign && !fleet)
+    throw expected('a usable backend', 'backend', `${foreign.config.backend}: ${cudaDevice().reason}`);
   const measuring = resolveMeasuring(sweep);
-  const environment = await describe();
+  const environment = await describe(!fleet);
+  const joined = fleet && (await joinFleet(fleet, plan));
   const header = { sweep, measuring, environment };
-  const { recording, done } = out === undefined ? {} : await openRecording(out, header, resume, recordings);
-  const started = startRun({
+  const { recording, done, id } =
+    out === undefined ? { id: randomUUID() } : await openRecording(out, header, resume, recordings);
+  const what = {
     plan,
-    backend,
     clock: monotonic,
     measuring,
     environment,
-    record: async (point) => recording?.append({ kind: 'point', point }),
+    record: async (point: Point) => recording?.append({ kind: 'point', point }),
     ...(done ? { done } : {}),
     ...(onEvent ? { onEvent } : {}),
-  });
+  };
+  const started = joined ? joined.start({ ...what, run: id }) : startRun({ ...what, backend });
   return { ...started, finished: endRecording(started.finished, recording) };
 }
 
@@ -174,7 +187,7 @@ async function openRecording(
   header: Pick<SessionHeader, 'sweep' | 'measuring' | 'environment'>,
   resume: boolean,
   recordings: Recordings,
-): Promise<{ recording: Recording; done?: ReadonlyMap<string, Point> }> {
+): Promise<{ recording: Recording; id: string; done?: ReadonlyMap<string, Point> }> {
   const release = await holdSession(path);
   const listed = (recording: Recording): Recording => {
     recordings.set(resolve(path), recording);
@@ -186,12 +199,13 @@ async function openRecording(
   };
   try {
     if (!resume) {
-      const first = { kind: 'header', schemaVersion: sessionSchemaVersion, id: randomUUID() } as const;
-      return { recording: listed(await createRecording(path, { ...first, name: header.sweep.name, ...header })) };
+      const id = randomUUID();
+      const first = { kind: 'header', schemaVersion: sessionSchemaVersion, id, name: header.sweep.name } as const;
+      return { recording: listed(await createRecording(path, { ...first, ...header })), id };
     }
     refuseOtherSweep(header.sweep, (await readSession(path)).header, path);
     const { recording, session } = await resumeRecording(path, header.environment);
-    return { recording: listed(recording), done: session.points };
+    return { recording: listed(recording), id: session.header.id, done: session.points };
   } catch (error) {
     await release();
     throw error;

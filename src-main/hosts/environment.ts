@@ -1,6 +1,7 @@
 /** The machine a session was measured on: whatever a reader needs to judge its figures. */
 import { execFile } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -33,10 +34,22 @@ async function gitCommit(): Promise<string | undefined> {
   }
 }
 
+/** Of the sources of the kernels: two machines with the same one measure the same thing. */
+export function kernelsFingerprint(): string {
+  const folder = join(packageRoot, 'kernels');
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((file) => /\.(cpp|h|inl|cu|cuh)$/.test(file) && !file.startsWith('build'))
+    .sort();
+  const hash = createHash('sha256');
+  for (const file of files) hash.update(`${file}\0`).update(readFileSync(join(folder, file)));
+  return hash.digest('hex').slice(0, 12);
+}
+
 const optional = <Key extends string, Value>(key: Key, value: Value | undefined) =>
   (value === undefined ? {} : { [key]: value }) as { [K in Key]?: Value };
 
-export async function describeEnvironment(backend: BackendInfo, ceilings: Ceilings): Promise<Environment> {
+/** @param ceilings measured in this run, if this machine measures */
+export async function describeEnvironment(backend: BackendInfo, ceilings?: Ceilings): Promise<Environment> {
   return {
     fastmqaVersion,
     ...optional('gitCommit', await gitCommit()),

@@ -25,6 +25,8 @@ const misbehaviours = {
     setImmediate(() => refuse('none', 'thrown where nobody catches'));
     return sleep(60_000);
   },
+  /** As if the machine had gone. */
+  'kills its host': () => process.kill(process.ppid, 'SIGKILL'),
   hang: () => new Promise(() => undefined),
   'ignores SIGTERM': () => {
     process.on('SIGTERM', () => undefined);

@@ -9,12 +9,14 @@ import { addCompare } from './compare.ts';
 import { addDevices } from './devices.ts';
 import { type ExitCode, exitCodes } from './exit.ts';
 import { addExport } from './export.ts';
+import { addFleet } from './fleet.ts';
 import { addLevels } from './levels.ts';
 import { say } from './output.ts';
 import { addPlan } from './plan.ts';
 import { addServe } from './serve.ts';
 import type { Session } from './session.ts';
 import { addSweep } from './sweep.ts';
+import { addWorker } from './worker.ts';
 
 function createProgram(session: Session): Command {
   const program = new Command('fastmqa')
@@ -22,7 +24,19 @@ function createProgram(session: Session): Command {
     .version(fastmqaVersion)
     .exitOverride()
     .configureOutput({ outputError: () => undefined });
-  for (const add of [addLevels, addDevices, addSweep, addPlan, addAttend, addCompare, addExport, addBench, addServe])
+  for (const add of [
+    addLevels,
+    addDevices,
+    addSweep,
+    addPlan,
+    addAttend,
+    addCompare,
+    addExport,
+    addBench,
+    addServe,
+    addWorker,
+    addFleet,
+  ])
     add(program, session);
   return program;
 }

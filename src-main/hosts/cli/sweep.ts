@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
-import type { RunEnd, RunEvent, SweepRun } from '../../contract/api.ts';
-import { formatBytes, formatSeconds } from '../../contract/format.ts';
+import type { FleetOptions, RunEnd, RunEvent, SweepRun } from '../../contract/api.ts';
+import { formatBytes, formatMetric, formatSeconds } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { Point } from '../../contract/metrics.ts';
 import type { Environment } from '../../contract/session.ts';
@@ -11,6 +11,7 @@ import { choiceOption, json, numberOption, print, say } from './output.ts';
 import { Progress } from './progress.ts';
 import type { Session } from './session.ts';
 import { sweepTable } from './table.ts';
+import { queueOption } from './worker.ts';
 
 const formats = ['table', 'json', 'csv', 'md'] as const;
 
@@ -26,6 +27,8 @@ interface Options {
   readonly minTime?: number;
   readonly maxNoise?: number;
   readonly verbose?: boolean;
+  readonly queue?: string;
+  readonly device?: string;
 }
 
 const positive = (name: string) =>
@@ -65,6 +68,8 @@ export const addSweep = (program: Command, session: Session): Command =>
       'relative spread at which sampling may end',
       numberOption('--max-noise', 'a number above 0, at most 1', (f) => f > 0 && f <= 1),
     )
+    .option(queueOption[0], `let the workers of a queue measure: ${queueOption[1]}`)
+    .option('--device <name>', 'with --queue: only devices of this name, as `fleet` lists them')
     .option('--verbose', 'report each point on stderr as it is finished')
     .addHelpText(
       'after',
@@ -73,6 +78,8 @@ export const addSweep = (program: Command, session: Session): Command =>
     .action(async (source: string | undefined, options: Options) => {
       if (options.resume && options.out === undefined)
         throw expected('--out FILE.fmqa beside it', '--resume', 'nothing');
+      if (options.device !== undefined && options.queue === undefined)
+        throw expected('--queue ADDRESS beside it', '--device', options.device);
       const { profiler } = session;
       const sweep = await profiler.readSweep(source ?? (options.resume ? options.out : undefined), changesOf(options));
       if (options.dryRun) await printPreview(profiler, sweep, options.format);
@@ -132,7 +139,12 @@ async function measure(profiler: Profiler, sweep: Sweep, options: Options) {
   });
   try {
     const { out, resume } = options;
-    run = await profiler.run(sweep, { ...(out ? { out } : {}), ...(resume ? { resume } : {}), onEvent: hear });
+    run = await profiler.run(sweep, {
+      ...(out ? { out } : {}),
+      ...(resume ? { resume } : {}),
+      ...(options.queue === undefined ? {} : { fleet: fleetOf(options.queue, options.device, progress) }),
+      onEvent: hear,
+    });
     if (interrupted) run.cancel('interrupted');
     const { points, how } = await run.finished;
     progress.clear();
@@ -146,12 +158,31 @@ async function measure(profiler: Profiler, sweep: Sweep, options: Options) {
   }
 }
 
+const fleetOf = (queue: string, device: string | undefined, progress: Progress): FleetOptions => ({
+  queue,
+  ...(device === undefined ? {} : { device }),
+  onNotice: (line) => progress.line(line),
+});
+
 function render(points: readonly Point[], environment: Environment, format: Options['format']): string {
   if (format !== 'table') return exportPoints({ environment, points }, format);
   if (points.length === 0) return 'no point was measured';
-  const { cpu, threads, instructionSet, fmaFlopsPerSecond = 0, readBytesPerSecond = 0 } = environment;
-  const ceilings = `${(fmaFlopsPerSecond / 1e9).toFixed(0)} GFLOP/s, ${(readBytesPerSecond / 1e9).toFixed(1)} GB/s read`;
-  return `${sweepTable(points)}\n\n${cpu}, ${threads} threads, ${instructionSet}; ceilings measured now: ${ceilings}.`;
+  return [sweepTable(points), '', ...machinesOf(points, environment)].join('\n');
+}
+
+/** One line each, with the ceilings that rooflines are taken from. */
+function machinesOf(points: readonly Point[], { cpu, ...here }: Environment): string[] {
+  const machines = points.map(({ device }) => device ?? { ...here, name: cpu, host: '' });
+  const lines = machines.map(
+    ({ host, name, threads, instructionSet, fmaFlopsPerSecond: fma, readBytesPerSecond: read }) => {
+      const ceilings =
+        fma && read
+          ? `; ceilings measured now: ${formatMetric(fma, 'FLOP/s')}, ${formatMetric(read, 'bytes/s')} read`
+          : '';
+      return `${host && `${host}: `}${name}, ${threads} threads, ${instructionSet}${ceilings}.`;
+    },
+  );
+  return [...new Set(lines)];
 }
 
 function reportEnd(how: RunEnd, count: number, { out }: Options): void {

@@ -1,0 +1,176 @@
+/**
+ * Takes points from the queues that this device can serve, one at a time, and measures them as a local sweep would. A row is in
+ * Redis before its job is acknowledged; a worker that falls silent loses its job to another after the lease.
+ */
+import { randomUUID } from 'node:crypto';
+import os from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Job as QueuedJob, UnrecoverableError, Worker } from 'bullmq';
+import type { Point } from '../contract/metrics.ts';
+import type { Environment } from '../contract/session.ts';
+import { skippedPoint } from '../engine/measure.ts';
+import type { Clock, MeasuringBackend } from '../engine/ports.ts';
+import { startRun } from '../engine/run.ts';
+import { announce, type Host, withdraw } from './hosts.ts';
+import { type Connection, jobSchema, keepSeconds, keyPrefix, queuesFor, rowsKey } from './queue.ts';
+
+/** A point whose worker was lost this many times is not given to another. */
+const mostLosses = 3;
+const idleMilliseconds = 100;
+const announceMilliseconds = 5000;
+
+export interface WorkOptions {
+  readonly connection: Connection;
+  readonly backend: MeasuringBackend;
+  readonly clock: Clock;
+  readonly environment: Environment;
+  readonly device: { readonly backend: string; readonly name: string; readonly memoryBytes: number };
+  readonly version: string;
+  /** After this long without a sign of life a job goes to another worker. */
+  readonly leaseSeconds: number;
+  readonly onPoint?: (point: Point) => void;
+  /** Stops taking points; the one at hand is finished. */
+  readonly signal: AbortSignal;
+}
+
+export async function work(options: WorkOptions): Promise<void> {
+  const worker = new FleetWorker(options);
+  try {
+    await worker.run();
+  } finally {
+    await worker.close();
+  }
+}
+
+class FleetWorker {
+  private readonly options: WorkOptions;
+  private readonly token = randomUUID();
+  private readonly queues: readonly Worker[];
+  private readonly startedAt = new Date().toISOString();
+  private readonly finishedAt: number[] = [];
+  private done = 0;
+  private doing: string | undefined;
+  private announcing: NodeJS.Timeout | undefined;
+
+  constructor(options: WorkOptions) {
+    this.options = options;
+    const lease = options.leaseSeconds * 1000;
+    this.queues = queuesFor(options.device).map((name) => {
+      const queue = new Worker(name, null, {
+        connection: options.connection.redis,
+        prefix: keyPrefix,
+        autorun: false,
+        lockDuration: lease,
+        stalledInterval: lease,
+        maxStalledCount: mostLosses - 1,
+      });
+      return queue.on('error', () => undefined); // the connection tells of itself; what failed is tried again
+    });
+  }
+
+  async run(): Promise<void> {
+    const { signal } = this.options;
+    for (const queue of this.queues) await queue.startStalledCheckTimer();
+    await this.announce();
+    this.announcing = setInterval(() => void this.announce().catch(() => undefined), announceMilliseconds);
+    while (!signal.aborted) {
+      const job = await this.next();
+      if (job) await this.take(job);
+      else await sleep(idleMilliseconds, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.announcing);
+    const { connection } = this.options;
+    if (connection.redis.status === 'ready') await withdraw(connection, this.token).catch(() => undefined);
+    await Promise.all(this.queues.map((queue) => queue.close(true).catch(() => undefined)));
+  }
+
+  private async next(): Promise<QueuedJob | undefined> {
+    for (const queue of this.queues) {
+      const job = await queue.getNextJob(this.token, { block: false });
+      if (job) return job as QueuedJob;
+    }
+    return undefined;
+  }
+
+  private async take(job: QueuedJob): Promise<void> {
+    // BullMQ marks a job whose workers were lost too often; it is failed by whoever takes it next.
+    if (job.deferredFailure) return this.giveUp(job, job.deferredFailure);
+    const { connection, leaseSeconds, onPoint } = this.options;
+    const lease = leaseSeconds * 1000;
+    const renewing = setInterval(() => void job.extendLock(this.token, lease).catch(() => undefined), lease / 3);
+    try {
+      const { run, row } = await this.measure(job.data);
+      const key = rowsKey(run);
+      await connection.redis.multi().hsetnx(key, row.id, JSON.stringify(row)).expire(key, keepSeconds).exec();
+      // Refused where the lease was lost meanwhile: another worker has the job, and one of the two rows is kept.
+      await job.moveToCompleted(null, this.token, false).catch(() => undefined);
+      this.done += 1;
+      this.finishedAt.push(Date.now());
+      onPoint?.(row);
+    } catch (error) {
+      await this.giveUp(job, error instanceof Error ? error.message : String(error));
+    } finally {
+      clearInterval(renewing);
+      this.doing = undefined;
+    }
+  }
+
+  private async giveUp(job: QueuedJob, reason: string): Promise<void> {
+    await job.moveToFailed(new UnrecoverableError(reason), this.token, false).catch(() => undefined);
+  }
+
+  private async measure(data: unknown): Promise<{ run: string; row: Point }> {
+    const { version, run, point, measuring } = jobSchema.parse(data);
+    const { backend, clock, environment, device } = this.options;
+    if (version !== this.options.version) {
+      const reason = `${os.hostname()} refused it: the kernels or the protocol differ (${this.options.version}, wanted ${version})`;
+      return { run, row: skippedPoint(point, reason) };
+    }
+    this.doing = `${point.config.level} ${point.config.phase}`;
+    const planned = { ...point, config: { ...point.config, backend: device.backend } };
+    const { points } = await startRun({
+      plan: [planned],
+      backend,
+      clock,
+      measuring,
+      environment,
+      record: async () => undefined,
+    }).finished;
+    const [row] = points;
+    if (!row) throw new Error('the worker was closed');
+    const { threads, instructionSet, fmaFlopsPerSecond, readBytesPerSecond } = environment;
+    const ceilings = fmaFlopsPerSecond && readBytesPerSecond ? { fmaFlopsPerSecond, readBytesPerSecond } : {};
+    const { name, memoryBytes } = device;
+    return {
+      run,
+      row: {
+        ...row,
+        config: point.config,
+        device: { host: os.hostname(), name, memoryBytes, threads, instructionSet, ...ceilings },
+      },
+    };
+  }
+
+  private announce(): Promise<void> {
+    const { connection, version, device } = this.options;
+    while (this.finishedAt.length > 0 && (this.finishedAt[0] as number) < Date.now() - 60_000) this.finishedAt.shift();
+    const seconds = Math.min(60, Math.max(1, (Date.now() - Date.parse(this.startedAt)) / 1000));
+    const host: Host = {
+      id: this.token,
+      version,
+      host: os.hostname(),
+      device: device.name,
+      backend: device.backend,
+      memoryBytes: device.memoryBytes,
+      queues: this.queues.map(({ name }) => name),
+      startedAt: this.startedAt,
+      done: this.done,
+      pointsPerMinute: (60 * this.finishedAt.length) / seconds,
+      ...(this.doing === undefined ? {} : { doing: this.doing }),
+    };
+    return announce(connection, host);
+  }
+}

@@ -1,0 +1,86 @@
+/** The two ends of a queue, and a look at who works for it. */
+import os from 'node:os';
+import type { FleetOptions, SweepRun } from '../contract/api.ts';
+import type { Point } from '../contract/metrics.ts';
+import type { Environment } from '../contract/session.ts';
+import type { PlannedPoint } from '../engine/plan.ts';
+import type { Clock, MeasuringBackend } from '../engine/ports.ts';
+import { type Host, listHosts } from '../fleet/hosts.ts';
+import { type Connection, connect, readQueueAddress, versionOf } from '../fleet/queue.ts';
+import { checkFleet, type FleetPlace, type FleetPlan, startFleetRun } from '../fleet/run.ts';
+import { work } from '../fleet/worker.ts';
+import { cpuName, kernelsFingerprint } from './environment.ts';
+
+export type FleetHost = Host;
+
+export interface WorkerOptions {
+  readonly queue: string;
+  /** After this long without a sign of life a point goes to another worker. */
+  readonly leaseSeconds: number;
+  /** Once, with the name of the device. */
+  readonly onReady: (device: string) => void;
+  readonly onPoint: (point: Point) => void;
+  readonly onNotice: (line: string) => void;
+  /** No further point is taken; the one at hand is finished. */
+  readonly signal: AbortSignal;
+}
+
+interface Machine {
+  readonly backend: MeasuringBackend;
+  readonly clock: Clock;
+  readonly environment: Environment;
+}
+
+const ignore = (): void => undefined;
+
+const reach = (queue: string, tell: (line: string) => void): Promise<Connection> =>
+  connect(readQueueAddress(queue, process.env), tell);
+
+export async function workForQueue(
+  { queue, onReady, onNotice, ...options }: WorkerOptions,
+  machine: Machine,
+): Promise<void> {
+  const connection = await reach(queue, onNotice);
+  try {
+    const device = { backend: 'cpu', name: cpuName(), memoryBytes: os.totalmem() };
+    onReady(device.name);
+    await work({ ...options, ...machine, connection, device, version: versionOf(kernelsFingerprint()) });
+  } finally {
+    connection.close();
+  }
+}
+
+export async function listFleet(queue: string): Promise<readonly FleetHost[]> {
+  const connection = await reach(queue, ignore);
+  try {
+    return await listHosts(connection);
+  } finally {
+    connection.close();
+  }
+}
+
+/** Connected to the queue, and sure that its workers can be used: only then is there something to record. */
+export async function joinFleet(
+  { queue, device, onNotice = ignore }: FleetOptions,
+  plan: readonly PlannedPoint[],
+): Promise<{ start(what: Omit<FleetPlan, keyof FleetPlace>): SweepRun }> {
+  const connection = await reach(queue, onNotice);
+  const place = {
+    connection,
+    version: versionOf(kernelsFingerprint()),
+    onNotice,
+    ...(device === undefined ? {} : { device }),
+  };
+  try {
+    await checkFleet(place, plan);
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+  return {
+    start: (what) => {
+      const run = startFleetRun({ ...what, ...place });
+      return { ...run, finished: run.finished.finally(connection.close) };
+    },
+  };
+}

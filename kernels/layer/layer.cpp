@@ -58,6 +58,35 @@ StoreSpec latentStore(std::vector<Band> bands, Layout layout, int64_t groupSize)
   return spec;
 }
 
+void addBias(float* rows, int64_t count, const std::vector<float>& bias) {
+  if (bias.empty()) return;
+  for (int64_t i = 0; i < count * static_cast<int64_t>(bias.size()); i++) rows[i] += bias[static_cast<size_t>(i) % bias.size()];
+}
+
+/// RMSNorm of every head; heads [count][weight.size()].
+void normaliseHeads(float* heads, int64_t count, const std::vector<float>& weight, double epsilon) {
+  if (weight.empty()) return;
+  const auto n = static_cast<int64_t>(weight.size());
+  for (float* head = heads; head < heads + count * n; head += n) {
+    double squares = 0;
+    for (int64_t c = 0; c < n; c++) squares += static_cast<double>(head[c]) * static_cast<double>(head[c]);
+    const auto scale = static_cast<float>(1 / std::sqrt(squares / static_cast<double>(n) + epsilon));
+    for (int64_t c = 0; c < n; c++) head[c] *= scale * weight[static_cast<size_t>(c)];
+  }
+}
+
+/// The bias of fewer heads: merged as their weights are.
+void mergeBiases(std::vector<float>& bias, const HeadMergeOptions& options, int64_t kvHeads, int64_t headDim) {
+  if (bias.empty()) return;
+  const int64_t group = kvHeads / options.kvHeads, taken = options.how == HeadMerge::first ? 1 : group;
+  std::vector<float> merged(static_cast<size_t>(options.kvHeads * headDim), 0.0f);
+  for (int64_t g = 0; g < options.kvHeads; g++)
+    for (int64_t i = 0; i < taken; i++)
+      for (int64_t c = 0; c < headDim; c++)
+        merged[static_cast<size_t>(g * headDim + c)] += bias[static_cast<size_t>((g * group + i) * headDim + c)] / static_cast<float>(taken);
+  bias = std::move(merged);
+}
+
 Projection truncated(const Projection& p, int64_t rank) {
   Projection out;
   out.channels = p.channels;
@@ -152,6 +181,12 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
                                int64_t calibrationTokens, uint64_t inputSeed, const CancelFlag* cancel)
     : arena_(&arena), technique_(technique), weights_(model.weights()), cancel_(cancel) {
   d_ = weights_.d;
+  if (weights_.window > 0) {
+    technique_.window = weights_.window;
+    technique_.sinks = 0;
+  }
+  if (!weights_.keyNorm.empty() && technique.cacheKind != CacheKind::direct)
+    refuse("expected a direct cache for keys that are normalised after their projection");
   const int64_t before = arena.currentBytes();
   if (technique.kvHeads < weights_.kvHeads) {
     const int64_t headDim = weights_.headDim;
@@ -166,12 +201,15 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
     HeadMergeOptions options;
     options.how = technique.conversion == Conversion::mean ? HeadMerge::mean : technique.conversion == Conversion::first ? HeadMerge::first : HeadMerge::aligned;
     options.kvHeads = technique.kvHeads;
-    options.rotaryDim = model.spec().ropeTheta > 0 ? -1 : 0;
+    options.rotaryDim = weights_.rope.rotaryDim;
+    if (options.how == HeadMerge::aligned && !weights_.bk.empty()) refuse("expected projections without biases for aligned heads");
     std::vector<double> inputs;
     if (options.how == HeadMerge::aligned)
       for (const auto& stream : model.calibrationStreams(std::min<int64_t>(2 * Calibration::streamTokens, calibrationTokens), inputSeed))
         inputs.insert(inputs.end(), stream->begin(), stream->end());
     HeadWeights merged = mergeHeads(heads, options, inputs.empty() ? nullptr : inputs.data(), static_cast<int64_t>(inputs.size()) / d_);
+    mergeBiases(weights_.bk, options, weights_.kvHeads, headDim);
+    mergeBiases(weights_.bv, options, weights_.kvHeads, headDim);
     weights_.kvHeads = technique.kvHeads;
     weights_.wq = narrowed(merged.query);
     weights_.wk = narrowed(merged.key);
@@ -182,15 +220,13 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
   }
   queryWidth_ = weights_.heads * weights_.headDim;
   keyWidth_ = weights_.kvHeads * weights_.headDim;
-  positions = std::max(positions, Calibration::streamTokens);  // calibration streams are rotated too
-  if (model.spec().ropeTheta > 0) {
-    RopeParameters parameters;
-    parameters.base = model.spec().ropeTheta;
-    parameters.rotaryDim = weights_.headDim;
-    const auto pairs = static_cast<size_t>(weights_.headDim / 2);
-    std::vector<float> cosine(static_cast<size_t>(positions) * pairs), sine(cosine.size());
-    ropeTable(ropeFrequencies(parameters, positions), 0, positions, cosine.data(), sine.data());
-    rope_ = RopeTable(arena, positions, weights_.headDim / 2, cosine.data(), sine.data(), false);
+  if (weights_.rope.rotaryDim > 0) {
+    const RopeFrequencies frequencies = ropeFrequencies(weights_.rope, positions);
+    positions = std::max(positions, Calibration::streamTokens);  // calibration streams are rotated too
+    const int64_t pairs = weights_.rope.rotaryDim / 2;
+    std::vector<float> cosine(static_cast<size_t>(positions * pairs)), sine(cosine.size());
+    ropeTable(frequencies, 0, positions, cosine.data(), sine.data());
+    rope_ = RopeTable(arena, positions, pairs, cosine.data(), sine.data(), false);
   }
   q_ = PackedWeights(arena, queryWidth_, d_, weights_.wq.data(), d_);
   k_ = PackedWeights(arena, keyWidth_, d_, weights_.wk.data(), d_);
@@ -198,9 +234,9 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
   o_ = PackedWeights(arena, d_, queryWidth_, weights_.wo.data(), queryWidth_);
   cacheSpec_.kvHeads = weights_.kvHeads;
   cacheSpec_.keyDim = cacheSpec_.valueDim = weights_.headDim;
-  cacheSpec_.sinks = technique.sinks;
-  cacheSpec_.residual = technique.residual;
-  cacheSpec_.window = technique.window;
+  cacheSpec_.sinks = technique_.sinks;
+  cacheSpec_.residual = technique_.residual;
+  cacheSpec_.window = technique_.window;
   if (technique.cacheKind == CacheKind::direct)
     buildDirect(arena, model, calibrationTokens, inputSeed);
   else
@@ -268,6 +304,12 @@ void AttentionLayer::setLatent(Arena& arena, const LatentBasis& basis) {
     };
     meanKeys_ = copy(basis.keys.mean, 0, keyWidth_);
     meanValues_ = copy(values.mean, valueOffset, keyWidth_);
+    // A latent of the projection leaves the biases to be added; one of rotated keys holds them.
+    const bool ofProjection = technique_.keysBeforeRope || !rope_;
+    for (int64_t c = 0; c < keyWidth_; c++) {
+      if (ofProjection && !weights_.bk.empty()) meanKeys_[c] += weights_.bk[static_cast<size_t>(c)];
+      if (!weights_.bv.empty()) meanValues_[c] += weights_.bv[static_cast<size_t>(c)];
+    }
     maps_.meanKeys = meanKeys_.data();
     maps_.meanValues = meanValues_.data();
     biasKeys_ = copy(basis.keys.bias, 0, maps_.keyRank);
@@ -280,6 +322,13 @@ void AttentionLayer::setLatent(Arena& arena, const LatentBasis& basis) {
     }
     upKeysPacked_ = PackedWeights(arena, keyWidth_, maps_.keyRank, upKeys_.data(), maps_.keyStride);
     upValuesPacked_ = PackedWeights(arena, keyWidth_, maps_.valueRank, upFlat.data(), maps_.valueRank);
+  } else if (!weights_.bk.empty()) {
+    meanKeys_ = Buffer<float>(arena, keyWidth_);
+    meanValues_ = Buffer<float>(arena, keyWidth_);
+    std::copy_n(weights_.bk.data(), keyWidth_, meanKeys_.data());
+    std::copy_n(weights_.bv.data(), keyWidth_, meanValues_.data());
+    maps_.meanKeys = meanKeys_.data();
+    maps_.meanValues = meanValues_.data();
   }
   cacheSpec_.keys = basis.stores[0];
   cacheSpec_.values.reset();
@@ -410,17 +459,16 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
         std::vector<float> q(static_cast<size_t>(n * queryWidth_));
         q_.multiply(n, calibration->streams.front()->data(), d_, q.data(), queryWidth_);
         q.erase(q.begin(), q.begin() + t.sinks * queryWidth_);
-        weight = queryLevels(q, weights_, rope_ ? weights_.headDim / 2 : weights_.headDim);
+        weight = queryLevels(q, weights_, weights_.rope.rotaryDim == weights_.headDim ? weights_.headDim / 2 : weights_.headDim);
       }
       return principalProjection(wk, keyWidth_, d_, *calibration, weight, t.centred, t.weightBasis, most);
     }
     std::vector<double> samples;
     for (const auto& stream : calibration->streams) {
       const int64_t n = Calibration::streamTokens;
-      std::vector<float> k(static_cast<size_t>(n * keyWidth_));
-      k_.multiply(n, stream->data(), d_, k.data(), keyWidth_);
+      Buffer<float> k = projectKeys(stream->data(), n);
       rotateRows(k.data(), n, weights_.kvHeads, 0, n);
-      samples.insert(samples.end(), k.begin() + t.sinks * keyWidth_, k.end());
+      samples.insert(samples.end(), k.data() + t.sinks * keyWidth_, k.data() + k.size());
     }
     return principalOfSamples(samples, static_cast<int64_t>(samples.size()) / keyWidth_, keyWidth_, t.centred, most);
   });
@@ -475,8 +523,7 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
   std::vector<int64_t> positions;
   for (int64_t end = 64; end <= tokens; end += 64)
     for (int64_t p = end - run; p < end; p++) positions.push_back(p);
-  const ReferenceLayer exact{d_, weights_.heads, weights_.kvHeads, weights_.headDim, weights_.wq.data(), weights_.wk.data(), weights_.wv.data(), weights_.wo.data(), rope_ ? model.spec().ropeTheta : 0};
-  const std::vector<double> target = referenceOutput(exact, stream.data(), tokens, positions, false);
+  const std::vector<double> target = exactOutput(model, stream, tokens, positions);
   double best = INFINITY;
   std::pair<int64_t, int64_t> winner;
   for (const auto& candidate : candidates) {
@@ -498,6 +545,25 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
   setLatent(arena, withRanks(winner.first, winner.second));
 }
 
+// The layer with its converted heads and an exact cache, at the given positions.
+std::vector<double> AttentionLayer::exactOutput(const ReferenceModel& model, const std::vector<float>& x, int64_t tokens,
+                                                const std::vector<int64_t>& positions) const {
+  if (model.isSynthetic()) {
+    const ReferenceLayer exact{d_, weights_.heads, weights_.kvHeads, weights_.headDim, weights_.wq.data(), weights_.wk.data(), weights_.wv.data(), weights_.wo.data(), model.spec().ropeTheta};
+    return referenceOutput(exact, x.data(), tokens, positions, false);
+  }
+  Technique plain;
+  plain.kvHeads = weights_.kvHeads;
+  const ReferenceModel converted(weights_, {});
+  const AttentionLayer layer(*arena_, converted, plain, tokens, 0, 0, cancel_);
+  const auto cache = layer.newCache(*arena_);
+  std::vector<float> y(static_cast<size_t>(tokens * d_));
+  layer.prefill(*cache, x.data(), tokens, y.data());
+  std::vector<double> out;
+  for (int64_t p : positions) out.insert(out.end(), y.begin() + p * d_, y.begin() + (p + 1) * d_);
+  return out;
+}
+
 // Keys computed from the layer input, or cached before the rotary embedding, are rotated when they are read.
 bool AttentionLayer::rotatesOnRead() const {
   return rope_ && (technique_.keysBeforeRope || technique_.cacheKind == CacheKind::input);
@@ -508,7 +574,8 @@ AttentionShape AttentionLayer::shape() const {
   s.heads = weights_.heads;
   s.kvHeads = weights_.kvHeads;
   s.keyDim = s.valueDim = weights_.headDim;
-  s.scale = 1 / std::sqrt(static_cast<float>(weights_.headDim));
+  s.scale = weights_.scale > 0 ? static_cast<float>(weights_.scale) : 1 / std::sqrt(static_cast<float>(weights_.headDim));
+  s.softcap = static_cast<float>(weights_.softcap);
   if (technique_.window > 0) s.left = technique_.window - 1;
   s.sinks = technique_.sinks;
   return s;
@@ -539,6 +606,34 @@ void AttentionLayer::hadamardRows(float* rows, int64_t count, int64_t heads) con
   });
 }
 
+Buffer<float> AttentionLayer::projectKeys(const float* x, int64_t rows) const {
+  Buffer<float> out(*arena_, rows * keyWidth_);
+  k_.multiply(rows, x, d_, out.data(), keyWidth_);
+  addBias(out.data(), rows, weights_.bk);
+  normaliseHeads(out.data(), rows * weights_.kvHeads, weights_.keyNorm, weights_.normEpsilon);
+  return out;
+}
+
+Buffer<float> AttentionLayer::projectValues(const float* x, int64_t rows) const {
+  Buffer<float> out(*arena_, rows * keyWidth_);
+  v_.multiply(rows, x, d_, out.data(), keyWidth_);
+  addBias(out.data(), rows, weights_.bv);
+  return out;
+}
+
+Buffer<float> AttentionLayer::projectQueries(const float* x, int64_t rows) const {
+  Buffer<float> out(*arena_, rows * queryWidth_);
+  q_.multiply(rows, x, d_, out.data(), queryWidth_);
+  addBias(out.data(), rows, weights_.bq);
+  normaliseHeads(out.data(), rows * weights_.heads, weights_.queryNorm, weights_.normEpsilon);
+  return out;
+}
+
+void AttentionLayer::projectOutput(const float* mixed, int64_t rows, float* y) const {
+  o_.multiply(rows, mixed, queryWidth_, y, d_);
+  addBias(y, rows, weights_.bo);
+}
+
 AttentionLayer::Rows AttentionLayer::rowsFor(const float* x, int64_t tokens, int64_t firstPosition, int64_t perSequence) const {
   Rows rows;
   const auto project = [&](const PackedWeights& w, const float* from, int64_t count, int64_t ldx) {
@@ -546,12 +641,12 @@ AttentionLayer::Rows AttentionLayer::rowsFor(const float* x, int64_t tokens, int
     w.multiply(count, from, ldx, out.data(), w.rows());
     return out;
   };
-  const auto addBias = [](Buffer<float>& to, const Buffer<float>& bias) {
-    for (int64_t i = 0; i < to.size(); i++) to[i] += bias[i % bias.size()];
+  const auto addOffset = [](Buffer<float>& to, const Buffer<float>& offset) {
+    for (int64_t i = 0; i < to.size(); i++) to[i] += offset[i % offset.size()];
   };
   if (!latent_) {
-    rows.keys = project(k_, x, tokens, d_);
-    rows.values = project(v_, x, tokens, d_);
+    rows.keys = projectKeys(x, tokens);
+    rows.values = projectValues(x, tokens);
     if (!technique_.keysBeforeRope) rotateRows(rows.keys.data(), tokens, weights_.kvHeads, firstPosition, perSequence);
     if (technique_.hadamard) {
       hadamardRows(rows.keys.data(), tokens, weights_.kvHeads);
@@ -568,20 +663,20 @@ AttentionLayer::Rows AttentionLayer::rowsFor(const float* x, int64_t tokens, int
     if (downKeys_.columns() == d_ && (technique_.keysBeforeRope || !rope_)) {
       rows.latentKeys = project(downKeys_, x, tokens, d_);
     } else {
-      Buffer<float> keys = project(k_, x, tokens, d_);
+      Buffer<float> keys = projectKeys(x, tokens);
       rotateRows(keys.data(), tokens, weights_.kvHeads, firstPosition, perSequence);
       rows.latentKeys = project(downKeys_, keys.data(), tokens, keyWidth_);
     }
-    addBias(rows.latentKeys, biasKeys_);
+    addOffset(rows.latentKeys, biasKeys_);
     if (!maps_.joint) {
       rows.latentValues = project(downValues_, x, tokens, d_);
-      addBias(rows.latentValues, biasValues_);
+      addOffset(rows.latentValues, biasValues_);
     }
   }
   const int64_t sinks = std::min(tokens, technique_.sinks - firstPosition);
   if (sinks > 0) {
-    rows.sinkKeys = project(k_, x, sinks, d_);
-    rows.sinkValues = project(v_, x, sinks, d_);
+    rows.sinkKeys = projectKeys(x, sinks);
+    rows.sinkValues = projectValues(x, sinks);
     rotateRows(rows.sinkKeys.data(), sinks, weights_.kvHeads, firstPosition, sinks);
   }
   return rows;
@@ -619,8 +714,7 @@ void AttentionLayer::fill(SequenceCache& cache, const float* x, int64_t tokens, 
 void AttentionLayer::attendAt(const std::vector<SequenceCache*>& caches, const float* x, int64_t firstPosition,
                               int64_t tokens, float* y) const {
   const auto batch = static_cast<int64_t>(caches.size()), rows = batch * tokens;
-  Buffer<float> q(*arena_, rows * queryWidth_), mixed(*arena_, rows * queryWidth_);
-  q_.multiply(rows, x, d_, q.data(), queryWidth_);
+  Buffer<float> q = projectQueries(x, rows), mixed(*arena_, rows * queryWidth_);
   std::vector<SequenceQueries> queries;
   for (int64_t b = 0; b < batch; b++) {
     SequenceCache* cache = caches[static_cast<size_t>(b)];
@@ -632,7 +726,7 @@ void AttentionLayer::attendAt(const std::vector<SequenceCache*>& caches, const f
   attend(shape(), queries, latent_ ? &maps_ : nullptr, rotatesOnRead() ? &rope_ : nullptr,
          technique_.naiveKernel ? Kernel::naive : Kernel::flash, cancel_);
   if (technique_.hadamard) hadamardRows(mixed.data(), rows, weights_.heads);
-  o_.multiply(rows, mixed.data(), queryWidth_, y, d_);
+  projectOutput(mixed.data(), rows, y);
 }
 
 void AttentionLayer::step(const std::vector<SequenceCache*>& caches, const float* x, int64_t tokens, float* y) const {
@@ -662,8 +756,8 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
   };
   if (latent_) {
     const bool input = technique_.cacheKind == CacheKind::input;
-    rebuiltKeys = input ? project(k_, x, tokens, d_) : project(upKeysPacked_, rows.latentKeys.data(), tokens, maps_.keyRank);
-    rebuiltValues = input ? project(v_, x, tokens, d_)
+    rebuiltKeys = input ? projectKeys(x, tokens) : project(upKeysPacked_, rows.latentKeys.data(), tokens, maps_.keyRank);
+    rebuiltValues = input ? projectValues(x, tokens)
                           : project(upValuesPacked_, maps_.joint ? rows.latentKeys.data() : rows.latentValues.data(), tokens, maps_.valueRank);
     if (!input) {
       for (int64_t i = 0; i < rebuiltKeys.size(); i++) rebuiltKeys[i] += meanKeys_[i % keyWidth_];
@@ -688,15 +782,14 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
   SequenceCache full(*arena_, exact);
   full.append(tokens, {keys, values, nullptr, nullptr, keyWidth_, keyWidth_});
 
-  Buffer<float> q(*arena_, tokens * queryWidth_), mixed(*arena_, tokens * queryWidth_);
-  q_.multiply(tokens, x, d_, q.data(), queryWidth_);
+  Buffer<float> q = projectQueries(x, tokens), mixed(*arena_, tokens * queryWidth_);
   rotateRows(q.data(), tokens, weights_.heads, 0, tokens);
   if (technique_.hadamard) hadamardRows(q.data(), tokens, weights_.heads);
   attend(shape(), {{&full, q.data(), tokens, 0, queryWidth_, weights_.headDim, mixed.data(), queryWidth_, weights_.headDim, {}}},
          nullptr, !latent_ && rotatesOnRead() ? &rope_ : nullptr,
          technique_.naiveKernel ? Kernel::naive : Kernel::flash, cancel_);
   if (technique_.hadamard) hadamardRows(mixed.data(), tokens, weights_.heads);
-  o_.multiply(tokens, mixed.data(), queryWidth_, y, d_);
+  projectOutput(mixed.data(), tokens, y);
   for (int64_t done = 0; done < tokens; done += fillChunk) {
     appendRows(cache, rows, done, std::min(fillChunk, tokens - done));
     cache.settle();

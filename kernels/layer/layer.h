@@ -56,11 +56,18 @@ class AttentionLayer {
   void appendRows(SequenceCache& cache, const Rows& rows, int64_t offset, int64_t tokens) const;
   void rotateRows(float* rows, int64_t count, int64_t heads, int64_t firstPosition, int64_t perSequence) const;
   void hadamardRows(float* rows, int64_t count, int64_t heads) const;
+  /// Projections as the cache meets them: biased, normalised, not rotated.
+  Buffer<float> projectKeys(const float* x, int64_t rows) const;
+  Buffer<float> projectValues(const float* x, int64_t rows) const;
+  Buffer<float> projectQueries(const float* x, int64_t rows) const;
+  void projectOutput(const float* mixed, int64_t rows, float* y) const;
   AttentionShape shape() const;
   bool rotatesOnRead() const;
   void buildDirect(Arena& arena, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed);
   void buildLatent(Arena& arena, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed,
                    const CancelFlag* cancel);
+  std::vector<double> exactOutput(const ReferenceModel& model, const std::vector<float>& x, int64_t tokens,
+                                  const std::vector<int64_t>& positions) const;
   void setLatent(Arena& arena, const struct LatentBasis& basis);
 
   Arena* arena_;

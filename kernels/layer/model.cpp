@@ -54,7 +54,17 @@ ReferenceModel::ReferenceModel(const ModelSpec& spec, GeneratorParameters parame
   parameters.D = spec.headDim;
   parameters.theta = spec.ropeTheta > 0 ? spec.ropeTheta : 10000.0;
   auto model = std::make_shared<SyntheticModel>(generateModel(parameters, spec.seed));
-  weights_ = {spec.hiddenDim, spec.heads, spec.kvHeads, spec.headDim, narrowed(model->Wq), narrowed(model->Wk), narrowed(model->Wv), {}};
+  weights_.d = spec.hiddenDim;
+  weights_.heads = spec.heads;
+  weights_.kvHeads = spec.kvHeads;
+  weights_.headDim = spec.headDim;
+  weights_.wq = narrowed(model->Wq);
+  weights_.wk = narrowed(model->Wk);
+  weights_.wv = narrowed(model->Wv);
+  if (spec.ropeTheta > 0) {
+    weights_.rope.base = spec.ropeTheta;
+    weights_.rope.rotaryDim = spec.headDim;
+  }
   const int64_t d = spec.hiddenDim, width = spec.heads * spec.headDim;
   weights_.wo.resize(static_cast<size_t>(d * width));
   for (int64_t h = 0; h < spec.heads; h++)
@@ -66,6 +76,14 @@ ReferenceModel::ReferenceModel(const ModelSpec& spec, GeneratorParameters parame
   synthetic_ = std::move(model);
 }
 
+ReferenceModel::ReferenceModel(LayerWeights weights, CalibrationStreams streams) : weights_(std::move(weights)), streams_(std::move(streams)) {
+  spec_.hiddenDim = weights_.d;
+  spec_.heads = weights_.heads;
+  spec_.kvHeads = weights_.kvHeads;
+  spec_.headDim = weights_.headDim;
+  spec_.ropeTheta = weights_.rope.rotaryDim > 0 ? weights_.rope.base : 0;
+}
+
 std::vector<float> ReferenceModel::inputs(int64_t tokens, uint64_t seed) const {
   return narrowed(generateInputs(*synthetic_, tokens, seed));
 }
@@ -74,6 +92,10 @@ CalibrationStreams ReferenceModel::calibrationStreams(int64_t tokens, uint64_t i
   const int64_t each = Calibration::streamTokens;
   const auto count = static_cast<size_t>(std::max<int64_t>(1, (tokens + each - 1) / each));
   std::lock_guard<std::mutex> lock(streamsMutex_);
+  if (!synthetic_) {
+    if (streams_.empty()) refuse("expected calibration text for a level that is fitted to it but received none");
+    return CalibrationStreams(streams_.begin(), streams_.begin() + static_cast<std::ptrdiff_t>(std::min(count, streams_.size())));
+  }
   if (streamsSeed_ != inputSeed) streams_.clear();
   streamsSeed_ = inputSeed;
   while (streams_.size() < count)

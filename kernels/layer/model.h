@@ -9,6 +9,7 @@
 
 #include "fastmqa/memory.h"
 #include "fastmqa/problem.h"
+#include "math/rope.h"
 #include "recent.h"
 #include "reference/synthetic.h"
 
@@ -21,6 +22,14 @@ struct LayerWeights {
   std::vector<float> wk;  ///< [kvHeads * headDim][d]
   std::vector<float> wv;  ///< [kvHeads * headDim][d]
   std::vector<float> wo;  ///< [d][heads * headDim]
+  // What some trained models add; empty or zero where a model has none.
+  std::vector<float> bq, bk, bv, bo;
+  std::vector<float> queryNorm, keyNorm;  ///< [headDim] RMSNorm of every head, before the rotary embedding
+  double normEpsilon = 1e-6;
+  double scale = 0;    ///< of the scores; 0: 1 / sqrt(headDim)
+  double softcap = 0;  ///< scores become softcap * tanh(score / softcap)
+  int64_t window = 0;  ///< keys a query sees in the model itself: such a layer is not windowed further and has no sinks
+  RopeParameters rope;  ///< rotaryDim 0: no rotary embedding
 };
 
 /// Inputs of calibration, each stream [Calibration::streamTokens][d]; they never overlap the evaluation stream.
@@ -42,11 +51,14 @@ class ReferenceModel {
  public:
   /// `knobs`: statistics of the generator (attention-spec D.3); its shape comes from the spec.
   explicit ReferenceModel(const ModelSpec& spec, GeneratorParameters knobs = {});
+  /// A layer of a trained model, with the inputs it meets on calibration text: streams of Calibration::streamTokens tokens.
+  ReferenceModel(LayerWeights weights, CalibrationStreams streams);
   const ModelSpec& spec() const { return spec_; }
   const LayerWeights& weights() const { return weights_; }
-  /// One stream of inputs, [tokens][d].
+  bool isSynthetic() const { return synthetic_ != nullptr; }
+  /// One stream of inputs, [tokens][d]. Synthetic models only.
   std::vector<float> inputs(int64_t tokens, uint64_t seed) const;
-  /// The first streams, enough for `tokens` tokens. Cached.
+  /// The first streams, enough for `tokens` tokens, or all there are. Cached.
   CalibrationStreams calibrationStreams(int64_t tokens, uint64_t inputSeed) const;
   /// Statistics over `tokens` calibration tokens, leaving out the first `skip` of every stream. Cached.
   std::shared_ptr<const Calibration> calibration(int64_t tokens, int64_t skip, uint64_t inputSeed) const;

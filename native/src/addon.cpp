@@ -9,6 +9,7 @@
 #include <new>
 #include <unordered_map>
 
+#include "convert-model.h"
 #include "convert.h"
 #include "layer/bench.h"
 #include "layer/point.h"
@@ -198,6 +199,46 @@ Napi::Value attendCall(const Napi::CallbackInfo& call) {
       });
 }
 
+/// Logits of token sequences under a level: the first `prompt` tokens at once, the others one by one from the cache.
+std::vector<float> logitsOf(const ModelSource& source, const PointSpec& spec, const std::vector<int32_t>& tokens, int64_t batch, int64_t prompt) {
+  const auto weights = loadModel(source, &cancelFlag);
+  const DecoderShape& s = weights->shape;
+  const auto count = static_cast<int64_t>(tokens.size()) / batch;
+  Arena arena;
+  const Decoder decoder(arena, weights, std::vector<Technique>(static_cast<size_t>(s.layers), spec.technique), {}, count, 0, &cancelFlag);
+  std::vector<float> hidden(static_cast<size_t>(batch * count * s.hiddenDim)), out(static_cast<size_t>(batch * count * s.vocabSize));
+  for (int64_t b = 0; b < batch; b++) {
+    const int32_t* text = tokens.data() + b * count;
+    float* to = hidden.data() + b * count * s.hiddenDim;
+    SequenceState sequence = decoder.newSequence(arena);
+    if (prompt > 0) decoder.prefill(sequence, text, prompt, to);
+    for (int64_t t = prompt; t < count; t++) {
+      decoder.step({&sequence}, text + t, 1, to + t * s.hiddenDim);
+      sequence.settle();
+    }
+  }
+  decoder.logits(hidden.data(), batch * count, out.data());
+  return out;
+}
+
+Napi::Value logits(const Napi::CallbackInfo& call) {
+  const auto source = std::make_shared<ModelSource>(modelSource(call[0].As<Napi::Object>()));
+  const PointSpec spec = pointSpec(call[1].As<Napi::Object>());
+  const Napi::Object tokens = call[2].As<Napi::Object>();
+  const std::vector<int64_t> shape = shapeOf(tokens);
+  const auto data = std::make_shared<std::vector<int32_t>>(tokenData(tokens));
+  const int64_t prompt = call[3].ToNumber().Int64Value();
+  cancelFlag.clear();
+  using Logits = std::vector<float>;
+  return Task<Logits>::run(
+      call.Env(),
+      [=] {
+        if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1 || prompt < 0 || prompt > shape[1]) refuse("expected tokens [batch, tokens] and a prompt within");
+        return logitsOf(*source, spec, *data, shape[0], prompt);
+      },
+      [](Napi::Env env, Logits& values) { return floats(env, values); });
+}
+
 Napi::Value reachCall(const Napi::CallbackInfo& call) {
   const Napi::Array from = call[0].As<Napi::Array>();
   std::vector<LayerKind> kinds;
@@ -303,6 +344,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["release"] = Napi::Function::New(env, release);
   exports["attend"] = Napi::Function::New(env, attendCall);
   exports["createLayer"] = Napi::Function::New(env, createLayer);
+  exports["logits"] = Napi::Function::New(env, logits);
   exports["reach"] = Napi::Function::New(env, reachCall);
   exports["forward"] = Napi::Function::New(env, forward);
   exports["cancel"] = Napi::Function::New(env, cancel);

@@ -186,6 +186,7 @@ std::vector<T> dataOf(const Napi::Object& tensor) {
 
 }  // namespace
 
+std::vector<int32_t> tokenData(const Napi::Object& tensor) { return dataOf<Napi::Int32Array, int32_t>(tensor); }
 std::vector<float> floatData(const Napi::Object& tensor) { return dataOf<Napi::Float32Array, float>(tensor); }
 
 OwnedTensors tensorAttention(const Napi::Object& o) {

@@ -27,5 +27,6 @@ struct OwnedTensors {
 };
 OwnedTensors tensorAttention(const Napi::Object& request);
 
+std::vector<int32_t> tokenData(const Napi::Object& tensor);
 std::vector<float> floatData(const Napi::Object& tensor);
 std::vector<int64_t> shapeOf(const Napi::Object& tensor);

@@ -78,6 +78,26 @@ export interface ModelConfig {
   readonly planOnly?: string;
 }
 
+/** Rows of a stored matrix, or elements of a vector (one column): a fused projection is cut by its ranges. */
+export interface StoredRows {
+  readonly file: string;
+  /** Of the tensor's first byte in the file. */
+  readonly offset: number;
+  readonly dtype: 'F32' | 'F64' | 'F16' | 'BF16' | 'F8_E4M3' | 'F8_E5M2';
+  readonly columns: number;
+  /** First row and count. */
+  readonly ranges: readonly (readonly [first: number, count: number])[];
+}
+
+/** All that the engine needs to read a model by itself. */
+export interface ModelFiles {
+  /** The same for the same weights, different for others: what is read is kept under it. */
+  readonly key: string;
+  readonly config: ModelConfig;
+  /** By what the decoder calls them: `embedding`, `layers.3.q`, … */
+  readonly tensors: Readonly<Record<string, StoredRows>>;
+}
+
 /** What a model caches under a level: one configuration for every kind of layer, and how many layers are of that kind. */
 export type LevelOnModel = readonly { readonly config: PointConfig; readonly layers: number }[];
 

@@ -108,14 +108,19 @@ function shown(value: Json | undefined): string {
 
 /** @throws InputError for a file that cannot be read, is no JSON, or has a field that does not fit. */
 export async function readModelConfig(path: string): Promise<ModelConfig> {
+  return parseModelConfig(await readSmallFile(path, largestFile), path);
+}
+
+/** A regular file of at most so many bytes. */
+export async function readSmallFile(path: string, most: number): Promise<Uint8Array> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: NodeJS.ErrnoException) => {
-    throw expected('a readable config.json', 'model', `${path} (${error.code})`);
+    throw expected('a readable file', 'model', `${path} (${error.code})`);
   });
   try {
     const stat = await file.stat();
     if (!stat.isFile()) throw expected('a regular file', 'model', path);
-    if (stat.size > largestFile) throw expected(`at most ${largestFile} bytes`, path, stat.size);
-    return parseModelConfig(await file.readFile(), path);
+    if (stat.size > most) throw expected(`at most ${most} bytes`, path, stat.size);
+    return await file.readFile();
   } finally {
     await file.close();
   }

@@ -38,6 +38,8 @@ export interface TensorData<Data = Float32Array | Uint8Array | Int32Array> {
 export interface Safetensors {
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   readonly metadata: Readonly<Record<string, string>>;
+  /** Of the data section in the file. */
+  readonly dataStart: number;
   /** @throws InputError for a tensor that is missing, of an unsupported type, or whose values do not fit. */
   read(name: string): Promise<TensorData>;
   close(): Promise<void>;
@@ -57,6 +59,7 @@ export async function openSafetensors(path: string): Promise<Safetensors> {
     return {
       tensors,
       metadata,
+      dataStart,
       read: async (name) => {
         const entry = tensors.get(name);
         if (!entry) throw expected(`one of ${listed([...tensors.keys()])}`, `tensor in ${path}`, name);

@@ -1,5 +1,5 @@
 /** The whole surface of the native addon, typed by hand. Values cross as plain objects and typed arrays. */
-import type { LevelOnModel } from '../contract/model.ts';
+import type { LevelOnModel, ModelFiles } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 import type { Prepared } from '../engine/ports.ts';
 
@@ -100,6 +100,11 @@ export interface Addon {
    * without, the cache is emptied first.
    */
   forward(handle: number, x: Tensor, useCache: boolean): Promise<ForwardResult>;
+  /**
+   * Logits [B, S, vocabulary] of token sequences [B, S] under a level that needs no calibration: the first `prompt` tokens at
+   * once, the others one by one from the cache.
+   */
+  logits(model: ModelFiles, config: PointConfig, tokens: Tensor<Int32Array>, prompt: number): Promise<Float32Array>;
   /** Fills caches of whole sequences of `tokens` tokens until `limitBytes` are reached, or `mostSequences`. */
   reach(kinds: LevelOnModel, tokens: number, limitBytes: number, mostSequences: number): Promise<Reached>;
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;

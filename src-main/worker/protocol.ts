@@ -41,6 +41,7 @@ export const answerSchemas = {
       readBytesPerSecond: positive,
     }),
   ),
+  logits: floats,
   reach: z.object({
     sequences: z.number().int().min(0),
     tokensOfLast: z.number().int().min(0),

@@ -4,7 +4,7 @@
  * a new one, of the next generation.
  */
 
-import type { LevelOnModel } from '../contract/model.ts';
+import type { LevelOnModel, ModelFiles } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 import {
   BackendFailure,
@@ -113,6 +113,10 @@ export class Supervisor implements MeasuringBackend {
 
   bench(options: BenchOptions, deadlineSeconds: number): Promise<readonly BenchCase[]> {
     return this.call('bench', [options], deadlineSeconds);
+  }
+
+  logits(model: ModelFiles, config: PointConfig, tokens: Tensor<Int32Array>, prompt: number, deadlineSeconds: number) {
+    return this.call('logits', [model, config, tokens, prompt], deadlineSeconds);
   }
 
   reach(kinds: LevelOnModel, tokens: number, limitBytes: number, mostSequences: number, deadlineSeconds: number) {

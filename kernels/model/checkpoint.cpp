@@ -1,0 +1,102 @@
+#include "checkpoint.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "cpu/codec.h"
+
+namespace fastmqa {
+namespace {
+
+constexpr int64_t chunkBytes = 1 << 22;
+
+int64_t bytesOf(StoredType type) {
+  constexpr int64_t bytes[] = {4, 8, 2, 2, 1, 1};
+  return bytes[static_cast<int>(type)];
+}
+
+/// Bytes may stand at any address.
+float valueAt(const uint8_t* at, StoredType type) {
+  uint16_t half;
+  uint32_t bits;
+  float single;
+  double wide;
+  switch (type) {
+    case StoredType::f32: std::memcpy(&single, at, 4); return single;
+    case StoredType::f64: std::memcpy(&wide, at, 8); return static_cast<float>(wide);
+    case StoredType::f16:
+      std::memcpy(&half, at, 2);
+      // The codec saturates and knows no infinities; a file may hold them.
+      return (half & 0x7c00) == 0x7c00 ? NAN : floatFromHalf(half);
+    case StoredType::bf16:
+      std::memcpy(&half, at, 2);
+      bits = static_cast<uint32_t>(half) << 16;
+      std::memcpy(&single, &bits, 4);
+      return single;
+    case StoredType::e4m3: return floatFromE4m3(*at);
+    case StoredType::e5m2: return floatFromE5m2(*at);
+  }
+  refuse("expected a known element type");
+}
+
+class File {
+ public:
+  explicit File(const std::string& path) : fd_(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC)) {
+    struct stat info {};
+    if (fd_ < 0 || fstat(fd_, &info) != 0 || !S_ISREG(info.st_mode)) {
+      if (fd_ >= 0) close(fd_);
+      refuse("expected a readable regular file for the weights but received " + path);
+    }
+  }
+  ~File() { close(fd_); }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  void read(void* to, int64_t bytes, int64_t offset, const std::string& name) const {
+    for (int64_t done = 0; done < bytes;) {
+      const ssize_t n = pread(fd_, static_cast<char*>(to) + done, static_cast<size_t>(bytes - done), static_cast<off_t>(offset + done));
+      if (n <= 0) refuse("expected " + std::to_string(bytes) + " bytes for the weights " + name + " but the file ends after " + std::to_string(done));
+      done += n;
+    }
+  }
+
+ private:
+  int fd_;
+};
+
+}  // namespace
+
+int64_t StoredRows::rows() const {
+  int64_t sum = 0;
+  for (const auto& range : ranges) sum += range.second;
+  return sum;
+}
+
+std::vector<float> readRows(const StoredRows& rows, const std::string& name) {
+  const File file(rows.file);
+  const int64_t size = bytesOf(rows.type), rowBytes = rows.columns * size;
+  std::vector<float> out(static_cast<size_t>(rows.rows() * rows.columns));
+  std::vector<uint8_t> bytes;
+  float* to = out.data();
+  for (const auto& [first, count] : rows.ranges) {
+    const int64_t total = count * rowBytes, start = rows.offset + first * rowBytes;
+    for (int64_t done = 0; done < total;) {
+      const int64_t n = std::min(chunkBytes, total - done);  // a multiple of every element size, or the end
+      bytes.resize(static_cast<size_t>(n));
+      file.read(bytes.data(), n, start + done, name);
+      for (int64_t i = 0; i < n / size; i++) {
+        const float x = valueAt(bytes.data() + i * size, rows.type);
+        if (!std::isfinite(x)) refuse("expected finite weights for " + name + " but received an infinity or NaN");
+        *to++ = x;
+      }
+      done += n;
+    }
+  }
+  return out;
+}
+
+}  // namespace fastmqa

@@ -1,0 +1,31 @@
+// Weights in files: which bytes make up a matrix, read piece by piece, never a whole file at once.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fastmqa/status.h"
+
+namespace fastmqa {
+
+enum class StoredType { f32, f64, f16, bf16, e4m3, e5m2 };
+
+/// Rows of a stored matrix (or, with one column, elements of a vector): a fused projection is cut by its ranges.
+struct StoredRows {
+  std::string file;
+  int64_t offset = 0;  ///< of the tensor's first byte in the file
+  StoredType type = StoredType::f32;
+  int64_t columns = 1;
+  std::vector<std::pair<int64_t, int64_t>> ranges;  ///< first row, count
+  int64_t rows() const;
+};
+
+/// By what the decoder calls them: `embedding`, `layers.3.q`, ...
+using Checkpoint = std::map<std::string, StoredRows>;
+
+/// Row-major f32. @throws Failure refused for a file that is too short, no regular file, or a value that is not finite
+std::vector<float> readRows(const StoredRows& rows, const std::string& name);
+
+}  // namespace fastmqa

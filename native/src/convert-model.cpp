@@ -1,0 +1,121 @@
+#include "convert-model.h"
+
+#include "layer/recent.h"
+
+using namespace fastmqa;
+
+namespace {
+
+bool has(const Napi::Object& o, const char* name) { return o.Has(name) && !o.Get(name).IsUndefined() && !o.Get(name).IsNull(); }
+double number(const Napi::Object& o, const char* name, double otherwise = 0) {
+  return has(o, name) ? o.Get(name).ToNumber().DoubleValue() : otherwise;
+}
+int64_t whole(const Napi::Object& o, const char* name, int64_t otherwise = 0) {
+  return has(o, name) ? o.Get(name).ToNumber().Int64Value() : otherwise;
+}
+std::string text(const Napi::Object& o, const char* name) { return has(o, name) ? o.Get(name).ToString().Utf8Value() : ""; }
+bool truth(const Napi::Object& o, const char* name) { return has(o, name) && o.Get(name).ToBoolean(); }
+
+template <class Value, size_t count>
+Value oneOf(const Napi::Object& o, const char* name, const std::pair<const char*, Value> (&choices)[count]) {
+  const std::string value = text(o, name);
+  for (const auto& choice : choices)
+    if (value == choice.first) return choice.second;
+  throw Napi::TypeError::New(o.Env(), std::string("expected a known value for ") + name + " but received " + value);
+}
+
+std::vector<double> numbers(const Napi::Object& o, const char* name) {
+  std::vector<double> out;
+  if (!has(o, name)) return out;
+  const Napi::Array from = o.Get(name).As<Napi::Array>();
+  for (uint32_t i = 0; i < from.Length(); i++) out.push_back(from.Get(i).ToNumber().DoubleValue());
+  return out;
+}
+
+RopeParameters ropeOf(const Napi::Object& layer) {
+  RopeParameters p;
+  if (!has(layer, "rope")) return p;
+  const Napi::Object rope = layer.Get("rope").As<Napi::Object>();
+  p.base = number(rope, "theta");
+  p.rotaryDim = whole(rope, "rotaryDim");
+  if (!has(rope, "scaling")) return p;
+  const Napi::Object s = rope.Get("scaling").As<Napi::Object>();
+  p.scaling = oneOf<RopeScaling>(s, "kind", {{"linear", RopeScaling::linear}, {"dynamic", RopeScaling::dynamicNtk}, {"yarn", RopeScaling::yarn},
+                                             {"longrope", RopeScaling::longrope}, {"llama3", RopeScaling::llama3}});
+  p.factor = number(s, "factor", p.factor);
+  p.originalMaxPositions = number(s, "originalMaxPositions");
+  p.betaFast = number(s, "betaFast", p.betaFast);
+  p.betaSlow = number(s, "betaSlow", p.betaSlow);
+  p.mscale = number(s, "mscale");
+  p.mscaleAllDim = number(s, "mscaleAllDim");
+  p.lowFrequencyFactor = number(s, "lowFrequencyFactor", p.lowFrequencyFactor);
+  p.highFrequencyFactor = number(s, "highFrequencyFactor", p.highFrequencyFactor);
+  p.attentionFactor = number(s, "attentionFactor");
+  p.shortFactors = numbers(s, "shortFactors");
+  p.longFactors = numbers(s, "longFactors");
+  return p;
+}
+
+DecoderShape shapeOfModel(const Napi::Object& c) {
+  DecoderShape s;
+  s.hiddenDim = whole(c, "hiddenDim");
+  s.heads = whole(c, "heads");
+  s.kvHeads = whole(c, "kvHeads");
+  s.headDim = whole(c, "headDim");
+  s.mlpDim = whole(c, "mlpDim");
+  s.vocabSize = whole(c, "vocabSize");
+  s.maxPositions = whole(c, "maxPositions");
+  s.norm = text(c, "norm") == "layer" ? Norm::layer : Norm::rms;
+  s.normPlusOne = text(c, "norm") == "rms-plus-one";
+  s.normEpsilon = number(c, "normEpsilon");
+  s.residual = oneOf<Residual>(c, "residual", {{"sequential", Residual::sequential}, {"sandwich", Residual::sandwich}, {"parallel", Residual::parallel}});
+  s.attentionScale = number(c, "attentionScale");
+  s.attentionSoftcap = number(c, "attentionSoftcap");
+  s.logitSoftcap = number(c, "logitSoftcap");
+  s.embeddingScale = number(c, "embeddingScale", 1);
+  s.activation = oneOf<Activation>(c, "activation", {{"silu", Activation::silu}, {"gelu", Activation::gelu}, {"gelu-tanh", Activation::geluTanh}});
+  s.gatedMlp = truth(c, "gatedMlp");
+  const Napi::Array layers = c.Get("layers").As<Napi::Array>();
+  s.layers = layers.Length();
+  for (uint32_t i = 0; i < layers.Length(); i++) {
+    const Napi::Object layer = layers.Get(i).As<Napi::Object>();
+    s.windows.push_back(whole(layer, "window"));
+    s.ropes.push_back(ropeOf(layer));
+  }
+  return s;
+}
+
+StoredRows storedRows(const Napi::Object& from) {
+  StoredRows rows;
+  rows.file = text(from, "file");
+  rows.offset = whole(from, "offset");
+  rows.type = oneOf<StoredType>(from, "dtype", {{"F32", StoredType::f32}, {"F64", StoredType::f64}, {"F16", StoredType::f16},
+                                                {"BF16", StoredType::bf16}, {"F8_E4M3", StoredType::e4m3}, {"F8_E5M2", StoredType::e5m2}});
+  rows.columns = whole(from, "columns");
+  const Napi::Array ranges = from.Get("ranges").As<Napi::Array>();
+  for (uint32_t i = 0; i < ranges.Length(); i++) {
+    const Napi::Array range = ranges.Get(i).As<Napi::Array>();
+    rows.ranges.emplace_back(range.Get(0u).ToNumber().Int64Value(), range.Get(1u).ToNumber().Int64Value());
+  }
+  return rows;
+}
+
+}  // namespace
+
+ModelSource modelSource(const Napi::Object& files) {
+  ModelSource source;
+  source.key = text(files, "key");
+  source.shape = shapeOfModel(files.Get("config").As<Napi::Object>());
+  const Napi::Object tensors = files.Get("tensors").As<Napi::Object>();
+  const Napi::Array names = tensors.GetPropertyNames();
+  for (uint32_t i = 0; i < names.Length(); i++) {
+    const std::string name = names.Get(i).ToString().Utf8Value();
+    source.checkpoint[name] = storedRows(tensors.Get(name).As<Napi::Object>());
+  }
+  return source;
+}
+
+std::shared_ptr<const DecoderWeights> loadModel(const ModelSource& source, const CancelFlag* cancel) {
+  static Recent<DecoderWeights, 2> recent;
+  return recent.get(source.key, [&] { return std::make_shared<const DecoderWeights>(source.shape, source.checkpoint, cancel); });
+}

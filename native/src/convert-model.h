@@ -1,0 +1,18 @@
+// A model in files, as JavaScript describes it.
+#pragma once
+#include <napi.h>
+
+#include <memory>
+#include <string>
+
+#include "model/decoder.h"
+
+struct ModelSource {
+  std::string key;
+  fastmqa::DecoderShape shape;
+  fastmqa::Checkpoint checkpoint;
+};
+ModelSource modelSource(const Napi::Object& files);
+
+/// Read once and kept while it is among the last few asked for.
+std::shared_ptr<const fastmqa::DecoderWeights> loadModel(const ModelSource& source, const fastmqa::CancelFlag* cancel);

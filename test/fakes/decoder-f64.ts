@@ -1,0 +1,326 @@
+/**
+ * Decoders in fp64, written from the definitions of the model families and nothing else: plain loops over Hugging Face names.
+ * It shares no code with what it checks.
+ */
+
+export interface RawTensor {
+  readonly shape: readonly number[];
+  readonly data: Float64Array;
+}
+export type RawTensors = ReadonlyMap<string, RawTensor>;
+// biome-ignore lint/suspicious/noExplicitAny: a configuration as its file has it
+export type RawConfig = Record<string, any>;
+
+type Row = number[];
+
+class Weights {
+  private readonly tensors: RawTensors;
+  constructor(tensors: RawTensors) {
+    this.tensors = tensors;
+  }
+  get(name: string): RawTensor {
+    const found = this.tensors.get(name);
+    if (!found) throw new Error(`no ${name}`);
+    return found;
+  }
+  vector(name: string): Row {
+    return [...this.get(name).data];
+  }
+  row(name: string, index: number): Row {
+    const { shape, data } = this.get(name);
+    const width = shape[1] as number;
+    return [...data.subarray(index * width, (index + 1) * width)];
+  }
+  linear(name: string, x: Row): Row {
+    const { shape, data } = this.get(`${name}.weight`);
+    const [rows, columns] = shape as [number, number];
+    const bias = this.tensors.get(`${name}.bias`);
+    return Array.from({ length: rows }, (_, r) => {
+      let sum = bias ? (bias.data[r] as number) : 0;
+      for (let c = 0; c < columns; c += 1) sum += (data[r * columns + c] as number) * (x[c] as number);
+      return sum;
+    });
+  }
+  layerNorm(name: string, x: Row, epsilon: number): Row {
+    const [w, b] = [this.vector(`${name}.weight`), this.vector(`${name}.bias`)];
+    const mean = x.reduce((s, v) => s + v, 0) / x.length;
+    const variance = x.reduce((s, v) => s + (v - mean) ** 2, 0) / x.length;
+    return x.map((v, i) => ((v - mean) / Math.sqrt(variance + epsilon)) * (w[i] as number) + (b[i] as number));
+  }
+  rmsNorm(name: string, x: Row, epsilon: number, plusOne: boolean): Row {
+    const w = this.vector(`${name}.weight`);
+    const scale = 1 / Math.sqrt(x.reduce((s, v) => s + v * v, 0) / x.length + epsilon);
+    return x.map((v, i) => v * scale * ((w[i] as number) + (plusOne ? 1 : 0)));
+  }
+}
+
+const erf = (x: number): number => {
+  // Taylor series, or the continued fraction where that would cancel.
+  const a = Math.abs(x);
+  if (a < 3) {
+    let [term, sum] = [a, a];
+    for (let n = 1; n < 120; n += 1) {
+      term *= (-a * a) / n;
+      sum += term / (2 * n + 1);
+    }
+    return (Math.sign(x) * 2 * sum) / Math.sqrt(Math.PI);
+  }
+  let fraction = 0;
+  for (let k = 60; k > 0; k -= 1) fraction = k / 2 / (a + fraction);
+  return Math.sign(x) * (1 - Math.exp(-a * a) / ((a + fraction) * Math.sqrt(Math.PI)));
+};
+const silu = (x: number): number => x / (1 + Math.exp(-x));
+const gelu = (x: number): number => (x / 2) * (1 + erf(x / Math.SQRT2));
+const geluTanh = (x: number): number => (x / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+
+const plus = (a: Row, b: Row): Row => a.map((v, i) => v + (b[i] as number));
+
+interface Frequencies {
+  readonly values: Row;
+  /** Multiplies cos and sin. */
+  readonly factor: number;
+}
+
+/** Frequencies of `rotary` channels as the Hugging Face `rope_scaling` entry asks for. */
+function frequenciesOf(
+  theta: number,
+  rotary: number,
+  scaling: RawConfig | null | undefined,
+  config: RawConfig,
+): Frequencies {
+  const plain = Array.from({ length: rotary / 2 }, (_, j) => theta ** ((-2 * j) / rotary));
+  const kind = scaling?.rope_type ?? scaling?.type;
+  if (!scaling || !kind || kind === 'default') return { values: plain, factor: 1 };
+  if (kind === 'linear') return { values: plain.map((f) => f / scaling.factor), factor: 1 };
+  if (kind === 'llama3') {
+    const original = scaling.original_max_position_embeddings;
+    const values = plain.map((f) => {
+      const wavelength = (2 * Math.PI) / f;
+      if (wavelength < original / scaling.high_freq_factor) return f;
+      if (wavelength > original / scaling.low_freq_factor) return f / scaling.factor;
+      const s =
+        (original / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+      return ((1 - s) * f) / scaling.factor + s * f;
+    });
+    return { values, factor: 1 };
+  }
+  if (kind === 'longrope') {
+    const original = config.original_max_position_embeddings;
+    const values = plain.map((f, j) => f / scaling.short_factor[j]);
+    const factor = config.max_position_embeddings / original;
+    return { values, factor: Math.sqrt(1 + Math.log(factor) / Math.log(original)) };
+  }
+  throw new Error(kind);
+}
+
+/** Rotates the first 2·frequencies channels of a head: pairs (j, j + half). */
+function rotate(head: Row, position: number, { values, factor }: Frequencies): Row {
+  const out = [...head];
+  const half = values.length;
+  values.forEach((f, j) => {
+    const [cos, sin] = [Math.cos(position * f) * factor, Math.sin(position * f) * factor];
+    const [a, b] = [head[j] as number, head[j + half] as number];
+    out[j] = a * cos - b * sin;
+    out[j + half] = b * cos + a * sin;
+  });
+  return out;
+}
+
+interface Heads {
+  /** [token][head][channel] */
+  readonly q: Row[][];
+  readonly k: Row[][];
+  readonly v: Row[][];
+}
+
+const channel = (rows: Row[][], token: number, head: number, c: number): number =>
+  ((rows[token] as Row[])[head] as Row)[c] as number;
+
+function attention({ q, k, v }: Heads, scale: number, window = Number.POSITIVE_INFINITY, softcap = 0): Row[] {
+  return q.map((heads, t) =>
+    heads.flatMap((query, h) => {
+      const group = heads.length / (k[0] as Row[]).length;
+      const g = Math.floor(h / group);
+      const scores: number[] = [];
+      for (let s = 0; s <= t; s += 1) {
+        if (t - s >= window) scores.push(Number.NEGATIVE_INFINITY);
+        else {
+          let dot = 0;
+          query.forEach((x, c) => {
+            dot += x * channel(k, s, g, c);
+          });
+          dot *= scale;
+          scores.push(softcap > 0 ? softcap * Math.tanh(dot / softcap) : dot);
+        }
+      }
+      const top = Math.max(...scores);
+      const weights = scores.map((x) => Math.exp(x - top));
+      const total = weights.reduce((a, b) => a + b, 0);
+      return query.map((_, c) => weights.reduce((sum, w, s) => sum + (w / total) * channel(v, s, g, c), 0));
+    }),
+  );
+}
+
+const split = (row: Row, size: number): Row[] =>
+  Array.from({ length: row.length / size }, (_, i) => row.slice(i * size, (i + 1) * size));
+
+/** Llama, Mistral, Qwen 2.5 and 3, Gemma 2 and 3, Phi-3. */
+function llamaLike(config: RawConfig, w: Weights, tokens: readonly number[]): Row[] {
+  const family: string = config.model_type;
+  const isGemma = family.startsWith('gemma');
+  const [heads, kvHeads] = [config.num_attention_heads, config.num_key_value_heads ?? config.num_attention_heads];
+  const D: number = config.head_dim ?? config.hidden_size / heads;
+  const norm = (name: string, x: Row): Row => w.rmsNorm(name, x, config.rms_norm_eps, isGemma);
+  const embed = isGemma ? Math.sqrt(config.hidden_size) : 1;
+  const rotary = Math.floor(D * (config.partial_rotary_factor ?? 1));
+  const global = frequenciesOf(config.rope_theta ?? 10000, rotary, config.rope_scaling, config);
+  const local = family === 'gemma3_text' ? frequenciesOf(config.rope_local_base_freq, D, null, config) : global;
+  const act = isGemma ? geluTanh : silu;
+  let x = tokens.map((token) => w.row('model.embed_tokens.weight', token).map((v) => v * embed));
+  for (let i = 0; i < config.num_hidden_layers; i += 1) {
+    const at = `model.layers.${i}.`;
+    const slides =
+      family === 'mistral' || family === 'phi3'
+        ? Boolean(config.sliding_window)
+        : family === 'gemma2'
+          ? i % 2 === 0
+          : family === 'gemma3_text'
+            ? (i + 1) % config.sliding_window_pattern !== 0
+            : family === 'qwen2' && config.use_sliding_window
+              ? i >= config.max_window_layers
+              : false;
+    const frequencies = slides ? local : global;
+    const normed = x.map((row) => norm(`${at}input_layernorm`, row));
+    const project = (part: 'q' | 'k' | 'v', row: Row): Row => {
+      if (family !== 'phi3') return w.linear(`${at}self_attn.${part}_proj`, row);
+      const all = w.linear(`${at}self_attn.qkv_proj`, row);
+      const ends = { q: [0, heads * D], k: [heads * D, (heads + kvHeads) * D], v: [(heads + kvHeads) * D, all.length] };
+      return all.slice(...(ends[part] as [number, number]));
+    };
+    const hasHeadNorm = family === 'qwen3' || family === 'gemma3_text';
+    const headNorm = (name: string, head: Row): Row => (hasHeadNorm ? norm(`${at}self_attn.${name}_norm`, head) : head);
+    const q = normed.map((row, t) => split(project('q', row), D).map((h) => rotate(headNorm('q', h), t, frequencies)));
+    const k = normed.map((row, t) => split(project('k', row), D).map((h) => rotate(headNorm('k', h), t, frequencies)));
+    const v = normed.map((row) => split(project('v', row), D));
+    const scale = 1 / Math.sqrt(config.query_pre_attn_scalar ?? D);
+    const mixed = attention(
+      { q, k, v },
+      scale,
+      slides ? config.sliding_window : undefined,
+      config.attn_logit_softcapping ?? 0,
+    );
+    const mlp = (row: Row): Row => {
+      let [gate, up]: [Row, Row] = [[], []];
+      if (family === 'phi3') {
+        const both = w.linear(`${at}mlp.gate_up_proj`, row);
+        [gate, up] = [both.slice(0, both.length / 2), both.slice(both.length / 2)];
+      } else [gate, up] = [w.linear(`${at}mlp.gate_proj`, row), w.linear(`${at}mlp.up_proj`, row)];
+      return w.linear(
+        `${at}mlp.down_proj`,
+        gate.map((g, c) => act(g) * (up[c] as number)),
+      );
+    };
+    x = x.map((row, t) => {
+      const out = w.linear(`${at}self_attn.o_proj`, mixed[t] as Row);
+      if (isGemma) {
+        const middle = plus(row, norm(`${at}post_attention_layernorm`, out));
+        const after = norm(`${at}post_feedforward_layernorm`, mlp(norm(`${at}pre_feedforward_layernorm`, middle)));
+        return plus(middle, after);
+      }
+      const middle = plus(row, out);
+      return plus(middle, mlp(norm(`${at}post_attention_layernorm`, middle)));
+    });
+  }
+  const tied = config.tie_word_embeddings ?? isGemma;
+  return x.map((row) => {
+    const out = norm('model.norm', row);
+    const logits = w.linear(tied ? 'model.embed_tokens' : 'lm_head', out);
+    const cap = config.final_logit_softcapping;
+    return cap ? logits.map((l) => cap * Math.tanh(l / cap)) : logits;
+  });
+}
+
+function gptNeoX(config: RawConfig, w: Weights, tokens: readonly number[]): Row[] {
+  const D = config.hidden_size / config.num_attention_heads;
+  const frequencies = frequenciesOf(config.rotary_emb_base ?? 10000, Math.floor(D * config.rotary_pct), null, config);
+  const epsilon = config.layer_norm_eps;
+  let x = tokens.map((token) => w.row('gpt_neox.embed_in.weight', token));
+  for (let i = 0; i < config.num_hidden_layers; i += 1) {
+    const at = `gpt_neox.layers.${i}.`;
+    const fused = x.map((row) =>
+      split(w.linear(`${at}attention.query_key_value`, w.layerNorm(`${at}input_layernorm`, row, epsilon)), 3 * D),
+    );
+    const q = fused.map((hs, t) => hs.map((h) => rotate(h.slice(0, D), t, frequencies)));
+    const k = fused.map((hs, t) => hs.map((h) => rotate(h.slice(D, 2 * D), t, frequencies)));
+    const v = fused.map((hs) => hs.map((h) => h.slice(2 * D)));
+    const mixed = attention({ q, k, v }, 1 / Math.sqrt(D));
+    const mlp = (row: Row): Row =>
+      w.linear(`${at}mlp.dense_4h_to_h`, w.linear(`${at}mlp.dense_h_to_4h`, row).map(gelu));
+    x = x.map((row, t) => {
+      const out = w.linear(`${at}attention.dense`, mixed[t] as Row);
+      const base = config.use_parallel_residual ? row : plus(row, out);
+      const rest = mlp(w.layerNorm(`${at}post_attention_layernorm`, base, epsilon));
+      return config.use_parallel_residual ? plus(plus(row, out), rest) : plus(base, rest);
+    });
+  }
+  return x.map((row) => w.linear('embed_out', w.layerNorm('gpt_neox.final_layer_norm', row, epsilon)));
+}
+
+function falcon(config: RawConfig, w: Weights, tokens: readonly number[]): Row[] {
+  const heads = config.num_attention_heads;
+  const D = config.hidden_size / heads;
+  const fresh = config.new_decoder_architecture;
+  const kvHeads = fresh ? config.num_kv_heads : 1;
+  const frequencies = frequenciesOf(10000, D, null, config);
+  const epsilon = config.layer_norm_epsilon;
+  let x = tokens.map((token) => w.row('transformer.word_embeddings.weight', token));
+  for (let i = 0; i < config.num_hidden_layers; i += 1) {
+    const at = `transformer.h.${i}.`;
+    const toAttention = x.map((row) => w.layerNorm(`${at}${fresh ? 'ln_attn' : 'input_layernorm'}`, row, epsilon));
+    const toMlp = fresh ? x.map((row) => w.layerNorm(`${at}ln_mlp`, row, epsilon)) : toAttention;
+    // [group][its query heads, key, value]
+    const fused = toAttention.map((row) =>
+      split(w.linear(`${at}self_attention.query_key_value`, row), (heads / kvHeads + 2) * D).map((g) => split(g, D)),
+    );
+    const q = fused.map((groups, t) => groups.flatMap((g) => g.slice(0, -2).map((h) => rotate(h, t, frequencies))));
+    const k = fused.map((groups, t) => groups.map((g) => rotate(g.at(-2) as Row, t, frequencies)));
+    const v = fused.map((groups) => groups.map((g) => g.at(-1) as Row));
+    const mixed = attention({ q, k, v }, 1 / Math.sqrt(D));
+    x = x.map((row, t) => {
+      const out = w.linear(`${at}self_attention.dense`, mixed[t] as Row);
+      const hidden = w.linear(`${at}mlp.dense_h_to_4h`, toMlp[t] as Row).map(gelu);
+      return plus(plus(row, out), w.linear(`${at}mlp.dense_4h_to_h`, hidden));
+    });
+  }
+  return x.map((row) => w.linear('transformer.word_embeddings', w.layerNorm('transformer.ln_f', row, epsilon)));
+}
+
+function gptBigCode(config: RawConfig, w: Weights, tokens: readonly number[]): Row[] {
+  const [d, heads] = [config.n_embd, config.n_head];
+  const D = d / heads;
+  const epsilon = config.layer_norm_epsilon;
+  let x = tokens.map((token, t) => plus(w.row('transformer.wte.weight', token), w.row('transformer.wpe.weight', t)));
+  for (let i = 0; i < config.n_layer; i += 1) {
+    const at = `transformer.h.${i}.`;
+    const fused = x.map((row) => w.linear(`${at}attn.c_attn`, w.layerNorm(`${at}ln_1`, row, epsilon)));
+    const q = fused.map((row) => split(row.slice(0, d), D));
+    const k = fused.map((row) => [row.slice(d, d + D)]);
+    const v = fused.map((row) => [row.slice(d + D)]);
+    const mixed = attention({ q, k, v }, 1 / Math.sqrt(D));
+    x = x.map((row, t) => {
+      const middle = plus(row, w.linear(`${at}attn.c_proj`, mixed[t] as Row));
+      const hidden = w.linear(`${at}mlp.c_fc`, w.layerNorm(`${at}ln_2`, middle, epsilon)).map(geluTanh);
+      return plus(middle, w.linear(`${at}mlp.c_proj`, hidden));
+    });
+  }
+  return x.map((row) => w.linear('transformer.wte', w.layerNorm('transformer.ln_f', row, epsilon)));
+}
+
+/** Logits [token][vocabulary]. */
+export function decodeInF64(config: RawConfig, tensors: RawTensors, tokens: readonly number[]): number[][] {
+  const weights = new Weights(tensors);
+  if (config.model_type === 'gpt_neox') return gptNeoX(config, weights, tokens);
+  if (config.model_type === 'falcon') return falcon(config, weights, tokens);
+  if (config.model_type === 'gpt_bigcode') return gptBigCode(config, weights, tokens);
+  return llamaLike(config, weights, tokens);
+}

@@ -1,0 +1,174 @@
+/** Small checkpoints of every family, with known weights, as the files Hugging Face would have. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { RawConfig, RawTensor } from './decoder-f64.ts';
+
+/** Shapes of a family's tensors by name. */
+export function tensorShapes(config: RawConfig): Map<string, number[]> {
+  const shapes = new Map<string, number[]>();
+  const linear = (name: string, rows: number, columns: number, bias: boolean): void => {
+    shapes.set(`${name}.weight`, [rows, columns]);
+    if (bias) shapes.set(`${name}.bias`, [rows]);
+  };
+  const norm = (name: string, size: number, bias: boolean): void => {
+    shapes.set(`${name}.weight`, [size]);
+    if (bias) shapes.set(`${name}.bias`, [size]);
+  };
+  const family: string = config.model_type;
+  const d: number = config.hidden_size ?? config.n_embd;
+  const heads: number = config.num_attention_heads ?? config.n_head;
+  const D: number = config.head_dim ?? d / heads;
+  const layers: number = config.num_hidden_layers ?? config.n_layer;
+  if (family === 'gpt_neox') {
+    linear('gpt_neox.embed_in', config.vocab_size, d, false);
+    linear('embed_out', config.vocab_size, d, false);
+    norm('gpt_neox.final_layer_norm', d, true);
+    for (let i = 0; i < layers; i += 1) {
+      const at = `gpt_neox.layers.${i}.`;
+      linear(`${at}attention.query_key_value`, 3 * d, d, true);
+      linear(`${at}attention.dense`, d, d, true);
+      linear(`${at}mlp.dense_h_to_4h`, config.intermediate_size, d, true);
+      linear(`${at}mlp.dense_4h_to_h`, d, config.intermediate_size, true);
+      norm(`${at}input_layernorm`, d, true);
+      norm(`${at}post_attention_layernorm`, d, true);
+    }
+  } else if (family === 'falcon') {
+    linear('transformer.word_embeddings', config.vocab_size, d, false);
+    norm('transformer.ln_f', d, true);
+    const fresh = config.new_decoder_architecture;
+    for (let i = 0; i < layers; i += 1) {
+      const at = `transformer.h.${i}.`;
+      linear(`${at}self_attention.query_key_value`, (heads + 2 * (fresh ? config.num_kv_heads : 1)) * D, d, false);
+      linear(`${at}self_attention.dense`, d, d, false);
+      linear(`${at}mlp.dense_h_to_4h`, 4 * d, d, false);
+      linear(`${at}mlp.dense_4h_to_h`, d, 4 * d, false);
+      for (const name of fresh ? ['ln_attn', 'ln_mlp'] : ['input_layernorm']) norm(at + name, d, true);
+    }
+  } else if (family === 'gpt_bigcode') {
+    linear('transformer.wte', config.vocab_size, d, false);
+    linear('transformer.wpe', config.n_positions, d, false);
+    norm('transformer.ln_f', d, true);
+    for (let i = 0; i < layers; i += 1) {
+      const at = `transformer.h.${i}.`;
+      linear(`${at}attn.c_attn`, d + 2 * D, d, true);
+      linear(`${at}attn.c_proj`, d, d, true);
+      linear(`${at}mlp.c_fc`, 4 * d, d, true);
+      linear(`${at}mlp.c_proj`, d, 4 * d, true);
+      norm(`${at}ln_1`, d, true);
+      norm(`${at}ln_2`, d, true);
+    }
+  } else {
+    const kvHeads = config.num_key_value_heads ?? heads;
+    const isGemma = family.startsWith('gemma');
+    linear('model.embed_tokens', config.vocab_size, d, false);
+    if (!(config.tie_word_embeddings ?? isGemma)) linear('lm_head', config.vocab_size, d, false);
+    norm('model.norm', d, false);
+    for (let i = 0; i < layers; i += 1) {
+      const at = `model.layers.${i}.`;
+      if (family === 'phi3') {
+        linear(`${at}self_attn.qkv_proj`, (heads + 2 * kvHeads) * D, d, false);
+        linear(`${at}mlp.gate_up_proj`, 2 * config.intermediate_size, d, false);
+      } else {
+        const bias = family === 'qwen2';
+        linear(`${at}self_attn.q_proj`, heads * D, d, bias);
+        linear(`${at}self_attn.k_proj`, kvHeads * D, d, bias);
+        linear(`${at}self_attn.v_proj`, kvHeads * D, d, bias);
+        linear(`${at}mlp.gate_proj`, config.intermediate_size, d, false);
+        linear(`${at}mlp.up_proj`, config.intermediate_size, d, false);
+      }
+      linear(`${at}self_attn.o_proj`, d, heads * D, false);
+      linear(`${at}mlp.down_proj`, d, config.intermediate_size, false);
+      if (family === 'qwen3' || family === 'gemma3_text')
+        for (const name of ['q_norm', 'k_norm']) norm(`${at}self_attn.${name}`, D, false);
+      norm(`${at}input_layernorm`, d, false);
+      norm(`${at}post_attention_layernorm`, d, false);
+      if (isGemma) for (const name of ['pre', 'post']) norm(`${at}${name}_feedforward_layernorm`, d, false);
+    }
+  }
+  return shapes;
+}
+
+/** Evenly spread in [-1, 1): a linear congruential generator is random enough for weights. */
+function generator(seed: number): () => number {
+  let state = BigInt(seed) * 2n + 1n;
+  return () => {
+    state = BigInt.asUintN(64, state * 6364136223846793005n + 1442695040888963407n);
+    return Number(state >> 40n) / 2 ** 23 - 1;
+  };
+}
+
+const f32 = new Float32Array(1);
+const bits = new Uint32Array(f32.buffer);
+/** The nearest bf16 number below in size. */
+function bf16(value: number): number {
+  f32[0] = value;
+  bits[0] = ((bits[0] as number) & 0xffff0000) >>> 0;
+  return f32[0];
+}
+
+/** Weights that keep every part of the network in play: norms about 1, projections about 1/sqrt(width), loud attention. */
+export function tinyWeights(config: RawConfig, seed: number, stored: 'F32' | 'BF16' = 'F32'): Map<string, RawTensor> {
+  const next = generator(seed);
+  const plusOne = String(config.model_type).startsWith('gemma');
+  const tensors = new Map<string, RawTensor>();
+  for (const [name, shape] of tensorShapes(config)) {
+    const size = shape.reduce((a, b) => a * b, 1);
+    const isNorm = /norm|ln_/.test(name) && shape.length === 1 && name.endsWith('weight');
+    const loud = /q_proj|k_proj|qkv|query_key_value|c_attn/.test(name) ? 3 : 1.7;
+    const width = shape.length === 2 ? (shape[1] as number) : 4;
+    const spread = /embed|wte|wpe/.test(name) ? 1 : loud / Math.sqrt(width);
+    const data = Float64Array.from({ length: size }, () => {
+      const value = isNorm ? (plusOne ? 0 : 1) + 0.3 * next() : spread * next();
+      return stored === 'BF16' ? bf16(value) : Math.fround(value);
+    });
+    tensors.set(name, { shape, data });
+  }
+  return tensors;
+}
+
+function encode(tensors: Iterable<[string, RawTensor]>, stored: 'F32' | 'BF16'): Buffer {
+  const header: Record<string, object> = {};
+  const parts: Buffer[] = [];
+  let end = 0;
+  for (const [name, { shape, data }] of tensors) {
+    const part = Buffer.alloc(data.length * (stored === 'F32' ? 4 : 2));
+    data.forEach((value, i) => {
+      if (stored === 'F32') part.writeFloatLE(value, 4 * i);
+      else {
+        f32[0] = value;
+        part.writeUInt16LE((bits[0] as number) >>> 16, 2 * i);
+      }
+    });
+    header[name] = { dtype: stored, shape, data_offsets: [end, end + part.length] };
+    parts.push(part);
+    end += part.length;
+  }
+  const json = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(json.length)); // as it comes: the data need not be aligned
+  return Buffer.concat([length, json, ...parts]);
+}
+
+/** @param shards files that the tensors are spread over */
+export function writeCheckpoint(
+  folder: string,
+  config: RawConfig,
+  tensors: ReadonlyMap<string, RawTensor>,
+  { stored = 'F32', shards = 1 }: { stored?: 'F32' | 'BF16'; shards?: number } = {},
+): void {
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
+  if (shards === 1) {
+    writeFileSync(join(folder, 'model.safetensors'), encode(tensors, stored));
+    return;
+  }
+  const entries = [...tensors];
+  const map: Record<string, string> = {};
+  for (let s = 0; s < shards; s += 1) {
+    const name = `model-${s + 1}-of-${shards}.safetensors`;
+    const part = entries.filter((_, i) => i % shards === s);
+    for (const [tensor] of part) map[tensor] = name;
+    writeFileSync(join(folder, name), encode(part, stored));
+  }
+  writeFileSync(join(folder, 'model.safetensors.index.json'), JSON.stringify({ metadata: {}, weight_map: map }));
+}

@@ -1,0 +1,256 @@
+/** The engine's decoder against an independent one in fp64, for a small checkpoint of every family. */
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { InputError } from '../../src-main/contract/input-error.ts';
+import { resolvePoint } from '../../src-main/engine/plan.ts';
+import { openCheckpoint } from '../../src-main/models/checkpoint.ts';
+import { readModelConfig } from '../../src-main/models/config.ts';
+import { workerScript } from '../../src-main/worker/location.ts';
+import { forkWorker } from '../../src-main/worker/spawn.ts';
+import { Supervisor } from '../../src-main/worker/supervisor.ts';
+import { decodeInF64, type RawConfig } from '../fakes/decoder-f64.ts';
+import { tinyWeights, writeCheckpoint } from '../fakes/tiny-checkpoint.ts';
+
+const root = mkdtempSync(join(tmpdir(), 'fastmqa-decoder-'));
+const backend = new Supervisor({ spawn: forkWorker(workerScript) });
+afterAll(async () => {
+  await backend.close();
+  rmSync(root, { recursive: true });
+});
+
+const llama = {
+  model_type: 'llama',
+  hidden_size: 32,
+  intermediate_size: 40,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  num_hidden_layers: 3,
+  vocab_size: 29,
+  max_position_embeddings: 64,
+  rms_norm_eps: 1e-5,
+  torch_dtype: 'float32',
+};
+const scaled = {
+  rope_theta: 500000,
+  rope_scaling: {
+    rope_type: 'llama3',
+    factor: 8,
+    low_freq_factor: 1,
+    high_freq_factor: 4,
+    original_max_position_embeddings: 32,
+  },
+};
+const falcon = {
+  model_type: 'falcon',
+  hidden_size: 32,
+  num_attention_heads: 4,
+  num_hidden_layers: 2,
+  vocab_size: 29,
+  multi_query: true,
+  parallel_attn: true,
+  new_decoder_architecture: false,
+  layer_norm_epsilon: 1e-5,
+};
+const gemma = { ...llama, head_dim: 16, query_pre_attn_scalar: 12, sliding_window: 6, num_hidden_layers: 4 };
+
+const families: Record<string, RawConfig> = {
+  'Llama 2': llama,
+  'Llama 3.1: scaled rotary frequencies': { ...llama, ...scaled },
+  'Llama 3.2: tied embeddings': { ...llama, ...scaled, tie_word_embeddings: true },
+  'Mistral v0.1: a window': { ...llama, model_type: 'mistral', sliding_window: 7 },
+  'Qwen2.5: biases': {
+    ...llama,
+    model_type: 'qwen2',
+    use_sliding_window: false,
+    sliding_window: 5,
+    max_window_layers: 1,
+  },
+  'Qwen2 with a window in its upper layers': {
+    ...llama,
+    model_type: 'qwen2',
+    use_sliding_window: true,
+    sliding_window: 5,
+    max_window_layers: 1,
+  },
+  'Qwen3: normalised queries and keys': { ...llama, model_type: 'qwen3', head_dim: 16 },
+  'Gemma 2: soft-caps, four norms': {
+    ...gemma,
+    model_type: 'gemma2',
+    attn_logit_softcapping: 5,
+    final_logit_softcapping: 3,
+  },
+  'Gemma 3: local and global layers': {
+    ...gemma,
+    model_type: 'gemma3_text',
+    sliding_window_pattern: 3,
+    rope_theta: 1e6,
+    rope_local_base_freq: 10000,
+    rope_scaling: { rope_type: 'linear', factor: 8 },
+  },
+  'Phi-3: fused projections': { ...llama, model_type: 'phi3', num_key_value_heads: 4, sliding_window: 9 },
+  'Phi-4-mini: long rotary factors on a part of the head': {
+    ...llama,
+    model_type: 'phi3',
+    head_dim: 16,
+    partial_rotary_factor: 0.75,
+    original_max_position_embeddings: 48,
+    rope_scaling: { type: 'longrope', short_factor: [1, 1.2, 1.5, 2, 3, 4], long_factor: [2, 3, 4, 5, 6, 7] },
+  },
+  'GPT-NeoX: parallel residual, a quarter rotates': {
+    ...{ ...llama, model_type: 'gpt_neox', rotary_pct: 0.25, layer_norm_eps: 1e-5, use_parallel_residual: true },
+    num_key_value_heads: undefined,
+  },
+  'GPT-NeoX in sequence': {
+    ...{ ...llama, model_type: 'gpt_neox', rotary_pct: 0.5, layer_norm_eps: 1e-5, use_parallel_residual: false },
+    num_key_value_heads: undefined,
+  },
+  'Falcon-7B: one KV head': falcon,
+  'Falcon-40B: KV groups, two norms': { ...falcon, new_decoder_architecture: true, num_kv_heads: 2 },
+  'GPT-BigCode: learned positions': {
+    model_type: 'gpt_bigcode',
+    ...{
+      n_embd: 32,
+      n_head: 4,
+      n_layer: 2,
+      n_positions: 64,
+      vocab_size: 29,
+      layer_norm_epsilon: 1e-5,
+      multi_query: true,
+    },
+  },
+};
+
+const tokens = Array.from({ length: 24 }, (_, i) => (i * i * 7 + 3 * i) % 29);
+let written = 0;
+
+async function logitsOf(folder: string, level: Record<string, string | number>, prompt: number): Promise<Float32Array> {
+  const config = await readModelConfig(join(folder, 'config.json'));
+  const files = await openCheckpoint(folder, config);
+  const { config: point } = resolvePoint({
+    ...{ hiddenDim: config.hiddenDim, heads: config.heads, headDim: config.headDim, referenceKvHeads: config.kvHeads },
+    ropeTheta: config.layers[0]?.rope?.theta ?? 0,
+    ...level,
+  });
+  return backend.logits(files, point, { shape: [1, tokens.length], data: Int32Array.from(tokens) }, prompt, 60);
+}
+
+/** Largest relative L2 error of a token's logits. */
+function worst(logits: Float32Array, reference: readonly (readonly number[])[]): number {
+  const width = reference[0]?.length ?? 0;
+  return Math.max(
+    ...reference.map((row, t) => {
+      let [difference, norm] = [0, 0];
+      row.forEach((value, i) => {
+        difference += ((logits[t * width + i] as number) - value) ** 2;
+        norm += value * value;
+      });
+      return Math.sqrt(difference / norm);
+    }),
+  );
+}
+
+describe('logits agree with the definition to 1e-4', () => {
+  test.each(Object.entries(families))('%s', async (_, config) => {
+    written += 1;
+    const folder = join(root, `model-${written}`);
+    const weights = tinyWeights(config, written);
+    writeCheckpoint(folder, config, weights, { shards: written % 3 === 0 ? 2 : 1 });
+    const reference = decodeInF64(config, weights, tokens);
+    const error = async (level: Record<string, string | number>, prompt: number): Promise<number> =>
+      worst(await logitsOf(folder, level, prompt), reference);
+    expect(await error({ level: 'baseline' }, tokens.length)).toBeLessThan(1e-4);
+    // The same through the cache: half a prompt, then token by token.
+    expect(await error({ level: 'baseline' }, 12)).toBeLessThan(1e-4);
+    // And what is cached matters: two bits are not exact, and neither is the sum of all heads.
+    expect(await error({ level: 'custom', cacheDtype: 'int2', keyGroupSize: 8, valueGroupSize: 8 }, 0)).toBeGreaterThan(
+      1e-2,
+    );
+  });
+
+  test('weights in bf16', async () => {
+    const folder = join(root, 'bf16');
+    const config = { ...llama, torch_dtype: 'bfloat16' };
+    const weights = tinyWeights(config, 77, 'BF16');
+    writeCheckpoint(folder, config, weights, { stored: 'BF16' });
+    expect(worst(await logitsOf(folder, {}, 10), decodeInF64(config, weights, tokens))).toBeLessThan(1e-4);
+  });
+
+  test('multimodal wrappers: the language model stands one level down', async () => {
+    const folder = join(root, 'wrapped');
+    const config = families['Gemma 3: local and global layers'] as RawConfig;
+    const weights = tinyWeights(config, 5);
+    const renamed = new Map([...weights].map(([name, tensor]) => [`language_model.${name}`, tensor]));
+    writeCheckpoint(folder, { model_type: 'gemma3', text_config: config }, renamed);
+    expect(worst(await logitsOf(folder, {}, 8), decodeInF64(config, weights, tokens))).toBeLessThan(1e-4);
+  });
+});
+
+describe('a folder that is not what it says', () => {
+  const folder = join(root, 'hostile');
+  const open = async (): Promise<unknown> => openCheckpoint(folder, await readModelConfig(join(folder, 'config.json')));
+  const fresh = (): Map<string, { shape: readonly number[]; data: Float64Array }> => {
+    rmSync(folder, { recursive: true, force: true });
+    const weights = tinyWeights(llama, 3);
+    writeCheckpoint(folder, llama, weights);
+    return weights;
+  };
+  const refuses = async (message: string | RegExp): Promise<void> => {
+    const error = await open().then(
+      () => undefined,
+      (caught: unknown) => caught,
+    );
+    expect(error).toBeInstanceOf(InputError);
+    expect((error as Error).message).toMatch(message);
+  };
+
+  test('names what is missing, and what does not fit', async () => {
+    const weights = fresh();
+    weights.delete('model.layers.1.self_attn.k_proj.weight');
+    writeCheckpoint(folder, llama, weights);
+    await refuses(/^expected weights for tensor "model.layers.1.self_attn.k_proj.weight" in .* but received nothing$/);
+    writeCheckpoint(folder, { ...llama, num_key_value_heads: 4 }, tinyWeights(llama, 3));
+    await refuses(
+      /^expected \[32, 32\] for shape of tensor "model.layers.0.self_attn.k_proj.weight" in .* but received \[16, 32\]$/,
+    );
+  });
+
+  test.each(['../other.safetensors', '/etc/passwd', 'a/b.safetensors', '.safetensors', 'model.bin', 'a\0.safetensors'])(
+    'weight_map cannot lead to %j',
+    async (name) => {
+      fresh();
+      writeFileSync(join(folder, 'model.safetensors.index.json'), JSON.stringify({ weight_map: { x: name } }));
+      await refuses(/^expected names like model-00001-of-00002.safetensors for weight_map/);
+    },
+  );
+
+  test('a link out of the folder is not followed', async () => {
+    fresh();
+    rmSync(join(folder, 'model.safetensors'));
+    writeFileSync(join(root, 'elsewhere.safetensors'), 'x');
+    symlinkSync(join(root, 'elsewhere.safetensors'), join(folder, 'model.safetensors'));
+    await refuses(/^expected a file inside .* but received .*, which leads elsewhere$/);
+  });
+
+  test('the cache of Hugging Face, whose files are links to blobs beside them, is read', async () => {
+    const revision = join(root, 'models--x/snapshots/abc');
+    mkdirSync(join(root, 'models--x/blobs'), { recursive: true });
+    const weights = tinyWeights(llama, 3);
+    writeCheckpoint(join(root, 'plain'), llama, weights);
+    mkdirSync(revision, { recursive: true });
+    writeCheckpoint(join(root, 'models--x/blobs'), llama, weights);
+    for (const name of ['config.json', 'model.safetensors'])
+      symlinkSync(join('../../blobs', name), join(revision, name));
+    expect(worst(await logitsOf(revision, {}, 8), decodeInF64(llama, weights, tokens))).toBeLessThan(1e-4);
+  });
+
+  test('weights that are no numbers are refused by name', async () => {
+    const weights = fresh();
+    (weights.get('model.norm.weight') as { data: Float64Array }).data[3] = Number.NaN;
+    writeCheckpoint(folder, llama, weights);
+    await expect(logitsOf(folder, {}, 8)).rejects.toThrow(
+      'expected finite weights for finalNorm but received an infinity or NaN',
+    );
+  });
+});

@@ -1,0 +1,152 @@
+// What every attention kernel is told, and the arithmetic of positions that they share.
+#pragma once
+#include "../primitives/device.h"
+#include "fastmqa/dtype.h"
+
+namespace fastmqa::gpu {
+
+constexpr int pageTokens = 64;
+constexpr int unlimitedTokens = 1 << 30;
+constexpr float log2OfE = 1.4426950408889634f, naturalLogOf2 = 0.6931471805599453f;
+
+/// Rows of keys or values. Strided: token t of head g of sequence b starts at b * batchBytes + g * headBytes +
+/// t * tokenBytes. Paged (pagesPerSequence > 0): pages of 64 tokens, a page is batchBytes long, and page number n of
+/// sequence b is pages[b * pagesPerSequence + n], or b * pagesPerSequence + n where there is no table.
+struct TokenRows {
+  Global<const uint8_t> data;
+  Global<const int32_t> pages;
+  int pagesPerSequence = 0;
+  int64_t batchBytes = 0, headBytes = 0, tokenBytes = 0;
+
+  FASTMQA_DEVICE int64_t page(int b, int token) const {
+    const int64_t at = static_cast<int64_t>(b) * pagesPerSequence + token / pageTokens;
+    return pages ? pages[at] : at;
+  }
+  FASTMQA_DEVICE int64_t offset(int b, int g, int token) const {
+    if (pagesPerSequence == 0) return b * batchBytes + g * headBytes + token * tokenBytes;
+    return page(b, token) * batchBytes + g * headBytes + token % pageTokens * tokenBytes;
+  }
+};
+
+enum class Sharing : int { tensor, token, channel };
+
+/// Scales of coded rows: code * scale + shift, where shift is stored, or -2^(bits-1) * scale (symmetric).
+/// token: [64 tokens][channels / group] f16 a page and head; channel: [64 / group][channels]. Shifts follow the scales
+/// of the head. tensor: one f32 scale for all.
+struct CodeScales {
+  Global<const uint8_t> data;
+  int64_t pageBytes = 0, headBytes = 0, shiftBytes = 0;  ///< shiftBytes: from scales to shifts, 0 if symmetric
+  Sharing sharing = Sharing::tensor;
+  int group = 1;
+  float tensorScale = 1;
+
+  FASTMQA_BOTH float wholeScale() const { return sharing == Sharing::tensor ? tensorScale : 1; }
+};
+
+struct AttentionProblem {
+  int batch = 1, heads = 1, kvHeads = 1, keyDim = 64, valueDim = 64;
+  int queryTokens = 1;
+  bool packed = false;  ///< prefill kernel: rows are (token, head) pairs of a KV head; set by the plan
+  Dtype queryType = Dtype::f16, cacheType = Dtype::f16, valueType = Dtype::f16, outType = Dtype::f16;
+
+  Global<const uint8_t> queries;  ///< strides in elements
+  int64_t queryBatch = 0, queryToken = 0, queryHead = 0;
+
+  TokenRows keys, values;
+  CodeScales keyScales, valueScales;
+  Global<const int32_t> lengths;  ///< tokens of each sequence in this part of the cache; without it `length`
+  int length = 0;
+  int firstKey = 0;               ///< position of the part's token 0
+  Global<const int32_t> positions;  ///< of query 0 of each sequence; without it `position`
+  int position = 0;
+
+  /// A query at p sees keys p - left .. p + right, and keys before `sinks` that are not right of it.
+  int left = unlimitedTokens, right = 0, sinks = 0;
+  float scale = 1, softcap = 0;  ///< softcap 0: none
+
+  /// Parts of the keys are attended separately: `slots` of them in all, this launch fills `splits` from firstSlot on.
+  int splits = 1, firstSlot = 0, slots = 1;
+  Global<float> partialSums;  ///< [slots][batch][queryTokens][heads][valueDim], each normalised
+  Global<float> partialLogs;  ///< [slots][batch][queryTokens][heads], log2 of the sum of exponentials
+
+  Global<uint8_t> out;  ///< strides in elements; written directly when slots is 1
+  int64_t outBatch = 0, outToken = 0, outHead = 0;
+  Global<float> logSums;  ///< [batch][queryTokens][heads], natural logarithm, or nothing
+
+  FASTMQA_DEVICE int tokensOf(int b) const { return lengths ? lengths[b] : length; }
+  FASTMQA_DEVICE int positionOf(int b) const { return positions ? positions[b] : position; }
+  FASTMQA_BOTH int groupSize() const { return heads / kvHeads; }
+};
+
+/// The tiles of `tileTokens` keys that any query of [firstPosition, lastPosition] sees: those with sinks, then the rest.
+struct VisibleTiles {
+  int sinkTiles, windowTile, count;
+  int allSeeFrom, allSeeTo;  ///< keys [from, to) are seen by every query
+
+  FASTMQA_DEVICE VisibleTiles(const AttentionProblem& p, int length, int firstPosition, int lastPosition, int tileTokens) {
+    const int end = clamp(lastPosition + p.right + 1 - p.firstKey, length);
+    const int begin = clamp(firstPosition - p.left - p.firstKey, end);
+    windowTile = begin / tileTokens;
+    const int sinkEnd = clamp(p.sinks - p.firstKey, end);
+    sinkTiles = (sinkEnd + tileTokens - 1) / tileTokens;
+    if (sinkTiles > windowTile) sinkTiles = windowTile;
+    const int endTile = (end + tileTokens - 1) / tileTokens;
+    count = sinkTiles + (endTile > windowTile ? endTile - windowTile : 0);
+    allSeeFrom = lastPosition - p.left - p.firstKey;
+    allSeeTo = clamp(firstPosition + p.right + 1 - p.firstKey, length);
+  }
+  FASTMQA_DEVICE int tile(int i) const { return i < sinkTiles ? i : windowTile + i - sinkTiles; }
+  FASTMQA_DEVICE bool needsMask(int firstToken, int tokens) const {
+    return firstToken < allSeeFrom || firstToken + tokens > allSeeTo;
+  }
+
+ private:
+  static FASTMQA_DEVICE int clamp(int x, int most) { return x < 0 ? 0 : x < most ? x : most; }
+};
+
+FASTMQA_DEVICE bool sees(const AttentionProblem& p, int length, int position, int token) {
+  const int key = p.firstKey + token;
+  return token < length && key <= position + p.right && (key >= position - p.left || key < p.sinks);
+}
+
+/// A logit in units of log2: scaled, capped.
+FASTMQA_DEVICE float finishLogit(const AttentionProblem& p, float dot, float scaleLog2) {
+  if (p.softcap == 0) return dot * scaleLog2;
+  const float x = dot * scaleLog2 / p.softcap;  // 2^(2x) = e^(2 logit / cap)
+  return p.softcap * log2OfE * (1 - 2 * reciprocal(1 + exp2Fast(2 * x)));
+}
+
+constexpr float minusInfinity = -__builtin_huge_valf();
+
+FASTMQA_DEVICE float loadNumber(Dtype type, Global<const uint8_t> from, int64_t element) {
+  switch (type) {
+    case Dtype::f32: return from.load<float>(element * 4);
+    case Dtype::f16: return lowHalf(F16(), from.load<uint16_t>(element * 2));
+    case Dtype::bf16: return lowHalf(Bf16(), from.load<uint16_t>(element * 2));
+    default: return floatOf(0x7fc00000u);
+  }
+}
+FASTMQA_DEVICE void storeNumber(Dtype type, Global<uint8_t> to, int64_t element, float x) {
+  switch (type) {
+    case Dtype::f32: return to.store<float>(element * 4, x);
+    case Dtype::f16: return to.store<uint16_t>(element * 2, static_cast<uint16_t>(packHalves(F16(), x, x)));
+    case Dtype::bf16: return to.store<uint16_t>(element * 2, static_cast<uint16_t>(packHalves(Bf16(), x, x)));
+    default: return;
+  }
+}
+
+/// Where a finished number goes: the output, or a slot of the partial sums.
+FASTMQA_DEVICE void storeResult(const AttentionProblem& p, int slot, int b, int token, int head, int channel, float x) {
+  if (p.slots == 1) return storeNumber(p.outType, p.out, b * p.outBatch + token * p.outToken + head * p.outHead + channel, x);
+  const int64_t row = ((static_cast<int64_t>(slot) * p.batch + b) * p.queryTokens + token) * p.heads + head;
+  p.partialSums[row * p.valueDim + channel] = x;
+}
+FASTMQA_DEVICE void storeLogSum(const AttentionProblem& p, int slot, int b, int token, int head, float log2Sum) {
+  const int64_t row = (static_cast<int64_t>(b) * p.queryTokens + token) * p.heads + head;
+  if (p.slots > 1)
+    p.partialLogs[static_cast<int64_t>(slot) * p.batch * p.queryTokens * p.heads + row] = log2Sum;
+  else if (p.logSums)
+    p.logSums[row] = log2Sum * naturalLogOf2;
+}
+
+}  // namespace fastmqa::gpu

@@ -1,0 +1,226 @@
+// Attention of a few query tokens over a long cache. A block takes one KV head of one sequence and a share of its
+// tokens; the query heads of that KV head (times the query tokens) fill the 16 rows of the matrix unit. Each warp runs
+// on its own: it streams tiles of 16 tokens through a ring in shared memory and keeps its own softmax; the warps meet
+// once, at the end. Shares are merged by `combineKernel`.
+#pragma once
+#include "storage.h"
+
+namespace fastmqa::gpu {
+
+template <class Storage, int rowTiles>
+struct DecodeShape {
+  static constexpr int warps = Storage::D > 128 ? 2 : 4;
+  static constexpr int threads = warps * warpSize_;
+  static constexpr int rows = 16 * rowTiles;
+  /// Queries live in registers where there is room.
+  static constexpr bool keepsQueries = rowTiles * Storage::D <= 128;
+  static constexpr int queryBytes = rows * Storage::queryRowBytes;
+  static constexpr int stages(bool asynchronous) { return !asynchronous ? 1 : Storage::coded ? 4 : 3; }
+  static constexpr int ringBytes(bool asynchronous) {
+    const int ring = warps * stages(asynchronous) * Storage::tileBytes, merge = warps * rows * (Storage::D + 2) * 4;
+    return ring > merge ? ring : merge;
+  }
+  static constexpr int sharedBytes(bool asynchronous) { return queryBytes + ringBytes(asynchronous); }
+};
+
+template <class Storage, int rowTiles>
+FASTMQA_KERNEL((DecodeShape<Storage, rowTiles>::threads), 1)
+decodeKernel(const AttentionProblem p) {
+  using Shape = DecodeShape<Storage, rowTiles>;
+  using Type = typename Storage::Type;
+  constexpr int stages = Shape::stages(hasAsyncCopies), ringBytes = Shape::ringBytes(hasAsyncCopies);
+  constexpr int D = Storage::D, warps = Shape::warps, rows = Shape::rows, steps = D / 16, fragments = D / 8;
+  const int lane = laneIndex(), warp = warpIndex(), q = lane / 4, t = lane % 4;
+  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + rows - 1) / rows;
+  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * rows, b = blockIndex().z;
+  const int rowsHere = allRows - firstRow < rows ? allRows - firstRow : rows;
+
+  SharedCarver carver;
+  const auto queries = carver.take<uint8_t>(Shape::queryBytes);
+  const auto ring = carver.take<uint8_t>(ringBytes);
+
+  // This warp's tiles: every warps-th of the split's share.
+  const int length = p.tokensOf(b), position = p.positionOf(b);
+  const int firstToken = firstRow / group, lastToken = (firstRow + rowsHere - 1) / group;
+  const VisibleTiles tiles(p, length, position + firstToken, position + lastToken, tileRows);
+  const int share = (tiles.count + p.splits - 1) / p.splits;
+  const int begin = split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
+  const int mine = begin + warp < end ? (end - begin - warp + warps - 1) / warps : 0;
+  const int ringBase = warp * stages * Storage::tileBytes;
+  const auto copyTile = [&](int i) {
+    if (i < mine) Storage::copyTile(p, ring, ringBase + i % stages * Storage::tileBytes, b, g, tiles.tile(begin + warp + i * warps) * tileRows, length);
+    commitCopies();
+  };
+  FASTMQA_UNROLL
+  for (int i = 0; i < stages - 1; i++) copyTile(i);
+
+  for (int i = threadIndex(); i < rows * D / 2; i += Shape::threads) {
+    const int row = i / (D / 2), channel = i % (D / 2) * 2, r = firstRow + row;
+    float x = 0, y = 0;
+    if (row < rowsHere) {
+      const int64_t from = b * p.queryBatch + r / group * p.queryToken + (g * group + r % group) * p.queryHead + channel;
+      x = loadNumber(p.queryType, p.queries, from);
+      y = loadNumber(p.queryType, p.queries, from + 1);
+    }
+    const uint32_t both = packHalves(Type(), x, y);
+    queries.template store<uint16_t>(Storage::queryByte(row, channel), static_cast<uint16_t>(both));
+    queries.template store<uint16_t>(Storage::queryByte(row, channel + 1), static_cast<uint16_t>(both >> 16));
+  }
+  blockBarrier();
+  FragmentA kept[Shape::keepsQueries ? rowTiles : 1][Shape::keepsQueries ? steps : 1];
+  if constexpr (Shape::keepsQueries) {
+    FASTMQA_UNROLL
+    for (int m = 0; m < rowTiles; m++) {
+      FASTMQA_UNROLL
+      for (int s = 0; s < steps; s++) Storage::loadQuery(kept[m][s], queries, 16 * m, s);
+    }
+  }
+
+  int rowPosition[rowTiles][2];
+  float top[rowTiles][2], total[rowTiles][2];  // of rows q and q + 8, `total` of this lane's columns only
+  FragmentC sums[rowTiles][fragments];
+  FASTMQA_UNROLL
+  for (int m = 0; m < rowTiles; m++) {
+    FASTMQA_UNROLL
+    for (int i = 0; i < 2; i++) {
+      rowPosition[m][i] = position + (firstRow + 16 * m + q + 8 * i) / group;
+      top[m][i] = minusInfinity;
+      total[m][i] = 0;
+    }
+    FASTMQA_UNROLL
+    for (int f = 0; f < fragments; f++) sums[m][f] = {};
+  }
+  float scale = p.scale * log2OfE;
+  if constexpr (Storage::coded) scale *= Storage::codeFactor * p.keyScales.wholeScale();
+
+  for (int i = 0; i < mine; i++) {
+    if constexpr (stages == 1) {
+      warpBarrier();
+      copyTile(i);
+      waitCopies<0>();
+      warpBarrier();
+    } else {
+      waitCopies<stages - 2>();
+      warpBarrier();
+      copyTile(i + stages - 1);
+    }
+    const int base = ringBase + i % stages * Storage::tileBytes, token = tiles.tile(begin + warp + i * warps) * tileRows;
+
+    TileScores scores[rowTiles];
+    FASTMQA_UNROLL
+    for (int m = 0; m < rowTiles; m++) scores[m] = {};
+    typename Storage::KeyReader keys(p, ring, base);
+    FASTMQA_UNROLL
+    for (int s = 0; s < steps; s++) {
+      typename Storage::KeyOperands k;
+      keys.operands(k, s);
+      FASTMQA_UNROLL
+      for (int m = 0; m < rowTiles; m++) {
+        FragmentA a;
+        if constexpr (Shape::keepsQueries)
+          a = kept[m][s];
+        else
+          Storage::loadQuery(a, queries, 16 * m, s);
+        multiply(Type(), scores[m].part[0], a, k.r[0], k.r[1]);
+        multiply(Type(), scores[m].part[1], a, k.r[2], k.r[3]);
+      }
+    }
+
+    const bool masked = tiles.needsMask(token, tileRows);
+    FragmentA weights[rowTiles];
+    FASTMQA_UNROLL
+    for (int m = 0; m < rowTiles; m++) {
+      float most[2] = {minusInfinity, minusInfinity};
+      FASTMQA_UNROLL
+      for (int i = 0; i < 8; i++) {
+        float& x = scores[m].part[i / 4].r[i % 4];
+        const int half = i % 4 / 2;
+        x = finishLogit(p, x, scale);
+        if (masked && !sees(p, length, rowPosition[m][half], token + i / 4 * 8 + 2 * t + i % 2)) x = minusInfinity;
+        most[half] = fmaxf(most[half], x);
+      }
+      float shift[2];
+      FASTMQA_UNROLL
+      for (int half = 0; half < 2; half++) {
+        most[half] = fmaxf(most[half], shuffleXor(most[half], 1));
+        most[half] = fmaxf(most[half], shuffleXor(most[half], 2));
+        const float before = top[m][half];
+        top[m][half] = fmaxf(before, most[half]);
+        shift[half] = top[m][half] == minusInfinity ? 0 : top[m][half];
+        const float fade = exp2Fast(before - shift[half]);
+        total[m][half] *= fade;
+        FASTMQA_UNROLL
+        for (int f = 0; f < fragments; f++) sums[m][f].r[2 * half] *= fade, sums[m][f].r[2 * half + 1] *= fade;
+      }
+      FASTMQA_UNROLL
+      for (int i = 0; i < 8; i++) {
+        float& x = scores[m].part[i / 4].r[i % 4];
+        x = exp2Fast(x - shift[i % 4 / 2]);
+        total[m][i % 4 / 2] += x;
+      }
+      weights[m].r[0] = packWeights(Type(), scores[m].part[0].r[0], scores[m].part[0].r[1]);
+      weights[m].r[1] = packWeights(Type(), scores[m].part[0].r[2], scores[m].part[0].r[3]);
+      weights[m].r[2] = packWeights(Type(), scores[m].part[1].r[0], scores[m].part[1].r[1]);
+      weights[m].r[3] = packWeights(Type(), scores[m].part[1].r[2], scores[m].part[1].r[3]);
+    }
+    typename Storage::ValueReader values(p, ring, base);
+    FASTMQA_UNROLL
+    for (int pair = 0; pair < fragments / 2; pair++) {
+      uint32_t v[4];
+      values.operands(v, pair);
+      FASTMQA_UNROLL
+      for (int m = 0; m < rowTiles; m++) {
+        multiply(Type(), sums[m][2 * pair], weights[m], v[0], v[1]);
+        multiply(Type(), sums[m][2 * pair + 1], weights[m], v[2], v[3]);
+      }
+    }
+  }
+
+  // The warps' results meet in shared memory: [warps][rows] tops and totals, [warps][rows][D] sums.
+  waitCopies<0>();
+  blockBarrier();
+  constexpr int sumsAt = warps * rows * 8;
+  const auto merged = [&](int w, int row) { return (w * rows + row) * 8; };
+  FASTMQA_UNROLL
+  for (int m = 0; m < rowTiles; m++)
+    FASTMQA_UNROLL
+    for (int half = 0; half < 2; half++) {
+      float sum = total[m][half];
+      sum += shuffleXor(sum, 1);
+      sum += shuffleXor(sum, 2);
+      const int row = 16 * m + q + 8 * half;
+      if (t == 0) {
+        ring.template store<float>(merged(warp, row), top[m][half]);
+        ring.template store<float>(merged(warp, row) + 4, sum);
+      }
+      FASTMQA_UNROLL
+      for (int f = 0; f < fragments; f++)
+        FASTMQA_UNROLL
+        for (int c = 0; c < 2; c++)
+          ring.template store<float>(sumsAt + ((warp * rows + row) * D + Storage::valueChannel(f, 2 * t + c)) * 4, sums[m][f].r[2 * half + c]);
+    }
+  blockBarrier();
+  float factor = 1;
+  if constexpr (Storage::coded) factor = Storage::codeFactor * p.valueScales.wholeScale();
+  for (int i = threadIndex(); i < rowsHere * D; i += Shape::threads) {
+    const int row = i / D, channel = i % D, r = firstRow + row;
+    float most = minusInfinity;
+    FASTMQA_UNROLL
+    for (int w = 0; w < warps; w++) most = fmaxf(most, ring.template load<float>(merged(w, row)));
+    float sum = 0, weight = 0;
+    if (most != minusInfinity) {
+      FASTMQA_UNROLL
+      for (int w = 0; w < warps; w++) {
+        const float fade = exp2Fast(ring.template load<float>(merged(w, row)) - most);
+        weight += fade * ring.template load<float>(merged(w, row) + 4);
+        sum += fade * ring.template load<float>(sumsAt + ((w * rows + row) * D + channel) * 4);
+      }
+      sum *= factor / weight;
+    }
+    const int head = g * group + r % group;
+    storeResult(p, p.firstSlot + split, b, r / group, head, channel, sum);
+    if (channel == 0) storeLogSum(p, p.firstSlot + split, b, r / group, head, weight > 0 ? most + log2f(weight) : minusInfinity);
+  }
+}
+
+}  // namespace fastmqa::gpu

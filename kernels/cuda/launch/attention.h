@@ -1,0 +1,40 @@
+// Choosing and starting attention kernels. Raw pointers and sizes in, a status out; what cannot be met is refused here.
+#pragma once
+#include "../kernels/attention-problem.h"
+#include "launch.h"
+
+namespace fastmqa::gpu {
+
+/// general: f32 arithmetic, any size and format. decode: few rows per KV head. prefill: many.
+enum class Path { general, decode, prefill };
+
+struct AttentionKernel {
+  void (*run)(AttentionProblem) = nullptr;
+  int threads = 0, sharedBytes = 0;
+};
+
+struct AttentionPlan {
+  Path path = Path::general;
+  AttentionKernel kernel;
+  GridSize grid;
+  int splits = 1;
+  bool packed = false;
+};
+
+/// The fastest path that the problem's types and sizes allow on this device; `wanted` narrows it to one path.
+/// @throws Failure refused
+AttentionPlan planAttention(const AttentionProblem& problem, const Device& device, const Path* wanted = nullptr);
+
+/// Floats of workspace for `slots` parts of the keys; 0 for one.
+int64_t workspaceFloats(const AttentionProblem& problem, int slots);
+
+/// Attends over the parts of a cache (sinks, body, exact tail; most often one), merging them if there are several.
+/// The parts differ in keys, values, lengths and firstKey; plans[i] is of parts[i]. Returns a CUDA status.
+int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count, Global<float> workspace, Stream stream);
+
+// One file each, so that they compile side by side. Nothing is returned (run is null) for what has no instance.
+AttentionKernel plainDecodeKernel(Dtype type, int headDim, int rowTiles, const Device& device);
+AttentionKernel codedDecodeKernel(Dtype type, Sharing keySharing, int headDim, int rowTiles, const Device& device);
+AttentionKernel prefillKernelFor(Dtype type, int headDim);
+
+}  // namespace fastmqa::gpu

@@ -1,0 +1,300 @@
+// Conformance of the CUDA kernels against fp64. Built by a C++ compiler it runs the kernels' own source on the CPU with
+// checks of bounds, of shared memory and of barriers (cuda/primitives/host.h); built by nvcc it runs them on the GPU.
+// One line a check: "ok name" or "FAIL name got ... expected ..."; the exit code is 1 if any failed.
+// Usage: test-cuda [part ...]; parts: decode coded prefill general parts faults
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+
+#include "fastmqa/status.h"
+#include "test-cuda/attention-case.h"
+#include "test-engine/checks.h"
+
+using namespace fastmqa;
+using namespace fastmqa::gpu;
+
+namespace {
+
+Device device;
+
+void runs(const CaseSpec& spec) {
+  try {
+    const CaseResult r = runCase(spec, device);
+    const double got = !r.finite ? NAN : r.error;
+    check::report(r.good(), spec.name, r.error <= r.allowed && r.finite ? r.logError : got, "at most ", r.allowed);
+  } catch (const std::exception& error) {
+    check::report(false, spec.name + ": " + error.what(), NAN, "", 0);
+  }
+}
+
+CaseSpec named(CaseSpec s, const std::string& kind) {
+  s.name = kind + " " + check::nameOf(s.cacheType) + " D" + std::to_string(s.keyDim) + " H" + std::to_string(s.heads) + "/" + std::to_string(s.kvHeads) +
+           " B" + std::to_string(s.batch) + " q" + std::to_string(s.queryTokens) + " S" + std::to_string(s.lengths[0]);
+  if (s.paged) s.name += " paged";
+  if (s.keySharing != Sharing::tensor) s.name += s.keySharing == Sharing::token ? " token" : " channel";
+  if (s.keySharing != Sharing::tensor) s.name += std::to_string(s.keyGroup);
+  if (s.symmetric) s.name += " symmetric";
+  if (s.left < unlimitedTokens) s.name += std::string(" left") + std::to_string(s.left);
+  if (s.right) s.name += std::string(" right") + std::to_string(s.right);
+  if (s.sinks) s.name += std::string(" sinks") + std::to_string(s.sinks);
+  if (s.softcap > 0) s.name += " softcap";
+  if (s.splits) s.name += std::string(" splits") + std::to_string(s.splits);
+  if (s.lengths.size() > 1) s.name += " ragged";
+  if (s.outType != Dtype::f32) s.name += " out " + check::nameOf(s.outType);
+  if (s.magnitude != 1) s.name += " large";
+  return s;
+}
+
+void testDecode() {
+  for (Dtype type : {Dtype::f16, Dtype::bf16}) {
+    if (type == Dtype::bf16 && device.capability < 80) continue;
+    CaseSpec s;
+    s.cacheType = s.queryType = type;
+    s.paged = true;
+    for (int dim : {64, 96, 128, 192, 256}) {
+      s.keyDim = s.valueDim = dim;
+      s.heads = 4, s.kvHeads = 2, s.batch = 2, s.lengths = {200, 77}, s.outType = Dtype::f32, s.splits = 0;
+      runs(named(s, "decode"));
+      s.heads = 1, s.kvHeads = 1, s.batch = 1, s.lengths = {150}, s.splits = 2, s.outType = type;
+      runs(named(s, "decode"));
+    }
+    s.splits = 0, s.outType = Dtype::f32;
+    s.keyDim = s.valueDim = 64;
+    s.heads = 20, s.kvHeads = 1, s.lengths = {130};
+    runs(named(s, "decode"));  // two row tiles
+    s.heads = 8, s.kvHeads = 1, s.queryTokens = 5;
+    runs(named(s, "decode"));  // three blocks of rows
+    s.heads = 4, s.queryTokens = 3, s.left = 50, s.lengths = {300};
+    runs(named(s, "decode"));
+    s.sinks = 4;
+    runs(named(s, "decode"));
+    s.sinks = 40, s.splits = 3;
+    runs(named(s, "decode"));
+    s = CaseSpec();
+    s.cacheType = s.queryType = type;
+    s.softcap = 5;
+    s.lengths = {70};
+    runs(named(s, "decode"));
+    s.softcap = 0;
+    s.magnitude = 6;
+    runs(named(s, "decode"));
+    s.magnitude = 1;
+    for (int length : {1, 2, 15, 16, 17, 63, 64, 65}) {
+      s.lengths = {length};
+      s.paged = length % 2;
+      runs(named(s, "decode"));
+    }
+    s.queryType = Dtype::f32;
+    runs(named(s, "decode f32 queries"));
+    s.queryTokens = 2, s.lengths = {40, 0, 2}, s.batch = 3;
+    runs(named(s, "decode with an empty sequence"));
+  }
+}
+
+void testCoded() {
+  CaseSpec s;
+  s.paged = true;
+  s.heads = 4, s.kvHeads = 2, s.batch = 2, s.lengths = {150, 64};
+  for (int dim : {64, 128}) {
+    s.keyDim = s.valueDim = dim;
+    for (Dtype type : {Dtype::e4m3, Dtype::e5m2}) {
+      s.cacheType = type;
+      s.keySharing = s.valueSharing = Sharing::tensor;
+      s.symmetric = false;
+      runs(named(s, "coded"));
+    }
+    for (Dtype type : {Dtype::int8, Dtype::int4})
+      for (Sharing sharing : {Sharing::token, Sharing::channel})
+        for (bool symmetric : {false, true}) {
+          s.cacheType = type;
+          s.keySharing = sharing;
+          s.valueSharing = Sharing::token;
+          s.symmetric = symmetric;
+          s.keyGroup = sharing == Sharing::channel ? (symmetric ? 64 : 32) : symmetric ? dim : 32;
+          s.valueGroup = symmetric ? 64 : 32;
+          runs(named(s, "coded"));
+        }
+  }
+  s.symmetric = false;
+  s.keyDim = s.valueDim = 64;
+  s.keySharing = Sharing::channel, s.keyGroup = 32, s.valueGroup = 32;
+  s.heads = 24, s.kvHeads = 1, s.batch = 1, s.lengths = {90}, s.queryType = Dtype::bf16;
+  runs(named(s, "coded bf16 queries"));
+  s.queryTokens = 2, s.heads = 4, s.left = 40, s.sinks = 4, s.splits = 2, s.lengths = {200};
+  runs(named(s, "coded"));
+}
+
+void testPrefill() {
+  for (Dtype type : {Dtype::f16, Dtype::bf16}) {
+    if (type == Dtype::bf16 && device.capability < 80) continue;
+    CaseSpec s;
+    s.path = Path::prefill;
+    s.cacheType = s.queryType = s.outType = type;
+    s.heads = 2, s.kvHeads = 1;
+    for (int dim : {64, 96, 128, 192, 256}) {
+      if (dim > 128 && device.sharedBytesPerBlock < 96 << 10) continue;
+      s.keyDim = s.valueDim = dim;
+      s.queryTokens = 150, s.lengths = {150};
+      runs(named(s, "prefill"));
+    }
+    s.keyDim = s.valueDim = 64;
+    s.outType = Dtype::f32;
+    s.queryTokens = 40, s.lengths = {170};
+    runs(named(s, "prefill onto a cache"));
+    s.right = unlimitedTokens;
+    runs(named(s, "prefill full"));
+    s.right = 0, s.left = 30;
+    runs(named(s, "prefill"));
+    s.sinks = 3;
+    runs(named(s, "prefill"));
+    s.left = unlimitedTokens, s.sinks = 0, s.softcap = 5;
+    runs(named(s, "prefill"));
+    s.softcap = 0, s.splits = 2;
+    runs(named(s, "prefill"));
+    s.splits = 0, s.paged = true, s.batch = 2, s.lengths = {100, 170}, s.heads = 4, s.kvHeads = 2;
+    runs(named(s, "prefill"));
+    s.queryTokens = 5, s.heads = 32, s.kvHeads = 1, s.batch = 1, s.lengths = {140};
+    runs(named(s, "verify, packed"));
+    s.paged = false, s.queryTokens = 40, s.lengths = {20}, s.heads = 1;
+    runs(named(s, "prefill with more queries than keys"));
+  }
+}
+
+void testGeneral() {
+  CaseSpec s;
+  s.path = Path::general;
+  s.cacheType = s.queryType = Dtype::f32;
+  for (int dim : {1, 17, 80, 200}) {
+    s.keyDim = dim;
+    s.valueDim = dim == 80 ? 48 : dim;
+    s.heads = 4, s.kvHeads = 2, s.queryTokens = 3, s.lengths = {70};
+    runs(named(s, "general"));
+  }
+  s.keyDim = s.valueDim = 24;
+  s.left = 20, s.sinks = 2, s.splits = 2;
+  runs(named(s, "general"));
+  s.left = unlimitedTokens, s.sinks = 0, s.splits = 0, s.softcap = 4, s.queryTokens = 30, s.heads = 2;
+  runs(named(s, "general"));
+  s.softcap = 0, s.paged = true, s.queryTokens = 2, s.batch = 2, s.lengths = {66, 5};
+  for (Dtype type : {Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::e4m3, Dtype::e5m2, Dtype::int8, Dtype::int4}) {
+    s.cacheType = type;
+    runs(named(s, "general"));
+    if (!isInteger(type)) continue;
+    s.keySharing = Sharing::channel, s.valueSharing = Sharing::channel, s.keyGroup = s.valueGroup = 16;
+    runs(named(s, "general"));
+    s.keySharing = Sharing::token, s.valueSharing = Sharing::token, s.symmetric = true;
+    runs(named(s, "general"));
+    s.keySharing = s.valueSharing = Sharing::tensor, s.symmetric = false;
+  }
+  s = CaseSpec();
+  s.path = Path::general;
+  s.keyDim = 576, s.valueDim = 512, s.heads = 3, s.lengths = {20};
+  if (device.sharedBytesPerBlock > 80 << 10) runs(named(s, "general latent"));
+}
+
+void testParts() {
+  CaseSpec s;
+  s.paged = true;
+  s.heads = 4, s.kvHeads = 2, s.lengths = {250};
+  s.cuts = {64, 192};
+  runs(named(s, "three parts"));
+  s.left = 60, s.sinks = 10;
+  runs(named(s, "three parts"));
+  s.queryTokens = 3;
+  runs(named(s, "three parts"));
+  s.path = Path::general;
+  s.keyDim = s.valueDim = 40;
+  runs(named(s, "three parts, general"));
+}
+
+#ifndef __CUDACC__
+/// A planted mistake must show: as a fault of the machine or as a wrong result.
+void finds(const std::string& name, const CaseSpec& spec, host::Plant::Kind kind, int first, int last) {
+  int met = 0, found = 0;
+  std::string missed;
+  for (int number = first; number <= last; number++) {
+    host::plant({kind, number});
+    bool wrong = false;
+    try {
+      wrong = !runCase(spec, device).good();
+    } catch (const Fault&) {
+      wrong = true;
+    }
+    if (!host::planted()) break;
+    met++, found += wrong;
+    if (!wrong) missed += std::string(" ") + std::to_string(number);
+  }
+  host::plant({});
+  check::report(met > 0 && found == met, name + ": " + std::to_string(found) + " of " + std::to_string(met) + " found" + (missed.empty() ? "" : ", not" + missed), found, "", met);
+}
+
+void testFaults() {
+  CaseSpec decode;
+  decode.name = "fault decode";
+  decode.heads = 2, decode.lengths = {64 * 5}, decode.splits = 1;
+  runs(decode);
+  CaseSpec coded = decode;
+  coded.name = "fault coded";
+  coded.cacheType = Dtype::int8, coded.paged = true, coded.keySharing = Sharing::channel, coded.valueSharing = Sharing::token;
+  runs(coded);
+  CaseSpec prefill = decode;
+  prefill.name = "fault prefill";
+  prefill.path = Path::prefill, prefill.queryTokens = 70, prefill.lengths = {190};
+  runs(prefill);
+  CaseSpec general = decode;
+  general.name = "fault general";
+  general.path = Path::general, general.lengths = {50}, general.keyDim = general.valueDim = 20;
+  runs(general);
+  const struct {
+    const char* name;
+    const CaseSpec& spec;
+  } kernels[] = {{"decode", decode}, {"coded decode", coded}, {"prefill", prefill}, {"general", general}};
+  for (const auto& k : kernels) {
+    finds(std::string(k.name) + ", a block barrier left out", k.spec, host::Plant::skipBlockBarrier, k.spec.path == Path::general ? 1 : 0, 5);
+    if (k.spec.path != Path::prefill) finds(std::string(k.name) + ", a warp barrier left out", k.spec, host::Plant::skipWarpBarrier, 0, 2);
+    if (k.spec.path != Path::general) {
+      finds(std::string(k.name) + ", a wait for copies left out", k.spec, host::Plant::skipWait, 0, 1);
+      finds(std::string(k.name) + ", a fragment's registers exchanged", k.spec, host::Plant::swapFragment, 0, 3);
+    }
+    if (k.spec.path != Path::prefill) finds(std::string(k.name) + ", a store to shared memory one off", k.spec, host::Plant::shiftSharedStore, 3, 7);
+    finds(std::string(k.name) + ", a load one off", k.spec, host::Plant::shiftGlobalLoad, 0, 2);
+  }
+}
+#endif
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const struct {
+    const char* name;
+    void (*run)();
+  } parts[] = {{"decode", testDecode},   {"coded", testCoded}, {"prefill", testPrefill},
+               {"general", testGeneral}, {"parts", testParts},
+#ifndef __CUDACC__
+               {"faults", testFaults},
+#endif
+  };
+  try {
+    device = deviceUnderTest();
+  } catch (const std::exception& error) {
+    std::printf("FAIL device: %s\n", error.what());
+    return 1;
+  }
+  for (const auto& part : parts) {
+    bool wanted = argc < 2;
+    for (int i = 1; i < argc; i++) wanted |= !std::strcmp(argv[i], part.name);
+    if (!wanted) continue;
+    const auto start = std::chrono::steady_clock::now();
+    const int before = check::checks;
+    part.run();
+    std::printf("# %s: %d checks, %.1f s\n", part.name, check::checks - before, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    std::fflush(stdout);
+  }
+#ifndef __CUDACC__
+  const host::Counts counts = host::counts();
+  std::printf("# %lld blocks, %lld block barriers, %lld warp barriers, %lld matrix products\n", static_cast<long long>(counts.blocks),
+              static_cast<long long>(counts.blockBarriers), static_cast<long long>(counts.warpBarriers), static_cast<long long>(counts.products));
+#endif
+  std::printf("# %d checks, %d failed\n", check::checks, check::failures);
+  return check::failures > 0;
+}

@@ -13,7 +13,8 @@ export function Inspector() {
   const id = useView((view) => view.selected.at(-1));
   const point = useRun((run) => (id === undefined ? undefined : run.points.find((candidate) => candidate.id === id)));
   return (
-    <aside className={classes.inspector} aria-label="Inspector">
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard
+    <aside className={classes.inspector} aria-label="Inspector" tabIndex={0}>
       {point ? <Details point={point} /> : <NothingSelected />}
     </aside>
   );
@@ -138,7 +139,7 @@ const ErrorSection = ({ error, controls }: ErrorSectionProps) => (
   <Section
     title="Error against fp64"
     aside={
-      <Badge variant="light" color={gradeColour[error.grade]} tt="none">
+      <Badge variant="dot" color={gradeColour[error.grade]} tt="none">
         {error.grade}
       </Badge>
     }

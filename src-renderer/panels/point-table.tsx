@@ -2,7 +2,7 @@
 import { Text } from '@mantine/core';
 import { IconChevronDown, IconChevronUp } from '@tabler/icons-react';
 import { useVirtualizer } from '@tanstack/react-virtual';
-import { type KeyboardEvent, type ReactNode, useMemo, useRef } from 'react';
+import { type KeyboardEvent, type ReactNode, useEffect, useMemo, useRef } from 'react';
 import { formatMetric } from '../../src-main/contract/format.ts';
 import type { Point } from '../../src-main/contract/metrics.ts';
 import { Swatch } from '../charts/mark.tsx';
@@ -91,6 +91,15 @@ export function PointTable() {
     scrollPaddingStart: headHeight,
   });
 
+  // Wherever a point was selected, its row comes into view.
+  const active = selected.at(-1);
+  const activeIndex = rows.findIndex(({ id }) => id === active);
+  const { scrollToIndex } = virtual;
+  useEffect(() => {
+    if (active !== undefined && activeIndex >= 0) scrollToIndex(activeIndex);
+  }, [active, activeIndex, scrollToIndex]);
+  const visible = virtual.getVirtualItems();
+
   const move = (event: KeyboardEvent): void => {
     const steps: Record<string, number> = {
       ArrowDown: 1,
@@ -103,10 +112,8 @@ export function PointTable() {
     const by = steps[event.key];
     if (by === undefined || rows.length === 0) return;
     event.preventDefault();
-    const at = rows.findIndex(({ id }) => id === selected.at(-1));
-    const next = Math.min(rows.length - 1, Math.max(0, at === -1 ? 0 : at + by));
+    const next = Math.min(rows.length - 1, Math.max(0, activeIndex === -1 ? 0 : activeIndex + by));
     app.view.select(rows[next].id);
-    virtual.scrollToIndex(next);
   };
 
   return (
@@ -121,13 +128,13 @@ export function PointTable() {
         aria-rowcount={rows.length + 1}
         aria-colcount={columns.length}
         aria-multiselectable="true"
-        aria-activedescendant={selected.length > 0 ? `row-${selected.at(-1)}` : undefined}
+        aria-activedescendant={visible.some(({ index }) => index === activeIndex) ? `row-${active}` : undefined}
         tabIndex={0}
         onKeyDown={move}
       >
         <div style={{ width: totalWidth, height: virtual.getTotalSize() + headHeight }} role="presentation">
           <Head />
-          {virtual.getVirtualItems().map((item) => {
+          {visible.map((item) => {
             const point = rows[item.index];
             return (
               <Row

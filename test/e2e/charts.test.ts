@@ -55,7 +55,7 @@ describe.skipIf(chromiumPath === undefined)('charts', { timeout: 120_000 }, () =
   const selectedRow = () => page.getByRole('row', { selected: true });
 
   test('a click pins the figures of a point in every chart, Escape lets them go', async () => {
-    await page.locator('[data-mark]').first().click();
+    await page.locator('[data-mark]').last().click();
     await page.mouse.move(640, 4);
     await tooltip().waitFor();
     expect(await selectedRow().count()).toBe(1);
@@ -71,6 +71,7 @@ describe.skipIf(chromiumPath === undefined)('charts', { timeout: 120_000 }, () =
   test('arrow keys go from point to point', async () => {
     await tab(page, 'Scaling');
     await page.getByRole('application').focus();
+    await page.keyboard.press('Home');
     const seen = new Set<string | null>();
     for (let i = 0; i < 4; i += 1) {
       await page.keyboard.press('ArrowRight');
@@ -131,7 +132,7 @@ describe.skipIf(chromiumPath === undefined)('charts', { timeout: 120_000 }, () =
     '%s is saved as SVG, PNG and CSV',
     async (name) => {
       await tab(page, 'Trade-off');
-      await page.locator('[data-mark]').first().click();
+      await page.locator('[data-mark]').last().click();
       await tab(page, name);
       const svg = (await saved(page, 'SVG')).toString();
       const found = await page.evaluate<{ isBroken: boolean; texts: number }>(

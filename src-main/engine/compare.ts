@@ -133,7 +133,7 @@ function verdictOf({ ratio, standardError, samples }: Timing, chance: number, be
         verdict: 'UNSURE',
         reason: `${said}, but the samples are marked ${disturbed.join(', ')}: run again`,
       } as const;
-    const reason = `${said}, beyond the noise of ${percent(floor)}; chance ${formatNumber(chance)} (${tested})`;
+    const reason = `${said}, beyond the noise of ${percent(floor)}; chance ${chanceInWords(chance)} (${tested})`;
     return { verdict: isWorse(timeMetric, 1, ratio) ? 'SLOWER' : 'FASTER', reason } as const;
   }
   if (floor > usefulFloor)
@@ -144,10 +144,15 @@ function verdictOf({ ratio, standardError, samples }: Timing, chance: number, be
   if (size > floor)
     return {
       verdict: 'UNSURE',
-      reason: `${said}, but ${tested} do not settle it (chance ${formatNumber(chance)})`,
+      reason: `${said}, but ${tested} do not settle it (chance ${chanceInWords(chance)})`,
     } as const;
   return { verdict: 'SAME', reason: `${said}, within the noise of ${percent(floor)} (${tested})` } as const;
 }
+
+/** Smaller ones are beyond what the samples could ever tell. */
+const leastChance = 1e-9;
+const chanceInWords = (chance: number): string =>
+  chance < leastChance ? `below ${leastChance}` : formatNumber(chance);
 
 const percent = (share: number): string => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 

@@ -6,12 +6,13 @@ import { type ReactNode, useRef } from 'react';
 import type { LevelMark } from '../series/marks.ts';
 import classes from './chart-card.module.css';
 import { download, toPng, toSvg } from './export.ts';
-import { Swatch } from './mark.tsx';
+import { type Glyph, GlyphSwatch, Swatch } from './mark.tsx';
 
 export interface LegendItem {
   readonly label: string;
-  /** None = a line in the pattern `dash`. */
+  /** Neither mark nor glyph = a line in the pattern `dash`. */
   readonly mark?: LevelMark;
+  readonly glyph?: Glyph;
   readonly dash?: string | undefined;
   readonly isHidden?: boolean;
   /** Shows or hides what the item names. */
@@ -99,10 +100,10 @@ export function ChartCard(props: ChartCardProps) {
 
 const Legend = ({ items }: { readonly items: readonly LegendItem[] }) => (
   <div className={classes.legend}>
-    {items.map(({ label, mark, dash, isHidden = false, onToggle }) => {
+    {items.map(({ label, mark, glyph, dash, isHidden = false, onToggle }) => {
       const content = (
         <>
-          {mark ? <Swatch mark={mark} /> : <DashSwatch dash={dash} />}
+          {mark ? <Swatch mark={mark} /> : glyph ? <GlyphSwatch glyph={glyph} /> : <DashSwatch dash={dash} />}
           {label}
         </>
       );

@@ -1,11 +1,16 @@
 /** A chart as a picture of its own: title, legend and background included, nothing left to a style sheet. */
 import type { LevelMark } from '../series/marks.ts';
 import { canvasAsSvg } from './canvas-marks.tsx';
-import { shapePath } from './mark.tsx';
+import { type Glyph, shapePath } from './mark.tsx';
 
 export interface PictureFrame {
   readonly title: string;
-  readonly legend: readonly { readonly label: string; readonly mark?: LevelMark; readonly dash?: string | undefined }[];
+  readonly legend: readonly {
+    readonly label: string;
+    readonly mark?: LevelMark;
+    readonly glyph?: Glyph;
+    readonly dash?: string | undefined;
+  }[];
 }
 
 const inherited = [
@@ -64,11 +69,19 @@ export function toSvg(area: HTMLElement, { title, legend }: PictureFrame): strin
   }
   for (const [row, items] of rows.entries()) {
     const y = margin + titleHeight + height + (row + 0.7) * legendRowHeight;
-    for (const { x, label, mark, dash } of items) {
+    for (const { x, label, mark, glyph, dash } of items) {
       if (mark)
         add('path', {
           d: shapePath(mark.shape, 4.6),
           fill: colour(mark.colour),
+          transform: `translate(${margin + x + 6} ${y - 4})`,
+        });
+      else if (glyph)
+        add('path', {
+          d: glyph.d,
+          fill: colour(glyph.fill),
+          stroke: colour(glyph.stroke),
+          'stroke-width': 2,
           transform: `translate(${margin + x + 6} ${y - 4})`,
         });
       else
@@ -78,7 +91,7 @@ export function toSvg(area: HTMLElement, { title, legend }: PictureFrame): strin
           'stroke-width': 2,
           'stroke-dasharray': dash ?? 'none',
         });
-      add('text', { x: margin + x + (mark ? 16 : 30), y, fill: ink, 'font-size': 12 }, label);
+      add('text', { x: margin + x + (mark || glyph ? 16 : 30), y, fill: ink, 'font-size': 12 }, label);
     }
   }
   return new XMLSerializer().serializeToString(picture);
@@ -89,7 +102,7 @@ function legendRows(legend: PictureFrame['legend'], width: number) {
   const rows: Item[][] = [];
   let x = 0;
   for (const item of legend) {
-    const needs = (item.mark ? 30 : 44) + item.label.length * characterWidth;
+    const needs = (item.mark || item.glyph ? 30 : 44) + item.label.length * characterWidth;
     if (rows.length === 0 || x + needs > width) {
       rows.push([]);
       x = 0;

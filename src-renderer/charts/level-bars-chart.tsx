@@ -9,6 +9,11 @@ import { ScaleSwitch } from './scale-switch.tsx';
 
 interface LevelBarsChartProps {
   readonly columns: readonly LevelBars[];
+  /** The same columns of other sessions: a stroke across the bar where each of them stands. */
+  readonly beside: readonly {
+    readonly colour: string;
+    readonly columns: readonly LevelBars[];
+  }[];
   readonly width: number;
   readonly height: number;
   readonly levels: readonly string[];
@@ -25,15 +30,30 @@ const longestShare = 0.6;
 const thickestBar = 26;
 /** Few levels stand close together at the top instead of far apart. */
 const tallestRow = 64;
+const figureGap = 5;
 const bottomMargin = 8;
 /** Behind the words that say which direction is better. */
 const scaleOffset = 96;
 
 /** Columns are one stack of bars a row: a bar, then the rest of its column unseen. So one drawing holds all three. */
-export function LevelBarsChart({ columns, width, height, levels, linked, onScale }: LevelBarsChartProps) {
+export function LevelBarsChart({ columns, beside, width, height, levels, linked, onScale }: LevelBarsChartProps) {
   const rows = (columns[0]?.bars ?? []).map(({ level }, row) => ({ level, ...sharesOf(columns, row) }));
   const chosen = new Set(linked.selected);
   const columnWidth = (width - namesWidth - rightMargin) / columns.length;
+  const chartHeight = Math.min(height, headHeight + rows.length * tallestRow + bottomMargin);
+  const rowHeight = (chartHeight - headHeight - bottomMargin) / Math.max(1, rows.length);
+  const placeOf = (bar: LevelBar, i: number): number =>
+    namesWidth + (i + longestShare * shareOf(bar, columns[i].axis)) * columnWidth;
+  const besideOf = (level: string, i: number): { readonly colour: string; readonly bar: LevelBar }[] =>
+    beside.flatMap(({ colour, columns: others }) => {
+      const bar = others[i].bars.find((candidate) => candidate.level === level);
+      return bar?.value === undefined ? [] : [{ colour, bar }];
+    });
+  /** Of a bar and of all that stands across it. */
+  const endOf = (row: number, i: number): number => {
+    const bar = columns[i].bars[row];
+    return Math.max(placeOf(bar, i), ...besideOf(bar.level, i).map((other) => placeOf(other.bar, i) + 2));
+  };
   return (
     <>
       <BarChart
@@ -41,7 +61,7 @@ export function LevelBarsChart({ columns, width, height, levels, linked, onScale
         layout="vertical"
         data={rows}
         width={width}
-        height={Math.min(height, headHeight + rows.length * tallestRow + bottomMargin)}
+        height={chartHeight}
         margin={{ top: headHeight, right: rightMargin, bottom: bottomMargin, left: 0 }}
       >
         <XAxis type="number" hide domain={[0, columns.length]} />
@@ -88,10 +108,43 @@ export function LevelBarsChart({ columns, width, height, levels, linked, onScale
                 strokeWidth={2.5}
               />
             ))}
-            <LabelList dataKey={`figure${i}`} position="right" fontSize={11} fill="var(--app-text)" />
+            <LabelList
+              dataKey={`figure${i}`}
+              content={({ index = 0, y, height: barHeight, value }) => (
+                <text
+                  x={endOf(index, i) + figureGap}
+                  y={Number(y) + Number(barHeight) / 2 + 4}
+                  fontSize={11}
+                  fill="var(--app-text)"
+                >
+                  {value}
+                </text>
+              )}
+            />
           </Bar>,
           <Bar key={`rest of ${metric.id}`} stackId="row" dataKey={`rest${i}`} isAnimationActive={false} fill="none" />,
         ])}
+        {columns.flatMap(({ metric, bars }, i) =>
+          bars.flatMap(({ level }, row) =>
+            besideOf(level, i).map(({ colour, bar }) => {
+              const x = placeOf(bar, i);
+              const half = Math.min(thickestBar, 0.8 * rowHeight) / 2 + 3;
+              const y = headHeight + (row + 0.5) * rowHeight;
+              return (
+                <line
+                  key={`${colour} ${metric.id} ${level}`}
+                  data-beside={level}
+                  x1={x}
+                  x2={x}
+                  y1={y - half}
+                  y2={y + half}
+                  stroke={colour}
+                  strokeWidth={2.2}
+                />
+              );
+            }),
+          ),
+        )}
       </BarChart>
       {columns.map(({ metric, axis }, i) => (
         <ScaleSwitch

@@ -26,3 +26,19 @@ export const Swatch = ({ mark, hollow = false }: Omit<MarkProps, 'radius'>) => (
     <MarkPath mark={mark} radius={4.6} hollow={hollow} />
   </svg>
 );
+
+/** Any other small drawing that a legend explains, around the origin, about 5 in radius. */
+export interface Glyph {
+  readonly d: string;
+  readonly fill: string;
+  readonly stroke: string;
+}
+
+/** A baseline: outlined, in its own colour. */
+export const ringOf = (colour: string): Glyph => ({ d: shapePath('circle', 4.6), fill: 'none', stroke: colour });
+
+export const GlyphSwatch = ({ glyph }: { readonly glyph: Glyph }) => (
+  <svg width="14" height="14" viewBox="-7 -7 14 14" aria-hidden="true" style={{ flex: 'none' }}>
+    <path {...glyph} strokeWidth={2} />
+  </svg>
+);

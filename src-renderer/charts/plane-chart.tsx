@@ -18,6 +18,7 @@ import {
 } from '../series/plane.ts';
 import { CanvasMarks } from './canvas-marks.tsx';
 import { type Ends, isAdding, type Linked } from './linked.ts';
+import { type OutlinedMarks, OutlinedMarksOf, roomOfOutlines } from './outlined-marks.tsx';
 import classes from './plane-chart.module.css';
 import { PlacedTooltip, PointOverlay } from './point-overlay.tsx';
 import { PointTooltip } from './point-tooltip.tsx';
@@ -49,6 +50,8 @@ export interface PlaneChartProps {
   readonly x: Axis;
   readonly y: Axis;
   readonly marks: readonly Mark[];
+  /** Marks of other sessions: outlined in the session's colour, behind the current ones. */
+  readonly beside?: readonly OutlinedMarks[];
   readonly lines?: readonly PlaneLine[];
   readonly notes?: readonly PlaneNote[];
   /** Marks that bear the name of their level. */
@@ -72,7 +75,7 @@ const zoomOfOneKey = 0.8;
 const none: readonly never[] = [];
 
 export function PlaneChart(props: PlaneChartProps) {
-  const { name, x, y, marks, lines = none, named = none, width, height, levels, linked, onZoom } = props;
+  const { name, x, y, marks, beside = none, lines = none, named = none, width, height, levels, linked, onZoom } = props;
   const element = useRef<HTMLDivElement>(null);
   const tickWidth = widthOfTicks(y);
   const box = useMemo(
@@ -102,8 +105,9 @@ export function PlaneChart(props: PlaneChartProps) {
     () => (
       <>
         <Picture x={x} y={y} width={width} height={height} box={box} lines={lines} notes={notes}>
+          <OutlinedMarksOf beside={beside} placed={placed} x={x} y={y} box={box} levels={levels} />
           {placed.length <= mostSvgMarks && <SvgMarks placed={placed} levels={levels} brushed={brushed} />}
-          <Names named={named} x={x} y={y} box={box} marks={marks.length} />
+          <Names named={named} x={x} y={y} box={box} marks={marks.length} room={roomOfOutlines(beside.length)} />
         </Picture>
         {placed.length > mostSvgMarks && (
           <CanvasMarks
@@ -117,7 +121,7 @@ export function PlaneChart(props: PlaneChartProps) {
         )}
       </>
     ),
-    [x, y, width, height, box, lines, notes, placed, levels, brushed, named, marks.length, isFaint],
+    [x, y, width, height, box, lines, notes, beside, placed, levels, brushed, named, marks.length, isFaint],
   );
 
   const onKeyDown = (event: KeyboardEvent): void => {
@@ -290,12 +294,17 @@ interface NamesProps extends PlacedOn {
   readonly named: readonly Mark[];
   /** Of all marks: they decide how large one is. */
   readonly marks: number;
+  /** Pixels around a mark that something else takes. */
+  readonly room: number;
 }
 
-const Names = memo(({ named, x, y, box, marks }: NamesProps) =>
+const Names = memo(({ named, x, y, box, marks, room }: NamesProps) =>
   marks > mostSvgMarks
     ? null
-    : placeNames(placeMarks(named, x, y, box), box).map(({ text, x: left, y: top, isLeft }) => (
+    : placeNames(
+        placeMarks(named, x, y, box).map((mark) => ({ ...mark, radius: mark.radius + room })),
+        box,
+      ).map(({ text, x: left, y: top, isLeft }) => (
         <text
           key={`${text} ${left} ${top}`}
           x={left}

@@ -4,15 +4,17 @@ import type { TradeOff } from '../series/trade-off.ts';
 import { PlaneChart, type PlaneChartProps } from './plane-chart.tsx';
 
 interface TradeOffChartProps
-  extends Omit<PlaneChartProps, 'x' | 'y' | 'marks' | 'lines' | 'named' | 'metrics' | 'name' | 'notes'> {
+  extends Omit<PlaneChartProps, 'x' | 'y' | 'marks' | 'beside' | 'lines' | 'named' | 'metrics' | 'name' | 'notes'> {
   readonly data: TradeOff;
+  /** Of the sessions beside the current one, in their order. */
+  readonly besideColours: readonly string[];
 }
 
 /** More names than this would cover the marks they name. */
 const mostNames = 8;
 
-export function TradeOffChart({ data, ...rest }: TradeOffChartProps) {
-  const { x, y, size, groups, frontier } = data;
+export function TradeOffChart({ data, besideColours, ...rest }: TradeOffChartProps) {
+  const { x, y, size, groups, frontier, beside } = data;
   const marks = useMemo(() => groups.flatMap((group) => group.marks), [groups]);
   const lines = useMemo(
     () => [
@@ -26,12 +28,17 @@ export function TradeOffChart({ data, ...rest }: TradeOffChartProps) {
       frontier.filter(({ level }, i) => frontier.findIndex((mark) => mark.level === level) === i).slice(0, mostNames),
     [frontier],
   );
+  const outlined = useMemo(
+    () => beside.map((others, i) => ({ marks: others, colour: besideColours[i] })),
+    [beside, besideColours],
+  );
   return (
     <PlaneChart
       name={`${x.metric.title} against ${y.metric.title}`}
       x={x}
       y={y}
       marks={marks}
+      beside={outlined}
       lines={lines}
       named={named}
       metrics={[x.metric, y.metric, size]}

@@ -1,6 +1,7 @@
 /** Every chart of the centre, in the order of its tabs. A new chart is one entry here and one file beside this. */
 import type { ComponentType } from 'react';
 import type { Point } from '../../src-main/contract/metrics.ts';
+import { ComparePanel } from './compare-panel.tsx';
 import { DistributionPanel } from './distribution-panel.tsx';
 import { HeatMapPanel } from './heat-map-panel.tsx';
 import { LevelsPanel } from './levels-panel.tsx';
@@ -24,4 +25,5 @@ export const charts: readonly {
   { id: 'roofline', title: 'Roofline', Chart: RooflinePanel },
   { id: 'heat-map', title: 'Heat map', Chart: HeatMapPanel },
   { id: 'distribution', title: 'Latency', Chart: DistributionPanel },
+  { id: 'compare', title: 'Compare', Chart: ComparePanel },
 ];

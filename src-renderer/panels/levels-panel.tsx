@@ -9,18 +9,28 @@ import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './point-table.tsx';
 import { useApp, useLevelNames, useView } from './use-app.ts';
+import { useBaselineLegend, useBaselines } from './use-baselines.ts';
 import { useLevelLegend, useLinked } from './use-linked.ts';
 
 export function LevelsPanel({ points }: ChartPanelProps) {
   const app = useApp();
   const levels = useLevelNames();
   const linked = useLinked();
-  const legend = useLevelLegend();
+  const legend = [...useLevelLegend(), ...useBaselineLegend()];
   const scales = useView((view) => view.scales);
-  const columns = useMemo(
-    () => levelBarsOf(points, headlineMetrics, levels, (metric) => scales[scaleKey(metric)]),
-    [points, levels, scales],
+  const baselines = useBaselines();
+  const beside = useMemo(
+    () =>
+      baselines.map(({ colour, points: others }) => ({
+        colour,
+        columns: levelBarsOf(others, headlineMetrics, levels),
+      })),
+    [baselines, levels],
   );
+  const columns = useMemo(() => {
+    const others = beside.map((session) => session.columns);
+    return levelBarsOf(points, headlineMetrics, levels, (metric) => scales[scaleKey(metric)], others);
+  }, [points, levels, scales, beside]);
   const missing = useMemo(() => missingOf(points), [points]);
   const isEmpty = columns.every(({ bars }) => bars.every(({ value }) => value === undefined));
   return (
@@ -37,6 +47,7 @@ export function LevelsPanel({ points }: ChartPanelProps) {
       {(size) => (
         <LevelBarsChart
           columns={columns}
+          beside={beside}
           {...size}
           levels={levels}
           linked={linked}

@@ -4,6 +4,7 @@ import { IconArrowBackUp, IconDotsVertical, IconSearch, IconTrash } from '@table
 import { type KeyboardEvent, useEffect, useRef, useState } from 'react';
 import { useStore } from 'zustand';
 import type { SessionSummary } from '../../src-main/contract/library.ts';
+import { GlyphSwatch, ringOf } from '../charts/mark.tsx';
 import { baselineColour } from '../series/marks.ts';
 import { searchSessions } from '../store/library.ts';
 import { mostBaselines } from '../store/view.ts';
@@ -206,23 +207,11 @@ function BaselineSwitch({ session: { id, name }, tabIndex }: ControlProps) {
         data-disabled={(isFull && !baseline) || undefined}
         onClick={() => view.toggleBaseline(id)}
       >
-        <BaselineRing colour={baseline?.colour} />
+        <GlyphSwatch glyph={ringOf(baseline ? baselineColour(baseline.colour) : 'var(--app-line-strong)')} />
       </ActionIcon>
     </Tooltip>
   );
 }
-
-/** As baselines are drawn on charts: outlined. */
-export const BaselineRing = ({ colour }: { readonly colour: number | undefined }) => (
-  <svg width="14" height="14" viewBox="-7 -7 14 14" aria-hidden="true" style={{ flex: 'none' }}>
-    <circle
-      r={4.6}
-      fill="none"
-      stroke={colour === undefined ? 'var(--app-line-strong)' : baselineColour(colour)}
-      strokeWidth={colour === undefined ? 1.4 : 2.6}
-    />
-  </svg>
-);
 
 function SessionMenu({ session, tabIndex }: ControlProps) {
   const app = useApp();

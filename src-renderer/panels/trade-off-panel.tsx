@@ -10,6 +10,7 @@ import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './point-table.tsx';
 import { useApp, useLevelNames, useView } from './use-app.ts';
+import { useBaselineLegend, useBaselines } from './use-baselines.ts';
 import { useLevelLegend, useLinked, usePlane, useZoomed } from './use-linked.ts';
 
 const choices = metrics.map(({ id, title }) => ({ value: id, label: title }));
@@ -20,9 +21,14 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
   const axes = useView((view) => view.tradeOff);
   const linked = useLinked();
   const { scales, zoom, onZoom, onScale } = usePlane('trade-off', axes);
-  const whole = useMemo(() => tradeOffOf(points, axes, levels, scales), [points, axes, levels, scales]);
+  const baselines = useBaselines();
+  const besideColours = useMemo(() => baselines.map(({ colour }) => colour), [baselines]);
+  const whole = useMemo(() => {
+    const beside = baselines.map((baseline) => baseline.points);
+    return tradeOffOf(points, axes, levels, scales, beside);
+  }, [points, axes, levels, scales, baselines]);
   const data = useZoomed(whole, zoom);
-  const legend = useLevelLegend();
+  const legend = [...useLevelLegend(), ...useBaselineLegend()];
   const choose = (axis: 'x' | 'y' | 'size', label: string, pixels: number) => (
     <Select
       size="xs"
@@ -57,7 +63,15 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
       empty={data.groups.length === 0 ? <NothingToDraw /> : undefined}
     >
       {(size) => (
-        <TradeOffChart data={data} {...size} levels={levels} linked={linked} onZoom={onZoom} onScale={onScale} />
+        <TradeOffChart
+          data={data}
+          besideColours={besideColours}
+          {...size}
+          levels={levels}
+          linked={linked}
+          onZoom={onZoom}
+          onScale={onScale}
+        />
       )}
     </ChartCard>
   );

@@ -6,15 +6,31 @@ import { type Phase, phases } from '../../src-main/contract/sweep.ts';
 import { parseFilter } from '../series/filter.ts';
 import { useDraft, useRun, useView } from './use-app.ts';
 
-export function useFilteredPoints(): readonly Point[] {
-  const points = useRun((run) => run.points);
+/** Hidden levels and the free filter. */
+function useKeeps(): ((point: Point) => boolean) | undefined {
   const hidden = useView((view) => view.hiddenLevels);
   const text = useView((view) => view.filter);
   return useMemo(() => {
-    if (hidden.length === 0 && text === '') return points;
+    if (hidden.length === 0 && text === '') return undefined;
     const { keeps } = parseFilter(text);
-    return points.filter((point) => !hidden.includes(point.config.level) && keeps(point));
-  }, [points, hidden, text]);
+    return (point) => !hidden.includes(point.config.level) && keeps(point);
+  }, [hidden, text]);
+}
+
+/** What every chart leaves of any points. */
+export function usePointFilter(): (point: Point) => boolean {
+  const keeps = useKeeps();
+  const phase = usePhase();
+  return useMemo(
+    () => (point) => (phase === undefined || point.config.phase === phase) && (keeps?.(point) ?? true),
+    [keeps, phase],
+  );
+}
+
+export function useFilteredPoints(): readonly Point[] {
+  const points = useRun((run) => run.points);
+  const keeps = useKeeps();
+  return useMemo(() => (keeps ? points.filter(keeps) : points), [points, keeps]);
 }
 
 export function useChartPoints(): readonly Point[] {

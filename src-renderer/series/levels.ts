@@ -27,6 +27,8 @@ export function levelBarsOf(
   metricIds: readonly string[],
   levels: readonly string[],
   scaleOf: (metric: string) => Scale | undefined = () => undefined,
+  /** Medians of other sessions, for which the axes have room too. */
+  beside: readonly (readonly LevelBars[])[] = [],
 ): LevelBars[] {
   const byLevel = new Map<string, Point[]>();
   for (const point of points) {
@@ -35,7 +37,7 @@ export function levelBarsOf(
     else byLevel.set(point.config.level, [point]);
   }
   const present = levels.filter((level) => byLevel.has(level));
-  return metricIds.map((id) => {
+  return metricIds.map((id, column) => {
     const metric = metricOf(id);
     const rows = present.map((level) => {
       const ofLevel = (byLevel.get(level) ?? []).filter((point) => metric.read(point) !== undefined);
@@ -44,7 +46,7 @@ export function levelBarsOf(
     });
     const axis = axisFor(
       metric,
-      rows.flatMap(({ value }) => value ?? []),
+      [...rows, ...beside.flatMap((others) => others[column].bars)].flatMap(({ value }) => value ?? []),
       scaleOf(id),
     );
     const bars = rows.map((row) => ({ ...row, end: Math.max(row.value ?? axis.domain[0], axis.domain[0]) }));

@@ -15,6 +15,8 @@ export interface TradeOff {
   /** In the order of `levels`. */
   readonly groups: readonly { readonly level: string; readonly marks: readonly TradeOffMark[] }[];
   readonly frontier: readonly TradeOffMark[];
+  /** Of each session beside the current one, those that have a place. */
+  readonly beside: readonly (readonly TradeOffMark[])[];
   /** Points that have no place on the chart, and why. */
   readonly missing: readonly Missing[];
 }
@@ -24,40 +26,41 @@ export function tradeOffOf(
   ids: { readonly x: string; readonly y: string; readonly size: string },
   levels: readonly string[],
   scales: { readonly x?: Scale | undefined; readonly y?: Scale | undefined } = {},
+  besidePoints: readonly (readonly Point[])[] = [],
 ): TradeOff {
   const [x, y, size] = [metricOf(ids.x), metricOf(ids.y), metricOf(ids.size)];
-  const scaleSize = logShare(points.flatMap((point) => size.read(point) ?? []));
+  const scaleSize = logShare([points, ...besidePoints].flat().flatMap((point) => size.read(point) ?? []));
   const [scaleX, scaleY] = [scales.x ?? defaultScale(x), scales.y ?? defaultScale(y)];
-  const marks: Mark[] = [];
   const missing: Missing[] = [];
-  for (const point of points) {
-    const reason = whyMissing(point, [x, scaleX], [y, scaleY]);
-    if (reason !== undefined) {
-      missing.push({ point, reason });
-      continue;
-    }
-    const { level, phase } = point.config;
-    marks.push({
-      id: point.id,
-      level,
-      phase,
-      x: placeOf(x.read(point) as number, scaleX),
-      y: placeOf(y.read(point) as number, scaleY),
-      size: scaleSize(size.read(point)),
-      point,
-    });
-  }
+  const whyNot = (point: Point): string | undefined => whyMissing(point, [x, scaleX], [y, scaleY]);
+  const markOf = (point: Point): Mark => ({
+    id: point.id,
+    level: point.config.level,
+    phase: point.config.phase,
+    x: placeOf(x.read(point) as number, scaleX),
+    y: placeOf(y.read(point) as number, scaleY),
+    size: scaleSize(size.read(point)),
+    point,
+  });
+  const marks = points.flatMap((point): Mark[] => {
+    const reason = whyNot(point);
+    if (reason === undefined) return [markOf(point)];
+    missing.push({ point, reason });
+    return [];
+  });
+  const beside = besidePoints.map((others) => others.filter((point) => whyNot(point) === undefined).map(markOf));
+  const all = [marks, ...beside].flat();
   const byLevel = groupBy(marks, (mark) => mark.level);
   const place = (level: string): number => (levels.indexOf(level) + levels.length + 1) % (levels.length + 1);
   return {
     x: axisFor(
       x,
-      marks.map((mark) => mark.x),
+      all.map((mark) => mark.x),
       scaleX,
     ),
     y: axisFor(
       y,
-      marks.map((mark) => mark.y),
+      all.map((mark) => mark.y),
       scaleY,
     ),
     size,
@@ -65,6 +68,7 @@ export function tradeOffOf(
       .map(([level, ofLevel]) => ({ level, marks: ofLevel }))
       .sort((a, b) => place(a.level) - place(b.level)),
     frontier: paretoFrontier(marks, x.better, y.better),
+    beside,
     missing,
   };
 }

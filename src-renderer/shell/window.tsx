@@ -1,5 +1,6 @@
 /** One window: the sweep on the left, charts in the centre, the inspector on the right, the table below. */
 import { ChartsPanel } from '../panels/charts-panel.tsx';
+import { ComparisonTable } from '../panels/comparison-table.tsx';
 import { Inspector } from '../panels/inspector.tsx';
 import { LeftPanel } from '../panels/left-panel.tsx';
 import { PointTable } from '../panels/point-table.tsx';
@@ -14,6 +15,7 @@ import classes from './window.module.css';
 export function Window() {
   const app = useApp();
   const { leftPixels, rightPixels, bottomPixels } = useView((view) => view.layout);
+  const isComparing = useView((view) => view.chart === 'compare');
   useShortcuts();
   return (
     <div
@@ -60,7 +62,7 @@ export function Window() {
         onChange={(pixels) => app.view.resize({ bottomPixels: pixels })}
       />
       <section className={classes.bottom} aria-label="All points">
-        <PointTable />
+        {isComparing ? <ComparisonTable /> : <PointTable />}
       </section>
     </div>
   );

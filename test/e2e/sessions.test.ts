@@ -190,6 +190,77 @@ describe.skipIf(chromiumPath === undefined)('sessions in a browser', { timeout: 
     await status('done · 3 of 3');
   });
 
+  test('points are judged against a baseline, as the command line judges them', async () => {
+    await page.getByRole('tab', { name: 'Compare' }).click();
+    await page.getByText('Compare with which session?').waitFor();
+    await page.getByRole('button', { name: 'Baseline: old kernels' }).click();
+    const table = page.getByRole('grid', { name: 'Comparison' });
+    await expect.poll(() => table.getByRole('row').count()).toBe(4);
+    const rows = await table.getByRole('row').allInnerTexts();
+    const { points } = await app.profiler.compare(file('old'), file('new'));
+    for (const [i, level, verdict, time] of [
+      [1, 'four-bit', 'SLOWER !', '+40 %'],
+      [2, 'balanced', 'FASTER', '−30 %'],
+      [3, 'baseline', 'SAME', '0 %'],
+    ] as const) {
+      const point = points.find(({ config }) => config.level === level);
+      expect(verdict.startsWith(point?.verdict ?? '?')).toBe(true);
+      for (const word of [verdict, time, level, 'old kernels', point?.reason ?? '?']) expect(rows[i]).toContain(word);
+    }
+    await expect.poll(() => page.locator('[data-verdict][data-mark]').count()).toBe(3);
+    await page.getByText('1 difference between the sessions: old kernels: gitCommit was aaaaaaa, is bbbbbbb').waitFor();
+  });
+
+  test('verdicts filter, heads sort, a row is the selection of every view', async () => {
+    const table = page.getByRole('grid', { name: 'Comparison' });
+    const first = () => table.getByRole('row').nth(1);
+    await page.getByText('FASTER 1').click();
+    await expect.poll(() => table.getByRole('row').count()).toBe(2);
+    await page.getByText('all 3').click();
+    await table.getByRole('button', { name: 'time', exact: true }).click();
+    await expect.poll(() => first().innerText()).toContain('balanced');
+    await table.getByRole('button', { name: 'time', exact: true }).click();
+    await expect.poll(() => first().innerText()).toContain('four-bit');
+    await table.focus();
+    await page.keyboard.press('ArrowDown');
+    await page.getByRole('complementary', { name: 'Inspector' }).getByRole('heading', { name: 'four-bit' }).waitFor();
+  });
+
+  test('the comparison is saved as SVG, PNG and CSV, and its figures are those of the host', async () => {
+    const save = async (item: string): Promise<Buffer> => {
+      await page.getByRole('button', { name: 'Save Time against old kernels' }).click();
+      const [download] = await Promise.all([
+        page.waitForEvent('download'),
+        page.getByRole('menuitem', { name: item }).click(),
+      ]);
+      expect(download.suggestedFilename()).toMatch(/^compare\.(svg|png|csv)$/);
+      return readFile(await download.path());
+    };
+    const svg = (await save('SVG')).toString();
+    expect(svg).not.toContain('var(--');
+    for (const word of ['Time against old kernels', 'four-bit', 'SLOWER', '+40']) expect(svg).toContain(word);
+    expect((await save('PNG')).subarray(1, 4).toString()).toBe('PNG');
+    const [head, ...lines] = (await save('CSV')).toString().trim().split('\r\n');
+    const column = head.split(',').indexOf('timeRatio');
+    const { points } = await app.profiler.compare(file('old'), file('new'));
+    expect(lines).toHaveLength(3);
+    for (const line of lines) {
+      const [id] = line.split(',');
+      expect(Number(line.split(',')[column])).toBe(points.find((point) => point.id === id)?.timeRatio);
+    }
+  });
+
+  test('a baseline is outlined on the trade-off and stands across the bars of the levels', async () => {
+    await page.getByRole('tab', { name: 'Trade-off' }).click();
+    await expect.poll(() => page.locator('[data-beside]').count()).toBe(3);
+    await page.getByRole('tab', { name: 'Levels' }).click();
+    await expect.poll(() => page.locator('[data-beside]').count()).toBe(9);
+    await page.reload();
+    await expect.poll(() => page.locator('[data-beside]').count()).toBe(9);
+    await page.getByRole('tab', { name: 'Compare' }).click();
+    await page.getByRole('tab', { name: 'Sessions' }).click();
+  });
+
   test.each(['light', 'dark'] as const)('axe finds nothing serious: %s', async (colorScheme) => {
     await page.emulateMedia({ colorScheme });
     await choose('old kernels', 'Name and tags');

@@ -1,9 +1,6 @@
 import type { Command } from 'commander';
-import type { FigureChange, PointComparison } from '../../contract/comparison.ts';
-import { formatMetric } from '../../contract/format.ts';
+import { changesInWords, tellingFieldsOf } from '../../contract/comparison-words.ts';
 import { expected } from '../../contract/input-error.ts';
-import { metrics } from '../../contract/metrics.ts';
-import type { PointConfig } from '../../contract/sweep.ts';
 import type { ComparisonOfFiles } from '../compose.ts';
 import { exitCodes } from './exit.ts';
 import { choiceOption, columns, json, print, say } from './output.ts';
@@ -31,7 +28,7 @@ export const addCompare = (program: Command, session: Session): Command =>
 
 function comparisonTable(comparison: Omit<ComparisonOfFiles, 'lost'>): string {
   const { points, counts, regressions, onlyBefore, onlyAfter, environment } = comparison;
-  const varying = varyingFields(points.map(({ config }) => config));
+  const varying = tellingFieldsOf(points.map(({ config }) => config));
   const rows = [
     ['verdict', ...varying, 'time', 'memory and error', 'reason'],
     ...points.map((point) => [
@@ -54,24 +51,4 @@ function comparisonTable(comparison: Omit<ComparisonOfFiles, 'lost'>): string {
     ...lone,
     ...environment.map(({ field, before, after }) => `Environment: ${field} was ${before}, is ${after}.`),
   ].join('\n');
-}
-
-/** Level and phase, and whatever else tells the points apart. */
-function varyingFields(configs: readonly PointConfig[]): (keyof PointConfig)[] {
-  const fields = [...new Set(configs.flatMap((config) => Object.keys(config) as (keyof PointConfig)[]))];
-  const shape = ['hiddenDim', 'heads', 'referenceKvHeads', 'seqLen', 'batch', 'backend', 'seed'];
-  return fields.filter(
-    (field) =>
-      field === 'level' ||
-      field === 'phase' ||
-      (shape.includes(field) && new Set(configs.map((config) => config[field])).size > 1),
-  );
-}
-
-const changesInWords = ({ changes }: PointComparison): string => changes.map(changeInWords).join(', ') || 'equal';
-
-function changeInWords({ metric: id, before, after, isWorse }: FigureChange): string {
-  const metric = metrics.find((candidate) => candidate.id === id);
-  const said = (value: number): string => formatMetric(value, metric?.unit ?? 'ratio');
-  return `${metric?.label ?? id} ${said(before)} → ${said(after)}${isWorse ? ' (worse)' : ''}`;
 }

@@ -150,7 +150,9 @@ export class AppendFile {
 
   async close(): Promise<void> {
     await this.tail;
-    await this.file.close();
+    await this.file.close().catch((error: unknown) => {
+      throw fileError('write', this.path, error);
+    });
   }
 
   private async appendNow(bytes: Uint8Array): Promise<void> {

@@ -214,6 +214,11 @@ const verbs = {
     await prepare();
     process.exitCode = await show([tool('vitest'), 'run', ...args]);
   },
+  soak: async (args) => {
+    await prepare();
+    environment.FASTMQA_EFFORT = 'soak';
+    process.exitCode = await show([tool('vitest'), 'run', 'test/reliability', ...args]);
+  },
   check: async () => {
     await ensure(steps.install);
     process.exitCode = await inOrder(

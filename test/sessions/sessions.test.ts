@@ -8,7 +8,7 @@ import type { SessionRecord } from '../../src-main/contract/session.ts';
 import { appendRecord, createRecording, encodeRecord } from '../../src-main/sessions/recording.ts';
 import { readSession, resumeRecording } from '../../src-main/sessions/recovery.ts';
 import { writeWhole } from '../../src-main/sessions/storage.ts';
-import { FakeFiles, type Operation } from '../fakes/files.ts';
+import { FakeFiles } from '../fakes/files.ts';
 import { environment, header, measured, planOf } from '../fakes/points.ts';
 
 const path = '/s/a.fmqa';
@@ -103,57 +103,6 @@ describe('encoding', () => {
 });
 
 describe('recovery', () => {
-  it('opens every truncation as far as it is whole, and sets the rest aside', async () => {
-    const ends = [...whole.entries()].filter(([, byte]) => byte === 0x0a).map(([i]) => i + 1);
-    const truth = [0, 1, 2, 3].map((count) => JSON.stringify(points.slice(0, count)));
-    for (let length = 0; length < whole.length; length += 1) {
-      const files = withFile(whole.subarray(0, length));
-      if (length < ends[0] - 1) {
-        expect(await message(readSession(path, files))).toMatch(/^expected a (session file|whole header)/);
-        continue;
-      }
-      const { session, recording, copy } = await resumeRecording(path, environment, files);
-      const wholeLines = ends.filter((end) => end - 1 <= length).length;
-      expect(session.records).toHaveLength(wholeLines);
-      expect(JSON.stringify([...session.points.values()])).toBe(truth[Math.min(3, wholeLines - 1)]);
-      const torn = !ends.some((end) => end === length || end - 1 === length);
-      expect(copy).toBe(torn ? `${path}.damaged-1` : undefined);
-      if (copy) expect(files.durable.get(copy)?.equals(whole.subarray(0, length))).toBe(true);
-      await recording.append(pointRecord(points[2]));
-      const again = await readSession(path, files);
-      expect(again.setAside).toEqual([]);
-      expect(again.points.has(points[2].id)).toBe(true);
-    }
-  });
-
-  it('shows no wrong number after 20,000 random bit flips', async () => {
-    let state = 1;
-    const next = (below: number): number => {
-      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-      return Math.floor((state / 2 ** 32) * below);
-    };
-    const truth = new Map(points.map((point) => [point.id, JSON.stringify(point)]));
-    let silent = 0;
-    let refused = 0;
-    for (let trial = 0; trial < 20_000; trial += 1) {
-      const flipped = Buffer.from(whole);
-      flipped[next(whole.length)] ^= 1 << next(8);
-      try {
-        const session = await readSession(path, withFile(flipped));
-        const wrong = [...session.points].some(([id, point]) => truth.get(id) !== JSON.stringify(point));
-        const missing = session.records.length < 5;
-        if (wrong || JSON.stringify(session.header) !== JSON.stringify(header)) silent += 1;
-        if (missing && session.setAside.length === 0) silent += 1;
-        if (!missing && session.setAside.length === 0 && flipped[whole.length - 1] === 0x0a) silent += 1;
-      } catch (error) {
-        if (error instanceof InputError) refused += 1;
-        else silent += 1;
-      }
-    }
-    expect(silent).toBe(0);
-    expect(refused).toBeGreaterThan(0);
-  });
-
   it('drops a damaged record in the middle, says so, and keeps the later ones', async () => {
     const damaged = Buffer.from(whole);
     damaged[encodeRecord(header).length + 40] ^= 1;
@@ -257,28 +206,6 @@ describe('a disk that fails', () => {
     expect(files.durable.get(path)).toEqual(join3(header, pointRecord(points[0])));
   });
 
-  it('loses no acknowledged record, whichever call fails or loses power', async () => {
-    for (const code of ['ENOSPC', 'EIO']) {
-      for (let failing = 1; failing <= 12; failing += 1) {
-        const files = new FakeFiles();
-        files.fault = (_operation, _path, count) => (count === failing ? code : undefined);
-        const acknowledged: SessionRecord[] = [];
-        try {
-          const recording = await createRecording(path, header, files);
-          for (const record of [header, ...points.map(pointRecord)].slice(1)) {
-            await recording.append(record);
-            acknowledged.push(record);
-          }
-        } catch (error) {
-          expect(error).toBeInstanceOf(InputError);
-        }
-        if (acknowledged.length === 0) continue;
-        const left = await readSession(path, withFile(files.durable.get(path) ?? Buffer.alloc(0)));
-        expect(left.records.slice(1, 1 + acknowledged.length)).toEqual(acknowledged);
-      }
-    }
-  });
-
   it('trusts a file no more after its sync failed once', async () => {
     const files = new FakeFiles();
     const recording = await createRecording(path, header, files);
@@ -287,25 +214,5 @@ describe('a disk that fails', () => {
     expect(await message(recording.append(pointRecord(points[0])))).toBe(sentence);
     files.fault = () => undefined;
     expect(await message(recording.append(pointRecord(points[0])))).toBe(sentence);
-  });
-
-  it('leaves the old file byte for byte when a save fails at any call', async () => {
-    const old = Buffer.from('a good file');
-    const operations = new Set<Operation>();
-    for (const code of ['ENOSPC', 'EIO', 'EPERM']) {
-      for (let failing = 1; failing <= 5; failing += 1) {
-        const files = withFile(old);
-        files.fault = (operation, _path, count) => {
-          if (count !== failing) return undefined;
-          operations.add(operation);
-          return code;
-        };
-        expect(await message(writeWhole(path, Buffer.from('new'), files))).toMatch(/^cannot write \/s\/a\.fmqa: /);
-        expect(files.seen.get(path)).toEqual(old);
-        expect(files.durable.get(path)).toEqual(old);
-        expect([...files.seen.keys()]).toEqual([path]);
-      }
-    }
-    expect([...operations]).toEqual(['open', 'write', 'sync', 'close', 'rename']);
   });
 });

@@ -24,7 +24,7 @@ double quantile(std::vector<double> sorted, double q) {
 
 }  // namespace
 
-MeasuredPoint::MeasuredPoint(const PointSpec& spec, const CancelFlag* cancel) : spec_(spec), cancel_(cancel) {
+MeasuredPoint::MeasuredPoint(const PointSpec& spec, const CancelFlag* cancel) : TimedPoint(cancel), spec_(spec) {
   const ModelSpec& m = spec.model;
   if (m.heads % m.kvHeads || m.kvHeads % spec.technique.kvHeads) refuse("expected KV heads that divide the heads they serve");
   if (m.headDim % 2 && m.ropeTheta > 0) refuse("expected an even head size for the rotary embedding but received " + std::to_string(m.headDim));
@@ -49,35 +49,45 @@ MeasuredPoint::MeasuredPoint(const PointSpec& spec, const CancelFlag* cancel) : 
   memory_.peakBytes = arena_.peakBytes() + workspaceBytes();
 }
 
+template <class Reference>
+void ErrorSum::add(const float* out, const Reference* reference, int64_t width) {
+  double e2 = 0, y2 = 0, o2 = 0, dot = 0;
+  for (int64_t c = 0; c < width; c++) {
+    const auto o = static_cast<double>(out[c]), y = static_cast<double>(reference[c]);
+    const double e = o - y;
+    e2 += e * e, y2 += y * y, o2 += o * o, dot += o * y;
+    largest_ = std::max(largest_, std::fabs(e));
+  }
+  if (!std::isfinite(e2)) throw Failure(FailureKind::failed, "the output is not finite");
+  difference_ += e2, reference_ += y2;
+  cosines_ += o2 > 0 && y2 > 0 ? dot / std::sqrt(o2 * y2) : 0;
+  rows_.push_back(y2 > 0 ? std::sqrt(e2 / y2) : 0);
+  numbers_ += width;
+}
+template void ErrorSum::add(const float*, const float*, int64_t);
+template void ErrorSum::add(const float*, const double*, int64_t);
+
+PointError ErrorSum::result() const {
+  PointError error;
+  const auto n = static_cast<double>(numbers_);
+  error.relativeL2 = std::sqrt(difference_ / reference_);
+  error.cosine = cosines_ / static_cast<double>(rows_.size());
+  error.rms = std::sqrt(difference_ / n);
+  error.maxAbs = largest_;
+  error.referenceRms = std::sqrt(reference_ / n);
+  error.tokenMedian = quantile(rows_, 0.5);
+  error.tokenP95 = quantile(rows_, 0.95);
+  return error;
+}
+
 void MeasuredPoint::compare(const std::vector<float>& outputs, const std::vector<size_t>& used) {
   const int64_t d = spec_.model.hiddenDim;
-  double difference = 0, reference = 0, cosines = 0, largest = 0;
-  std::vector<double> tokens;
+  ErrorSum sum;
   size_t row = 0;
   for (int64_t b = 0; b < spec_.batch; b++)
-    for (size_t p : used) {
-      const double* y = workload_->y[static_cast<size_t>(b)].data() + static_cast<int64_t>(p) * d;
-      const float* out = outputs.data() + static_cast<int64_t>(row++) * d;
-      double e2 = 0, y2 = 0, o2 = 0, dot = 0;
-      for (int64_t c = 0; c < d; c++) {
-        const auto o = static_cast<double>(out[c]);
-        const double e = o - y[c];
-        e2 += e * e, y2 += y[c] * y[c], o2 += o * o, dot += o * y[c];
-        largest = std::max(largest, std::fabs(e));
-      }
-      if (!std::isfinite(e2)) throw Failure(FailureKind::failed, "the output is not finite");
-      difference += e2, reference += y2;
-      cosines += o2 > 0 && y2 > 0 ? dot / std::sqrt(o2 * y2) : 0;
-      tokens.push_back(y2 > 0 ? std::sqrt(e2 / y2) : 0);
-    }
-  const double n = static_cast<double>(tokens.size()) * static_cast<double>(d);
-  error_.relativeL2 = std::sqrt(difference / reference);
-  error_.cosine = cosines / static_cast<double>(tokens.size());
-  error_.rms = std::sqrt(difference / n);
-  error_.maxAbs = largest;
-  error_.referenceRms = std::sqrt(reference / n);
-  error_.tokenMedian = quantile(tokens, 0.5);
-  error_.tokenP95 = quantile(tokens, 0.95);
+    for (size_t p : used)
+      sum.add(outputs.data() + static_cast<int64_t>(row++) * d, workload_->y[static_cast<size_t>(b)].data() + static_cast<int64_t>(p) * d, d);
+  error_ = sum.result();
   for (size_t p : used) error_.positions.push_back(workload_->positions[p]);
 }
 
@@ -167,7 +177,7 @@ void MeasuredPoint::runStep() {
   for (SequenceCache* cache : caches) cache->rollback(cache->length() - tokens);
 }
 
-std::vector<double> MeasuredPoint::sample(double seconds, int64_t most) {
+std::vector<double> TimedPoint::sample(double seconds, int64_t most) {
   constexpr double leastSampleSeconds = 2e-4;  // far above the clock's resolution: short steps are batched
   std::vector<double> samples;
   const double start = secondsNow();

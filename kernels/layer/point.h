@@ -10,6 +10,7 @@ namespace fastmqa {
 struct PointMemory {
   CacheBytes cache;           ///< of the whole batch, after its last token
   int64_t cachedTokens = 0;   ///< tokens a cache has seen, per sequence
+  int64_t ownTokens = 0;      ///< tokens that a whole model itself would cache, summed over its layers; 0 for one layer
   int64_t peakBytes = 0;      ///< everything allocated for the point, cache, weights and workspace
   int64_t extraWeightBytes = 0;
 };
@@ -19,36 +20,62 @@ struct PointError {
   std::vector<int64_t> positions;
 };
 
-class MeasuredPoint {
+/// Something that was built and checked, and can now be timed.
+class TimedPoint {
+ public:
+  explicit TimedPoint(const CancelFlag* cancel) : cancel_(cancel) {}
+  virtual ~TimedPoint() = default;
+  const PointMemory& memory() const { return memory_; }
+  const PointError& error() const { return error_; }
+  Work work() const { return work_; }
+  /// Times steps until `seconds` have passed or `most` samples are taken, at least one. Seconds per step.
+  std::vector<double> sample(double seconds, int64_t most);
+
+ protected:
+  virtual void runStep() = 0;
+
+  const CancelFlag* cancel_;
+  PointMemory memory_;
+  PointError error_;
+  Work work_;
+};
+
+/// Adds up how far outputs are from their reference, row by row.
+class ErrorSum {
+ public:
+  /// @throws Failure failed, for an output that is not finite
+  template <class Reference>
+  void add(const float* out, const Reference* reference, int64_t width);
+  PointError result() const;
+
+ private:
+  double difference_ = 0, reference_ = 0, cosines_ = 0, largest_ = 0;
+  int64_t numbers_ = 0;
+  std::vector<double> rows_;
+};
+
+/// One attention layer under a level, against fp64.
+class MeasuredPoint : public TimedPoint {
  public:
   /// Builds the layer, fills its caches, and compares its output with the fp64 reference.
   /// @throws Failure: refused (the point cannot exist), outOfMemory, cancelled, failed (a non-finite output)
   MeasuredPoint(const PointSpec& spec, const CancelFlag* cancel);
 
-  const PointMemory& memory() const { return memory_; }
-  const PointError& error() const { return error_; }
   const Workload& inputs() const { return *workload_; }
-  Work work() const { return work_; }
-  /// Times steps until `seconds` have passed or `most` samples are taken, at least one. Seconds per step.
-  std::vector<double> sample(double seconds, int64_t most);
 
  private:
-  void runStep();
+  void runStep() override;
   void evaluatePrefill();
   void evaluateSteps();
   void compare(const std::vector<float>& outputs, const std::vector<size_t>& used);
 
   PointSpec spec_;
-  const CancelFlag* cancel_;
   std::shared_ptr<const ReferenceModel> model_;
   std::shared_ptr<const Workload> workload_;
   Arena arena_;
   std::unique_ptr<AttentionLayer> layer_;
   std::vector<std::unique_ptr<SequenceCache>> caches_;
   Buffer<float> stepInputs_, stepOutputs_;
-  PointMemory memory_;
-  PointError error_;
-  Work work_;
 };
 
 /// Fused multiply-adds and bytes read per second on all cores, each the best of several short runs.

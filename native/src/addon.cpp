@@ -14,6 +14,7 @@
 #include "layer/bench.h"
 #include "layer/point.h"
 #include "layer/reach.h"
+#include "layer/recent.h"
 #include "layer/tensors.h"
 #include "math/threads.h"
 #include "simd/simd.h"
@@ -58,7 +59,7 @@ struct OwnedLayer {
   std::mutex busy;
 };
 
-Registry<MeasuredPoint> points;
+Registry<TimedPoint> points;
 Registry<OwnedLayer> layers;
 constexpr int layerHandles = 1 << 30;  // so that release() can tell the two apart
 
@@ -154,6 +155,34 @@ Napi::Value prepare(const Napi::CallbackInfo& call) {
       call.Env(), [spec] { return std::make_shared<MeasuredPoint>(spec, &cancelFlag); },
       [](Napi::Env env, Point& point) {
         Napi::Object out = preparedPoint(env, *point);
+        Napi::Object controls = Napi::Object::New(env);
+        controls["zeroOutput"] = point->inputs().zeroOutput;
+        controls["uniformAttention"] = point->inputs().uniformAttention;
+        controls["independentLayer"] = point->inputs().independentLayer;
+        out["controls"] = controls;
+        out["handle"] = points.add(point);
+        return out;
+      });
+}
+
+std::shared_ptr<const EvaluatedModel> evaluatedModel(const ModelSource& source, const EvaluationText& text) {
+  static Recent<EvaluatedModel, 2> recent;
+  return recent.get(source.key + "|" + text.key, [&] {
+    return std::make_shared<const EvaluatedModel>(loadModel(source, &cancelFlag), text, &cancelFlag);
+  });
+}
+
+Napi::Value prepareModel(const Napi::CallbackInfo& call) {
+  const PointSpec spec = pointSpec(call[0].As<Napi::Object>());
+  const auto source = std::make_shared<ModelSource>(modelSource(call[1].As<Napi::Object>()));
+  const auto text = std::make_shared<EvaluationText>(evaluationText(call[2].As<Napi::Object>()));
+  cancelFlag.clear();
+  using Point = std::shared_ptr<ModelPoint>;
+  return Task<Point>::run(
+      call.Env(), [=] { return std::make_shared<ModelPoint>(evaluatedModel(*source, *text), spec, &cancelFlag); },
+      [](Napi::Env env, Point& point) {
+        Napi::Object out = preparedPoint(env, *point);
+        out["quality"] = qualityOf(env, point->quality());
         out["handle"] = points.add(point);
         return out;
       });
@@ -340,6 +369,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["ceilings"] = Napi::Function::New(env, ceilings);
   exports["bench"] = Napi::Function::New(env, bench);
   exports["prepare"] = Napi::Function::New(env, prepare);
+  exports["prepareModel"] = Napi::Function::New(env, prepareModel);
   exports["sample"] = Napi::Function::New(env, sample);
   exports["release"] = Napi::Function::New(env, release);
   exports["attend"] = Napi::Function::New(env, attendCall);

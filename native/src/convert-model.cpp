@@ -119,3 +119,67 @@ std::shared_ptr<const DecoderWeights> loadModel(const ModelSource& source, const
   static Recent<DecoderWeights, 2> recent;
   return recent.get(source.key, [&] { return std::make_shared<const DecoderWeights>(source.shape, source.checkpoint, cancel); });
 }
+
+namespace {
+
+std::vector<Tokens> tokenLists(const Napi::Object& o, const char* name) {
+  std::vector<Tokens> out;
+  const Napi::Array lists = o.Get(name).As<Napi::Array>();
+  for (uint32_t i = 0; i < lists.Length(); i++) {
+    const Napi::Int32Array list = lists.Get(i).As<Napi::Int32Array>();
+    out.emplace_back(list.Data(), list.Data() + list.ElementLength());
+  }
+  return out;
+}
+
+Tokens tokenList(const Napi::Object& o, const char* name) {
+  const Napi::Int32Array list = o.Get(name).As<Napi::Int32Array>();
+  return Tokens(list.Data(), list.Data() + list.ElementLength());
+}
+
+Napi::Array arrayOf(Napi::Env env, const std::vector<double>& from) {
+  Napi::Array out = Napi::Array::New(env, from.size());
+  for (size_t i = 0; i < from.size(); i++) out[static_cast<uint32_t>(i)] = from[i];
+  return out;
+}
+
+}  // namespace
+
+EvaluationText evaluationText(const Napi::Object& o) {
+  EvaluationText out;
+  out.key = text(o, "key");
+  out.prompt = whole(o, "prompt");
+  out.documents = tokenLists(o, "documents");
+  out.haystacks = tokenLists(o, "haystacks");
+  out.calibration = tokenLists(o, "calibration");
+  const Napi::Array stacks = o.Get("probes").As<Napi::Array>();
+  for (uint32_t i = 0; i < stacks.Length(); i++) {
+    const Napi::Array from = stacks.Get(i).As<Napi::Array>();
+    std::vector<Probe> probes;
+    for (uint32_t p = 0; p < from.Length(); p++) {
+      const Napi::Object probe = from.Get(p).As<Napi::Object>();
+      probes.push_back({number(probe, "depth"), tokenList(probe, "question"), tokenList(probe, "answer")});
+    }
+    out.probes.push_back(std::move(probes));
+  }
+  return out;
+}
+
+Napi::Object qualityOf(Napi::Env env, const Quality& q) {
+  Napi::Object out = Napi::Object::New(env);
+  out["logitKl"] = q.logitKl;
+  out["logitKlP95"] = q.logitKlP95;
+  out["top1Agreement"] = q.top1Agreement;
+  out["acceptance"] = q.acceptance;
+  out["perplexity"] = q.perplexity;
+  out["exactPerplexity"] = q.exactPerplexity;
+  if (!q.depths.empty()) {
+    out["retrieved"] = q.retrieved;
+    out["exactRetrieved"] = q.exactRetrieved;
+    out["retrievalDepths"] = arrayOf(env, q.depths);
+    out["retrievedByDepth"] = arrayOf(env, q.retrieval);
+  }
+  out["layerErrors"] = arrayOf(env, q.layerErrors);
+  out["positions"] = static_cast<double>(q.positions);
+  return out;
+}

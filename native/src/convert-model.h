@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "model/decoder.h"
+#include "model/evaluate.h"
 
 struct ModelSource {
   std::string key;
@@ -16,3 +16,6 @@ ModelSource modelSource(const Napi::Object& files);
 
 /// Read once and kept while it is among the last few asked for.
 std::shared_ptr<const fastmqa::DecoderWeights> loadModel(const ModelSource& source, const fastmqa::CancelFlag* cancel);
+
+fastmqa::EvaluationText evaluationText(const Napi::Object& text);
+Napi::Object qualityOf(Napi::Env env, const fastmqa::Quality& quality);

@@ -100,7 +100,7 @@ PointSpec pointSpec(const Napi::Object& c) {
   return p;
 }
 
-Napi::Object preparedPoint(Napi::Env env, const MeasuredPoint& point) {
+Napi::Object preparedPoint(Napi::Env env, const TimedPoint& point) {
   const PointMemory& m = point.memory();
   const auto count = [](int64_t n) { return static_cast<double>(n); };
   Napi::Object parts = Napi::Object::New(env);
@@ -117,6 +117,7 @@ Napi::Object preparedPoint(Napi::Env env, const MeasuredPoint& point) {
   memory["peakBytes"] = count(m.peakBytes);
   memory["extraWeightBytes"] = count(m.extraWeightBytes);
   memory["cachedTokens"] = count(m.cachedTokens);
+  if (m.ownTokens > 0) memory["ownTokens"] = count(m.ownTokens);
   const PointError& e = point.error();
   Napi::Object error = Napi::Object::New(env);
   error["relativeL2"] = e.relativeL2;
@@ -129,10 +130,6 @@ Napi::Object preparedPoint(Napi::Env env, const MeasuredPoint& point) {
   Napi::Array positions = Napi::Array::New(env, e.positions.size());
   for (size_t i = 0; i < e.positions.size(); i++) positions[static_cast<uint32_t>(i)] = count(e.positions[i]);
   error["positions"] = positions;
-  Napi::Object controls = Napi::Object::New(env);
-  controls["zeroOutput"] = point.inputs().zeroOutput;
-  controls["uniformAttention"] = point.inputs().uniformAttention;
-  controls["independentLayer"] = point.inputs().independentLayer;
   Napi::Object work = Napi::Object::New(env);
   work["flops"] = point.work().flops;
   work["bytes"] = point.work().bytes;
@@ -140,7 +137,6 @@ Napi::Object preparedPoint(Napi::Env env, const MeasuredPoint& point) {
   Napi::Object out = Napi::Object::New(env);
   out["memory"] = memory;
   out["error"] = error;
-  out["controls"] = controls;
   out["work"] = work;
   return out;
 }

@@ -13,7 +13,7 @@
 fastmqa::PointSpec pointSpec(const Napi::Object& config);
 
 /// The `Prepared` object without handle and generation.
-Napi::Object preparedPoint(Napi::Env env, const fastmqa::MeasuredPoint& point);
+Napi::Object preparedPoint(Napi::Env env, const fastmqa::TimedPoint& point);
 
 fastmqa::BenchOptions benchOptions(const Napi::Object& options);
 Napi::Object benchCase(Napi::Env env, const fastmqa::BenchCase& result);

@@ -54,7 +54,10 @@ export type Throughput = z.infer<typeof throughputSchema>;
 export const grades = ['exact', 'near-lossless', 'mild', 'moderate', 'heavy', 'destroyed'] as const;
 export type Grade = (typeof grades)[number];
 
-/** Against the fp64 reference of the same weights and inputs, layer output after the output projection. */
+/**
+ * One layer: against the fp64 reference of the same weights and inputs, layer output after the output projection.
+ * A whole model: its last hidden state against that of the same model with an exact cache.
+ */
 export const errorSchema = z.strictObject({
   relativeL2: figure,
   cosine: figure,
@@ -69,6 +72,31 @@ export const errorSchema = z.strictObject({
   positions: z.array(z.number().int().min(0)),
 });
 export type LayerError = z.infer<typeof errorSchema>;
+
+const share = z.number().min(0).max(1);
+/** A whole model against itself with an exact (f32) cache, on the same text: half of each document is read, the rest decoded. */
+export const qualitySchema = z.strictObject({
+  /** Mean and 95th percentile of KL(exact to level) over the positions compared, nats. */
+  logitKl: figure,
+  logitKlP95: figure,
+  /** Positions whose likeliest token is the same. */
+  top1Agreement: share,
+  /** Mean of sum min(p, q): the chance that a draft of this level is accepted. */
+  acceptance: share,
+  perplexity: figure,
+  exactPerplexity: figure,
+  perplexityChangePercent: figure,
+  /** Facts found again in a haystack as long as the context, with this level and with an exact cache. */
+  retrieved: share.optional(),
+  exactRetrieved: share.optional(),
+  /** By depth of the fact: 0 the beginning, 1 the end. */
+  retrievalDepths: z.array(share).optional(),
+  retrievedByDepth: z.array(share).optional(),
+  /** Relative L2 of the residual stream after each layer, errors of earlier layers included. */
+  layerErrors: z.array(figure),
+  positions: z.number().int().min(1),
+});
+export type Quality = z.infer<typeof qualitySchema>;
 
 /** The same metrics for three outputs that no method should resemble (attention-spec C). */
 export const controlsSchema = z.strictObject({
@@ -98,6 +126,7 @@ export const pointSchema = z.strictObject({
   throughput: throughputSchema.optional(),
   error: errorSchema.optional(),
   controls: controlsSchema.optional(),
+  quality: qualitySchema.optional(),
   /** Raw samples, seconds per step, in the order taken. */
   samplesSeconds: z.array(figure).optional(),
   /** Where it was measured, if not on the machine of the session. */
@@ -169,6 +198,12 @@ export const metrics: readonly Metric[] = [
   metric('rms', 'error RMS', 'ratio', 'lower', (p) => p.error?.rms),
   metric('maxAbs', 'max abs error', 'ratio', 'lower', (p) => p.error?.maxAbs),
   metric('referenceRms', 'reference RMS', 'ratio', 'neither', (p) => p.error?.referenceRms),
+  metric('logitKl', 'logit KL', 'ratio', 'lower', (p) => p.quality?.logitKl, 'logit KL, nats'),
+  metric('top1Agreement', 'top-1 agreement', 'ratio', 'higher', (p) => p.quality?.top1Agreement),
+  metric('acceptance', 'draft acceptance', 'ratio', 'higher', (p) => p.quality?.acceptance),
+  metric('perplexity', 'perplexity', 'ratio', 'lower', (p) => p.quality?.perplexity),
+  metric('perplexityChangePercent', 'perplexity change', '%', 'lower', (p) => p.quality?.perplexityChangePercent),
+  metric('retrieved', 'facts retrieved', 'ratio', 'higher', (p) => p.quality?.retrieved),
   metric('medianSeconds', 'median time', 's', 'lower', (p) => p.throughput?.medianSeconds),
   metric('p05Seconds', 'p05 time', 's', 'lower', (p) => p.throughput?.p05Seconds),
   metric('p95Seconds', 'p95 time', 's', 'lower', (p) => p.throughput?.p95Seconds),

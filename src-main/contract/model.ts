@@ -98,6 +98,28 @@ export interface ModelFiles {
   readonly tensors: Readonly<Record<string, StoredRows>>;
 }
 
+/** A fact to be found again, asked for at the end of a haystack. */
+export interface Probe {
+  /** Where the fact stands: 0 the beginning, 1 the end. */
+  readonly depth: number;
+  readonly question: Int32Array;
+  readonly answer: Int32Array;
+}
+
+/** Tokens that a model is judged on, and others that levels are fitted to. */
+export interface EvaluationText {
+  /** The same for the same text. */
+  readonly key: string;
+  /** Tokens of a document that are read at once; the others come one by one, from the cache. */
+  readonly prompt: number;
+  /** Of one length. */
+  readonly documents: readonly Int32Array[];
+  readonly haystacks: readonly Int32Array[];
+  /** Per haystack. */
+  readonly probes: readonly (readonly Probe[])[];
+  readonly calibration: readonly Int32Array[];
+}
+
 /** What a model caches under a level: one configuration for every kind of layer, and how many layers are of that kind. */
 export type LevelOnModel = readonly { readonly config: PointConfig; readonly layers: number }[];
 

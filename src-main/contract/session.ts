@@ -1,6 +1,6 @@
 /** A session: what was asked for, on which machine, and every point's outcome. One `*.fmqa` file. */
 import { z } from 'zod';
-import { controlsSchema, errorSchema, memorySchema, pointSchema, throughputSchema } from './metrics.ts';
+import { controlsSchema, errorSchema, memorySchema, pointSchema, qualitySchema, throughputSchema } from './metrics.ts';
 import { measuringSchema, pointConfigSchema, sweepSchema } from './sweep.ts';
 
 /** Raised only when an older reader could misread the file; unknown fields are kept, not refused. */
@@ -45,6 +45,7 @@ const storedPointSchema = z.looseObject({
   throughput: z.looseObject(throughputSchema.shape).optional(),
   error: z.looseObject(errorSchema.shape).optional(),
   controls: z.looseObject(controlsSchema.shape).optional(),
+  quality: z.looseObject(qualitySchema.shape).optional(),
 });
 
 /** What people call a session. Written beside the measurements, never into them: the last word on each counts. */

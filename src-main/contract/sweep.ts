@@ -87,6 +87,12 @@ export type Technique = z.infer<typeof techniqueSchema>;
 /** One point of a sweep, complete: running it needs nothing else. */
 export const pointConfigSchema = z.strictObject({
   level: z.string().min(1).max(64),
+  /** A trained model, measured as a whole: a built-in name or a folder. Absent = one layer of synthetic weights. */
+  model: z.string().min(1).max(4096).optional(),
+  /** Of the model. */
+  layers: count.max(1024).optional(),
+  /** Token ids the model is judged on, for models with a tokenizer of their own; absent = the built-in corpus. */
+  tokenFile: z.string().min(1).max(4096).optional(),
   ...modelShapeSchema.shape,
   ...techniqueSchema.shape,
   batch: count.max(4096),

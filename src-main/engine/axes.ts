@@ -25,6 +25,8 @@ const inWords: Readonly<Record<string, string>> = {
   kvHeads: 'an integer from 1 to 256, MHA, MQA or GQA-n',
   latentBands: 'bands like 256x8+768x4',
   backend: 'cpu or cuda:N',
+  model: 'the name or folder of a model',
+  tokenFile: 'the name of a file',
 };
 const dtypeAxes = ['cacheDtype', 'keyDtype', 'valueDtype'];
 

@@ -113,8 +113,18 @@ export function stepSeconds(c: PointConfig): number {
   );
 }
 
+/** Documents and haystacks that a model reads, and decodes half of, before it is timed. */
+const evaluationSequences = 8;
+/** Weights of a layer with its MLP, in units of d². */
+const layerWeights = 12;
+
 /** Reference, calibration and filling the cache of one point. */
 function prepareSeconds(c: PointConfig): number {
+  if (c.model !== undefined) {
+    const tokens = evaluationSequences * c.seqLen * (c.layers ?? 1);
+    const perToken = 2 * layerWeights * c.hiddenDim ** 2 + 4 * c.heads * c.headDim * (c.seqLen / 2);
+    return (tokens * perToken) / kernelFlopsPerSecond;
+  }
   const width = 2 * c.referenceKvHeads * c.headDim;
   const tokens = c.batch * c.seqLen;
   const positions = c.batch * Math.min(referencePositions, c.seqLen);
@@ -129,7 +139,7 @@ function prepareSeconds(c: PointConfig): number {
 
 /** Preparing, warming up and sampling until the stopping rule is met. */
 export function estimateSeconds(c: PointConfig, measuring: Measuring): number {
-  const step = stepSeconds(c);
+  const step = stepSeconds(c) * (c.layers ?? 1);
   const sampling = Math.min(
     Math.max(measuring.minSeconds, measuring.minSamples * step),
     Math.max(measuring.maxSeconds, 3 * step),

@@ -1,5 +1,5 @@
 /** From what the backend measured to the figures of a point. Pure. */
-import type { Memory, Point, Throughput } from '../contract/metrics.ts';
+import type { Memory, Point, Quality, Throughput } from '../contract/metrics.ts';
 import { pointSchema } from '../contract/metrics.ts';
 import type { Measuring } from '../contract/sweep.ts';
 import { f32MhaBytes, own16BitBytes } from './estimate.ts';
@@ -43,7 +43,8 @@ export function measuredPoint(
     memory: memoryOf(planned, prepared),
     throughput: throughputOf(prepared.work, samples, measuring, ceilings),
     error: { ...prepared.error, grade: grade(prepared.error.relativeL2, planned.config.keyDtype) },
-    controls: prepared.controls,
+    ...(prepared.controls && { controls: prepared.controls }),
+    ...(prepared.quality && { quality: qualityOf(prepared.quality) }),
     samplesSeconds: [...samples],
   };
   const checked = pointSchema.safeParse(point);
@@ -51,6 +52,11 @@ export function measuredPoint(
   const where = checked.error.issues[0].path.join('.');
   return failedPoint(planned, `the backend returned a figure that is not finite or not plausible: ${where}`);
 }
+
+const qualityOf = (quality: NonNullable<Prepared['quality']>): Quality => ({
+  ...quality,
+  perplexityChangePercent: 100 * (quality.perplexity / quality.exactPerplexity - 1),
+});
 
 function contradictionIn(memory: Prepared['memory']): string | undefined {
   const parts = Object.values(memory.kvParts).reduce((sum, bytes) => sum + bytes, 0);
@@ -62,9 +68,11 @@ function contradictionIn(memory: Prepared['memory']): string | undefined {
   return undefined;
 }
 
-function memoryOf({ config }: PlannedPoint, { memory: { cachedTokens, ...memory } }: Prepared): Memory {
+function memoryOf({ config }: PlannedPoint, { memory: { cachedTokens, ownTokens, ...memory } }: Prepared): Memory {
   const allocated = memory.kvAllocatedBytes;
-  const [mha, own] = [f32MhaBytes(config), own16BitBytes(config)];
+  // Layers of a model with a window of their own would not cache more than that.
+  const layers = ownTokens === undefined ? 1 : ownTokens / config.seqLen;
+  const [mha, own] = [f32MhaBytes(config) * layers, own16BitBytes(config) * layers];
   return {
     ...memory,
     differenceExplained: explainDifference(memory, cachedTokens),

@@ -14,6 +14,7 @@ import {
   techniqueSchema,
 } from '../contract/sweep.ts';
 import { type Axes, checkAxes, checkAxisValue } from './axes.ts';
+import { builtinModelShapes, type KnownModel } from './builtin-models.ts';
 import { bandsOf, estimatePeakBytes, estimateSeconds } from './estimate.ts';
 import { type LevelName, levels } from './levels.ts';
 
@@ -111,20 +112,24 @@ function checkZip(grid: Grid, zip: readonly string[]): void {
 export function resolvePoint(values: Readonly<Record<string, AxisValue>>): { config: PointConfig; refused?: string } {
   const axes = checkAxes(values);
   const level = axes.level ?? 'baseline';
-  const hiddenDim = axes.hiddenDim ?? 1024;
-  const heads = axes.heads ?? 16;
+  const known = axes.model === undefined ? undefined : builtinModelShapes[axes.model];
+  const hiddenDim = axes.hiddenDim ?? known?.hiddenDim ?? 1024;
+  const heads = axes.heads ?? known?.heads ?? 16;
   const shape: ModelShape = {
     hiddenDim,
     heads,
-    headDim: axes.headDim ?? Math.min(512, Math.max(1, Math.floor(hiddenDim / heads))),
-    referenceKvHeads: axes.referenceKvHeads ?? heads,
-    ropeTheta: axes.ropeTheta ?? 10000,
+    headDim: axes.headDim ?? known?.headDim ?? Math.min(512, Math.max(1, Math.floor(hiddenDim / heads))),
+    referenceKvHeads: axes.referenceKvHeads ?? known?.referenceKvHeads ?? heads,
+    ropeTheta: axes.ropeTheta ?? known?.ropeTheta ?? 10000,
     modelSeed: axes.modelSeed ?? 1,
   };
   const technique = applyAxes(levels[level as LevelName].resolve(shape), axes, shape);
   const phase = axes.phase ?? 'decode';
   const config: PointConfig = {
     level,
+    model: axes.model,
+    layers: axes.layers ?? known?.layers,
+    tokenFile: axes.tokenFile,
     ...shape,
     ...technique,
     batch: axes.batch ?? 1,
@@ -136,9 +141,10 @@ export function resolvePoint(values: Readonly<Record<string, AxisValue>>): { con
     calibrationTokens: axes.calibrationTokens ?? 4096,
   };
   const refused =
-    axes.headDim === undefined && shape.headDim * heads !== hiddenDim
+    whyModelImpossible(config, known) ??
+    (axes.headDim === undefined && shape.headDim * heads !== hiddenDim
       ? `hiddenDim ${hiddenDim} does not divide into ${heads} heads: give headDim`
-      : whyImpossible(config, axes);
+      : whyImpossible(config, axes));
   const ordered = inSchemaOrder(config);
   return refused === undefined ? { config: ordered } : { config: ordered, refused };
 }
@@ -204,6 +210,18 @@ function completeGrouping(technique: Technique, shape: ModelShape): void {
   }
   if (banded || !(isInteger(technique.keyDtype) || isInteger(technique.valueDtype))) delete technique.symmetric;
   else technique.symmetric ??= false;
+}
+
+/** A model has one shape: axes cannot give it another. */
+function whyModelImpossible(c: PointConfig, known: KnownModel | undefined): string | undefined {
+  if (c.model === undefined) {
+    const stray = (['layers', 'tokenFile'] as const).find((name) => c[name] !== undefined);
+    return stray && `${stray} needs a model`;
+  }
+  if (c.layers === undefined) return `the shape of model ${c.model} is not known here`;
+  const names = Object.keys(known ?? {}) as (keyof KnownModel)[];
+  const other = names.find((name) => c[name] !== known?.[name]);
+  return other && `model ${c.model} has ${other} ${known?.[other]}, not ${c[other]}`;
 }
 
 /** The first reason why no such layer or cache can exist. */

@@ -1,5 +1,5 @@
 /** What the engine needs from outside. Implemented by worker/ (real) and test/fakes (scripted). */
-import type { Controls, LayerError, Memory } from '../contract/metrics.ts';
+import type { Controls, LayerError, Memory, Quality } from '../contract/metrics.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 
 /** A point that the backend has built, checked against the reference, and can now time. */
@@ -15,9 +15,15 @@ export interface Prepared {
     | 'multiplierVsF32Mha'
     | 'reductionVsOwn16BitPercent'
     | 'multiplierVsOwn16Bit'
-  > & { readonly cachedTokens: number };
+  > & {
+    readonly cachedTokens: number;
+    /** Tokens that the model itself would cache, summed over its layers: one layer without a window where it is absent. */
+    readonly ownTokens?: number;
+  };
   readonly error: Omit<LayerError, 'grade'>;
-  readonly controls: Controls;
+  readonly controls?: Controls;
+  /** Of a whole model. */
+  readonly quality?: Omit<Quality, 'perplexityChangePercent'>;
   /** Operations and bytes that one step must at least do; tokens it produces. */
   readonly work: { readonly flops: number; readonly bytes: number; readonly tokens: number };
 }

@@ -306,6 +306,7 @@ function reset(task: Task): void {
 const layerOf = (c: PointConfig): string =>
   [
     c.backend,
+    c.model,
     c.phase,
     c.verifyTokens,
     c.hiddenDim,

@@ -7,20 +7,44 @@ const twoLayers = { hiddenDim: [1024, 2048], heads: [16, 32], seqLen: [512, 1024
 const zip = [['hiddenDim', 'heads', 'seqLen']];
 /** Levels stand last, so that neighbours share layer and phase and are measured in turn. */
 const prefillAndDecode = { phase: ['prefill', 'decode'] };
+const onText = { seqLen: [512], calibrationTokens: [2048], phase: ['decode'] };
 const oneLayer = { hiddenDim: [1024], heads: [16], seqLen: [512] };
 
 export const sweeps: Readonly<Record<string, Sweep>> = {
+  // What a level does to a trained model; and how a model whose heads are averaged compares with one trained to share them.
   quick: {
     name: 'quick',
     axes: {
-      hiddenDim: [512],
-      heads: [8],
-      seqLen: [512],
-      calibrationTokens: [2048],
-      ...prefillAndDecode,
-      level: ['baseline', 'near-lossless', 'four-bit', 'balanced'],
+      model: ['byte-mha'],
+      ...onText,
+      level: [
+        'baseline',
+        'near-lossless',
+        'four-bit',
+        'near-lossless-input',
+        'four-bit-input',
+        'mixed-latent-7x',
+        'mixed-latent',
+        'conservative',
+      ],
     },
-    measuring: { minSeconds: 0.2, maxSeconds: 0.6 },
+    also: [
+      { axes: { model: ['byte-mha'], ...onText, level: ['custom'], cacheDtype: ['int2'] } },
+      {
+        axes: {
+          model: ['byte-mha'],
+          ...onText,
+          level: ['custom'],
+          cacheDtype: ['f16'],
+          window: [128],
+          sinkTokens: [4],
+        },
+      },
+      { axes: { model: ['byte-mqa'], ...onText, level: ['baseline', 'shared-64x', 'shared-128x'] } },
+      { axes: { model: ['byte-mqa'], ...onText, level: ['custom'], cacheDtype: ['int2'] } },
+      { axes: { model: ['byte-mqa'], ...onText, level: ['shared-128x'], window: [128] } },
+    ],
+    measuring: { minSeconds: 0.1, maxSeconds: 0.3 },
   },
   levels: {
     name: 'levels',

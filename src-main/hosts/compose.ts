@@ -19,7 +19,7 @@ import type { Sweep } from '../contract/sweep.ts';
 import { compareSessions } from '../engine/compare.ts';
 import { levelNames, levels } from '../engine/levels.ts';
 import { expandSweep, previewSweep, resolveMeasuring } from '../engine/plan.ts';
-import { BackendFailure, type Clock } from '../engine/ports.ts';
+import { BackendFailure, type Clock, type MeasuringBackend } from '../engine/ports.ts';
 import { startRun } from '../engine/run.ts';
 import { exportSession } from '../sessions/export-session.ts';
 import { holdSession } from '../sessions/hold.ts';
@@ -33,6 +33,7 @@ import { Supervisor } from '../worker/supervisor.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { type FleetHost, joinFleet, listFleet, type WorkerOptions, workForQueue } from './fleet.ts';
+import { withModels } from './model-backend.ts';
 import { type PlanOptions, planModel } from './plan.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
 
@@ -81,6 +82,7 @@ const monotonic: Clock = { now: () => performance.now() / 1000 };
 
 export function createProfiler(options: { readonly workerScript?: string } = {}): Profiler {
   const backend = new Supervisor({ spawn: forkWorker(options.workerScript ?? workerScript) });
+  const measuring = withModels(backend);
   const recordings: Recordings = new Map();
   const environment = async (measures = true): Promise<Environment> =>
     describeEnvironment(await backend.info(), measures ? await backend.ceilings() : undefined);
@@ -93,7 +95,7 @@ export function createProfiler(options: { readonly workerScript?: string } = {})
       }),
     devices: async () => [await cpuDevice(backend), cudaDevice()],
     preview: previewSweep,
-    run: (sweep, runOptions = {}) => run(sweep, runOptions, backend, environment, recordings),
+    run: (sweep, runOptions = {}) => run(sweep, runOptions, measuring, environment, recordings),
     readSweep,
     attend: async (input, output, attendOptions) => {
       const request = await readAttendRequest(input, attendOptions);
@@ -123,7 +125,7 @@ export function createProfiler(options: { readonly workerScript?: string } = {})
     bench: (benchOptions) => backend.bench(benchOptions, benchDeadlineSeconds),
     work: async (workOptions) => {
       const environmentHere = await environment();
-      await workForQueue(workOptions, { backend, clock: monotonic, environment: environmentHere });
+      await workForQueue(workOptions, { backend: measuring, clock: monotonic, environment: environmentHere });
     },
     fleet: listFleet,
     cancel: () => backend.cancel(),
@@ -153,7 +155,7 @@ type Recordings = Map<string, Recording>;
 async function run(
   sweep: Sweep,
   { out, resume = false, onEvent, fleet }: RunOptions,
-  backend: Supervisor,
+  backend: MeasuringBackend,
   describe: (measures: boolean) => Promise<Environment>,
   recordings: Recordings,
 ): Promise<SweepRun> {

@@ -9,11 +9,14 @@ import {
   sweepSchema,
 } from '../contract/sweep.ts';
 import { checkAxisValue, parseValues } from '../engine/axes.ts';
+import { builtinModelShapes } from '../engine/builtin-models.ts';
 import { levelNames } from '../engine/levels.ts';
 import { resolveMeasuring } from '../engine/plan.ts';
 import { sweeps } from '../engine/sweeps.ts';
+import { findModel } from '../models/find.ts';
 import { readSession } from '../sessions/recovery.ts';
 import { readWhole } from '../sessions/storage.ts';
+import { builtinFolder } from './plan.ts';
 
 export interface SweepChanges {
   /** `AXIS=VALUES`, as {@link parseValues} reads them. */
@@ -30,7 +33,26 @@ export interface SweepChanges {
 export async function readSweep(source: string | undefined, changes: SweepChanges = {}): Promise<Sweep> {
   const values = axesOf(changes);
   const sweep = await findSweep(source ?? (values.size > 0 ? 'baseline' : 'quick'));
-  return withMeasuring(withAxes(sweep, values), changes.measuring ?? {});
+  return withMeasuring(await withModelShapes(withAxes(sweep, values)), changes.measuring ?? {});
+}
+
+/** A sweep over a model of the user's says its shape, so that it can be planned, resumed and read anywhere. */
+async function withModelShapes(sweep: Sweep): Promise<Sweep> {
+  const complete = async <G extends Grid>(grid: G): Promise<G> => {
+    const foreign = (grid.axes.model ?? []).map(String).filter((name) => !(name in builtinModelShapes));
+    if (foreign.length === 0) return grid;
+    if (grid.axes.model.length > 1) throw expected('one model where it is a folder', 'model', foreign.join(', '));
+    const { config } = await findModel(foreign[0], builtinFolder);
+    const shape = {
+      ...{ hiddenDim: [config.hiddenDim], heads: [config.heads], headDim: [config.headDim] },
+      ...{ referenceKvHeads: [config.kvHeads], layers: [config.layers.length] },
+      ropeTheta: [config.layers[0]?.rope?.theta ?? 0],
+    };
+    const { model, level, ...rest } = grid.axes;
+    return { ...grid, axes: { model, ...shape, ...rest, ...(level && { level }) } };
+  };
+  const also = sweep.also && (await Promise.all(sweep.also.map(complete)));
+  return { ...(await complete(sweep)), ...(also && { also }) };
 }
 
 async function findSweep(source: string): Promise<Sweep> {

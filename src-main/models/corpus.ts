@@ -224,3 +224,38 @@ export function needle(
   // What no whole line fills is empty lines at the beginning.
   return { prompt: '\n'.repeat(room + 1) + lines.join('') + question, answer };
 }
+
+/** Facts at even depths among lines of every other kind, and the question for each: what a cache still knows of them shows. */
+export function haystack(
+  seed: number,
+  length: number,
+  count: number,
+): {
+  readonly text: string;
+  readonly probes: readonly { readonly depth: number; readonly question: string; readonly answer: string }[];
+} {
+  const random = new Random(seed);
+  const keys = new Set<string>();
+  while (keys.size < count) keys.add(random.letters(2));
+  const needles = [...keys].map((key) => ({ key, answer: random.digits(5) }));
+  const filler = new Writer(random);
+  let room = length - 1 - needles.length * '@kx=12345\n'.length;
+  while (filler.text.length < room) filler.line(mixture.filter(([kind]) => kind !== 'question'));
+  const lines: string[] = [];
+  for (const { kind, text } of filler.lines) {
+    if (text.length >= room || (kind === 'fact' && keys.has(text.slice(1, 3)))) continue;
+    lines.push(`${text}\n`);
+    room -= text.length + 1;
+  }
+  const depthOf = (i: number): number => (count === 1 ? 0 : i / (count - 1));
+  // From the last one on, so that none moves another.
+  const fillers = lines.length;
+  for (let i = count - 1; i >= 0; i--) {
+    const needle = needles[i] as (typeof needles)[number];
+    lines.splice(Math.round(depthOf(i) * fillers), 0, `@${needle.key}=${needle.answer}\n`);
+  }
+  return {
+    text: '\n'.repeat(room + 1) + lines.join(''),
+    probes: needles.map(({ key, answer }, i) => ({ depth: depthOf(i), question: `?${key}=`, answer })),
+  };
+}

@@ -1,5 +1,5 @@
 /** The whole surface of the native addon, typed by hand. Values cross as plain objects and typed arrays. */
-import type { LevelOnModel, ModelFiles } from '../contract/model.ts';
+import type { EvaluationText, LevelOnModel, ModelFiles } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 import type { Prepared } from '../engine/ports.ts';
 
@@ -89,6 +89,8 @@ export interface Addon {
   info(): { readonly threads: number; readonly instructionSet: string; readonly buildFlags: string };
   ceilings(): Promise<{ readonly fmaFlopsPerSecond: number; readonly readBytesPerSecond: number }>;
   prepare(config: PointConfig): Promise<Omit<Prepared, 'generation'>>;
+  /** A whole model: its quality on the text, then to be timed. */
+  prepareModel(config: PointConfig, model: ModelFiles, text: EvaluationText): Promise<Omit<Prepared, 'generation'>>;
   /** Seconds per step of each sample. */
   sample(handle: number, seconds: number, maxSamples: number): Promise<Float64Array>;
   release(handle: number): void;

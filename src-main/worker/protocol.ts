@@ -1,6 +1,6 @@
 /** What the supervisor and the worker say to each other. One table of calls; types of both sides derive from it. */
 import { z } from 'zod';
-import { controlsSchema, errorSchema, memorySchema } from '../contract/metrics.ts';
+import { controlsSchema, errorSchema, memorySchema, qualitySchema } from '../contract/metrics.ts';
 import type { Addon } from './addon-types.ts';
 
 const handle = z.number().int();
@@ -11,19 +11,21 @@ const cacheBytes = {
   kvLogicalBytes: memorySchema.shape.kvLogicalBytes,
 };
 
+const prepared = {
+  handle,
+  memory: memorySchema
+    .pick({ kvLogicalBytes: true, kvAllocatedBytes: true, kvParts: true, peakBytes: true, extraWeightBytes: true })
+    .extend({ cachedTokens: z.number().int().min(0), ownTokens: z.number().int().min(1).optional() }),
+  error: errorSchema.omit({ grade: true }),
+  work: z.object({ flops: z.number().min(0), bytes: z.number().min(0), tokens: z.number().int().min(1) }),
+};
+
 /** Answers by call. `z.number()` refuses NaN and infinities, so that none of them gets into a row. */
 export const answerSchemas = {
   info: z.object({ threads: z.number().int().min(1), instructionSet: z.string(), buildFlags: z.string() }),
   ceilings: z.object({ fmaFlopsPerSecond: positive, readBytesPerSecond: positive }),
-  prepare: z.object({
-    handle,
-    memory: memorySchema
-      .pick({ kvLogicalBytes: true, kvAllocatedBytes: true, kvParts: true, peakBytes: true, extraWeightBytes: true })
-      .extend({ cachedTokens: z.number().int().min(0) }),
-    error: errorSchema.omit({ grade: true }),
-    controls: controlsSchema,
-    work: z.object({ flops: z.number().min(0), bytes: z.number().min(0), tokens: z.number().int().min(1) }),
-  }),
+  prepare: z.object({ ...prepared, controls: controlsSchema }),
+  prepareModel: z.object({ ...prepared, quality: qualitySchema.omit({ perplexityChangePercent: true }) }),
   sample: z
     .instanceof(Float64Array)
     .refine((samples) => samples.length > 0, 'no sample')

@@ -4,7 +4,7 @@
  * a new one, of the next generation.
  */
 
-import type { LevelOnModel, ModelFiles } from '../contract/model.ts';
+import type { EvaluationText, LevelOnModel, ModelFiles } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 import {
   BackendFailure,
@@ -88,6 +88,17 @@ export class Supervisor implements MeasuringBackend {
 
   async prepare(config: PointConfig, deadlineSeconds: number): Promise<Prepared> {
     const prepared = this.call('prepare', [config], deadlineSeconds);
+    const generation = this.generations;
+    return { ...(await prepared), generation };
+  }
+
+  async prepareModel(
+    config: PointConfig,
+    model: ModelFiles,
+    text: EvaluationText,
+    deadlineSeconds: number,
+  ): Promise<Prepared> {
+    const prepared = this.call('prepareModel', [config, model, text], deadlineSeconds);
     const generation = this.generations;
     return { ...(await prepared), generation };
   }
@@ -210,7 +221,8 @@ export class Supervisor implements MeasuringBackend {
     }
     pending.reject(overdueFailure(pending, false));
     // It was built too late for anyone to use it.
-    const late = pending.call === 'prepare' ? (answer.data as Answer<'prepare'>).handle : undefined;
+    const prepares = pending.call === 'prepare' || pending.call === 'prepareModel';
+    const late = prepares ? (answer.data as Answer<'prepare'>).handle : undefined;
     if (late !== undefined) this.call('release', [late], ownDeadlineSeconds).catch(() => undefined);
   }
 

@@ -70,7 +70,7 @@ describe('expandSweep', () => {
       'expected true or false for hadamard but received yes',
     );
     expect(message(() => expandSweep(sweep({ size: [1] })))).toMatch(
-      /^expected one of level, cacheDtype, hiddenDim, .* for axis but received size$/,
+      /^expected one of level, cacheDtype, model, .* for axis but received size$/,
     );
     expect(message(() => expandSweep(sweep({ __proto__x: [1] })))).toMatch(/for axis but received __proto__x$/);
     expect(message(() => expandSweep(sweep({ toString: [1] })))).toMatch(/for axis but received toString$/);

@@ -117,6 +117,18 @@ const calls = {
     sampling.set(answer.handle, behaviourOf(config));
     return answer;
   },
+  prepareModel: (config) => {
+    const { controls: _, ...answer } = calls.prepare(config);
+    const quality = {
+      logitKl: 0.01,
+      logitKlP95: 0.05,
+      top1Agreement: 0.9,
+      acceptance: 0.95,
+      perplexity: 2.2,
+      exactPerplexity: 2,
+    };
+    return { ...answer, quality: { ...quality, layerErrors: [0.01], positions: 100 } };
+  },
   sample: async (handle, seconds, maxSamples) => {
     if (!sampling.has(handle)) refuse('failed', `no point has handle ${handle}`);
     await sleep(Math.min(seconds, 0.02) * 1000);

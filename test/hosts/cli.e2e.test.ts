@@ -61,7 +61,7 @@ describe('sweep', () => {
     const { code, stdout, stderr } = await fastmqa('sweep', 'quick', '--format', 'json', '--min-time', '0');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     const points = parsePoints(stdout);
-    expect(points).toHaveLength(8);
+    expect(points).toHaveLength(15);
     expect(points.every(({ outcome }) => outcome === 'measured')).toBe(true);
   });
 
@@ -94,7 +94,7 @@ describe('sweep', () => {
   test.each(['csv', 'md'])('--format %s', async (format) => {
     const { code, stdout } = await fastmqa('sweep', 'baseline', ...small, '--format', format);
     expect(code).toBe(0);
-    expect(stdout).toMatch(format === 'csv' ? /^id,level,hiddenDim/ : /^\| level \|/);
+    expect(stdout).toMatch(format === 'csv' ? /^id,level,model,layers,tokenFile,hiddenDim/ : /^\| level \|/);
   });
 
   test('--dry-run counts and measures nothing', async () => {
@@ -103,7 +103,7 @@ describe('sweep', () => {
     expect(stdout).toMatch(/^levels: 56 points, about .*, at most about .* of memory$/m);
     const preview = JSON.parse((await fastmqa('sweep', 'quick', '--dry-run', '--format', 'json')).stdout);
     expect(preview).toEqual({
-      points: 8,
+      points: 15,
       skipped: [],
       estimatedSeconds: expect.any(Number),
       estimatedPeakBytes: expect.any(Number),

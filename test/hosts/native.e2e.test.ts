@@ -55,13 +55,45 @@ describe('sweeps', () => {
     expect(errorOf('conservative')).toBeGreaterThan(0.5);
   });
 
-  test('quick takes at most 20 s', async () => {
+  test('quick: a trained model under every kind of level, in the expected order', async () => {
     const since = performance.now();
-    const { code, stdout } = await runCli(['sweep', 'quick']);
-    expect(code).toBe(0);
-    expect(stdout).toMatch(/^balanced +512\/8\/512\/1/m);
-    expect(performance.now() - since).toBeLessThan(20_000);
-  });
+    const { code, stdout } = await runCli(['sweep', 'quick', '--format', 'json']);
+    const points = pointsOf(stdout);
+    expect({ code, outcomes: new Set(points.map(({ outcome }) => outcome)) }).toEqual({
+      code: 0,
+      outcomes: new Set(['measured']),
+    });
+    const of = (
+      model: string,
+      level: string,
+      key: 'keyDtype' | 'window' = 'keyDtype',
+      value?: string | number,
+    ): Point => {
+      const found = points.find(
+        ({ config }) =>
+          config.model === model && config.level === level && (value === undefined || config[key] === value),
+      );
+      return found as Point;
+    };
+    const [exact, int8, int4, latent] = ['baseline', 'near-lossless', 'four-bit', 'mixed-latent'].map((level) =>
+      of('byte-mha', level),
+    );
+    const [int2, window] = [of('byte-mha', 'custom', 'keyDtype', 'int2'), of('byte-mha', 'custom', 'window', 128)];
+    const [converted, native] = [of('byte-mha', 'conservative'), of('byte-mqa', 'shared-64x')];
+    expect(exact?.quality).toMatchObject({ logitKl: 0, top1Agreement: 1, perplexityChangePercent: 0 });
+    const kl = (point: Point | undefined): number => point?.quality?.logitKl as number;
+    const rising = [exact, int8, int4, latent, int2, converted].map(kl);
+    expect(rising).toEqual([...rising].sort((a, b) => a - b));
+    expect(new Set(rising).size).toBe(rising.length);
+    // A model trained with one head keeps what averaging eight of them destroys.
+    expect(converted.quality?.retrieved).toBe(0);
+    expect(native.quality?.retrieved).toBe(1);
+    expect(converted.error?.grade).toBe('destroyed');
+    // A window forgets what lies before it, and nothing else.
+    expect(window.quality?.retrievedByDepth?.slice(0, 5)).toEqual([0, 0, 0, 0, 0]);
+    expect(window.quality?.retrievedByDepth?.at(-1)).toBe(1);
+    expect(performance.now() - since).toBeLessThan(60_000);
+  }, 90_000);
 
   test('the same seed gives the same errors and bytes', async () => {
     const run = async () => pointsOf((await runCli(['sweep', 'four-bit', ...quickly, '--format', 'json'])).stdout);

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { expect, test } from 'vitest';
-import { corpusDocument, documentLength, needle } from '../../src-main/models/corpus.ts';
+import { corpusDocument, documentLength, haystack, needle } from '../../src-main/models/corpus.ts';
 
 test('the corpus is the one that the built-in models learned from', () => {
   const text = Array.from({ length: 64 }, (_, seed) => corpusDocument(seed).text).join('');
@@ -50,5 +50,25 @@ test('a needle lies at its depth, once, and the prompt ends before its answer', 
       expect(prompt.split('@kx=')).toHaveLength(2);
       expect(Math.abs(prompt.indexOf(fact) / length - depth)).toBeLessThan(0.03 + 80 / length);
     }
+  }
+});
+
+test('a haystack holds its needles once each, in their order, and is exactly as long as asked for', () => {
+  for (const [seed, length, count] of [
+    [1, 2048, 9],
+    [3, 512, 9],
+    [5, 60, 2],
+  ] as const) {
+    const { text, probes } = haystack(seed, length, count);
+    expect(text).toHaveLength(length);
+    expect(probes.map(({ depth }) => depth)).toEqual(Array.from({ length: count }, (_, i) => i / (count - 1)));
+    const places = probes.map(({ question, answer }) => {
+      const fact = `@${question.slice(1)}${answer}\n`;
+      expect(text.split(`@${question.slice(1)}`)).toHaveLength(2);
+      return text.indexOf(fact);
+    });
+    expect(places).toEqual([...places].sort((a, b) => a - b));
+    expect(places[0]).toBeGreaterThanOrEqual(0);
+    expect(haystack(seed, length, count)).toEqual({ text, probes });
   }
 });

@@ -23,7 +23,7 @@ describe('export', () => {
   it('csv: every metric a column, raw numbers, empty where not applicable', () => {
     const [names, first, second] = parseCsv(exportPoints({ environment, points }, 'csv'));
     const row = Object.fromEntries(names.map((name, i) => [name, first[i]]));
-    for (const { id, read } of metrics) expect(row[id]).toBe(String(read(points[0])));
+    for (const { id, read } of metrics) expect(row[id]).toBe(String(read(points[0]) ?? ''));
     expect(row).toMatchObject({ level: 'baseline', outcome: 'measured', window: '', grade: 'near-lossless' });
     expect(second[names.indexOf('reason')]).toBe('too "large", by far\nsee above');
     expect(second[names.indexOf('relativeL2')]).toBe('');

@@ -11,6 +11,7 @@ import { choiceOption, json, numberOption, print, say } from './output.ts';
 import { Progress } from './progress.ts';
 import type { Session } from './session.ts';
 import { sweepTable } from './table.ts';
+import { isModelPoint, modelTable } from './table-models.ts';
 import { queueOption } from './worker.ts';
 
 const formats = ['table', 'json', 'csv', 'md'] as const;
@@ -167,7 +168,13 @@ const fleetOf = (queue: string, device: string | undefined, progress: Progress):
 function render(points: readonly Point[], environment: Environment, format: Options['format']): string {
   if (format !== 'table') return exportPoints({ environment, points }, format);
   if (points.length === 0) return 'no point was measured';
-  return [sweepTable(points), '', ...machinesOf(points, environment)].join('\n');
+  const layers = points.filter((point) => !isModelPoint(point));
+  const models = points.filter(isModelPoint);
+  return [
+    ...(models.length > 0 ? [modelTable(models), ''] : []),
+    ...(layers.length > 0 ? [sweepTable(layers), ''] : []),
+    ...machinesOf(points, environment),
+  ].join('\n');
 }
 
 /** One line each, with the ceilings that rooflines are taken from. */

@@ -13,7 +13,7 @@ interface Row {
   readonly decode?: Point;
 }
 
-interface Block {
+export interface Block {
   readonly layer: PointConfig;
   readonly rows: readonly Row[];
 }
@@ -77,6 +77,7 @@ export function sweepTable(points: readonly Point[]): string {
 
 /** What makes a layer, and the stream it was measured on. */
 const layerFields = [
+  'model',
   'hiddenDim',
   'heads',
   'headDim',
@@ -101,7 +102,7 @@ function groupBy<Item>(items: readonly Item[], key: (item: Item) => string): Ite
   return [...groups.values()];
 }
 
-function blocksOf(points: readonly Point[]): Block[] {
+export function blocksOf(points: readonly Point[]): Block[] {
   return groupBy(points, ({ config }) => keyOf(config, layerFields)).map((group) => ({
     layer: group[0].config,
     rows: groupBy(group, ({ config: { phase, ...technique } }) => JSON.stringify(technique)).map((row) => {
@@ -113,7 +114,7 @@ function blocksOf(points: readonly Point[]): Block[] {
 }
 
 /** Memory and error are those of decoding, where there is decoding. */
-const leading = ({ prefill, decode }: Row): Point => (decode?.memory ? decode : (prefill ?? decode)) as Point;
+export const leading = ({ prefill, decode }: Row): Point => (decode?.memory ? decode : (prefill ?? decode)) as Point;
 
 function rowCells(row: Row, block: Block, distinguishing: readonly (keyof PointConfig)[]): string[] {
   const { config, memory, error } = leading(row);
@@ -139,7 +140,7 @@ function rowCells(row: Row, block: Block, distinguishing: readonly (keyof PointC
 }
 
 /** Techniques that a sweep varies within a level stand beside its name, as few as tell its rows apart. */
-function levelName(row: Row, { rows }: Block): string {
+export function levelName(row: Row, { rows }: Block): string {
   const { config } = leading(row);
   const sameLevel = rows.map((other) => leading(other).config).filter(({ level }) => level === config.level);
   const told: (keyof PointConfig)[] = [];
@@ -194,10 +195,11 @@ const figure = (value: number): string => {
 };
 const tokens = (perSecond: number): string =>
   perSecond >= 1e4 ? `${formatNumber(perSecond / 1e3)}k` : formatNumber(perSecond);
-const speed = (point: Point | undefined): string => (point?.throughput ? tokens(point.throughput.tokensPerSecond) : '');
+export const speed = (point: Point | undefined): string =>
+  point?.throughput ? tokens(point.throughput.tokensPerSecond) : '';
 
 /** What went wrong in words; flags where it did not. */
-function outcome({ prefill, decode }: Row): string {
+export function outcome({ prefill, decode }: Row): string {
   const there = [prefill, decode].filter((point) => point !== undefined);
   const reasons = there.map(({ config, outcome: how, reason }) => ({
     phase: config.phase,

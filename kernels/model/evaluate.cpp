@@ -1,0 +1,308 @@
+#include "evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace fastmqa {
+namespace {
+
+constexpr int64_t keptFloats = 1 << 26;  // of exact logits: 256 MiB
+/// Tokens between settlements. Caches with an exact tail settle often, so that the tail is no longer than in steady
+/// decoding; for the others the number changes nothing but speed.
+constexpr int64_t tailTokens = 8, plainTokens = 64;
+
+struct Distribution {
+  std::vector<double> p, logP;
+  size_t top = 0;
+  Distribution(const float* logits, int64_t n) : p(static_cast<size_t>(n)), logP(p.size()) {
+    top = static_cast<size_t>(std::max_element(logits, logits + n) - logits);
+    const auto most = static_cast<double>(logits[top]);
+    double sum = 0;
+    for (size_t i = 0; i < p.size(); i++) sum += std::exp(static_cast<double>(logits[i]) - most);
+    const double logSum = most + std::log(sum);
+    for (size_t i = 0; i < p.size(); i++) {
+      logP[i] = static_cast<double>(logits[i]) - logSum;
+      p[i] = std::exp(logP[i]);
+    }
+  }
+};
+
+bool needsCalibration(const Technique& t, int64_t kvHeads) {
+  return t.cacheKind != CacheKind::direct || t.keyGrouping == Technique::Grouping::tensor || t.valueGrouping == Technique::Grouping::tensor ||
+         (t.kvHeads < kvHeads && t.conversion == Conversion::aligned);
+}
+
+}  // namespace
+
+Technique exactTechnique(const DecoderShape& shape) {
+  Technique t;
+  t.kvHeads = shape.kvHeads;
+  return t;
+}
+
+EvaluatedModel::EvaluatedModel(std::shared_ptr<const DecoderWeights> weights, EvaluationText text, const CancelFlag* cancel)
+    : weights_(std::move(weights)), text_(std::move(text)), cancel_(cancel) {
+  if (text_.documents.empty() || text_.prompt < 1 || static_cast<int64_t>(text_.documents.front().size()) < text_.prompt + 2)
+    refuse("expected documents longer than their prompt of " + std::to_string(text_.prompt) + " tokens");
+  const auto alike = [](const std::vector<Tokens>& texts) {
+    return std::all_of(texts.begin(), texts.end(), [&](const Tokens& t) { return t.size() == texts.front().size(); });
+  };
+  if (!alike(text_.documents) || !alike(text_.haystacks)) refuse("expected texts of one length");
+  if (text_.probes.size() != text_.haystacks.size()) refuse("expected probes for every haystack");
+  for (const auto& probes : text_.probes)
+    for (size_t i = 0; i < probes.size(); i++) {
+      const auto& first = text_.probes.front();
+      if (probes.size() != first.size() || probes[i].question.size() != first[i].question.size() ||
+          probes[i].answer.size() != first[i].answer.size() || probes[i].question.empty() || probes[i].answer.empty())
+        refuse("expected the same kinds of probes in every haystack");
+    }
+  for (const Tokens& t : text_.calibration)
+    if (static_cast<int64_t>(t.size()) != Calibration::streamTokens) refuse("expected calibration texts of " + std::to_string(Calibration::streamTokens) + " tokens");
+  const auto rows = static_cast<int64_t>(text_.documents.size()) * (static_cast<int64_t>(text_.documents.front().size()) - text_.prompt);
+  stride_ = std::max<int64_t>(1, rows * weights_->shape.vocabSize / keptFloats);
+  Arena arena;
+  const std::vector<Technique> exact(weights_->layers.size(), exactTechnique(weights_->shape));
+  Decoder decoder(arena, weights_, exact, {}, longest(), 0, cancel);
+  std::vector<SequenceState> sequences;
+  exact_ = answer(decoder, arena, sequences);
+}
+
+const AttentionModels& EvaluatedModel::calibrated() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!calibrated_.empty()) return calibrated_;
+  const auto layers = weights_->layers.size();
+  std::vector<CalibrationStreams> streams(layers);
+  Arena arena;
+  Decoder decoder(arena, weights_, std::vector<Technique>(layers, exactTechnique(weights_->shape)), {}, Calibration::streamTokens, 0, cancel_);
+  decoder.onAttentionInput = [&](int64_t layer, const float* x, int64_t rows) {
+    streams[static_cast<size_t>(layer)].push_back(std::make_shared<const std::vector<float>>(x, x + rows * weights_->shape.hiddenDim));
+  };
+  for (const Tokens& text : text_.calibration) {
+    SequenceState sequence = decoder.newSequence(arena);
+    decoder.prefill(sequence, text.data(), Calibration::streamTokens, nullptr);
+  }
+  AttentionModels made;
+  for (size_t i = 0; i < layers; i++)
+    made.push_back(std::make_shared<const ReferenceModel>(weights_->layers[i].attention->weights(), std::move(streams[i])));
+  calibrated_ = std::move(made);
+  return calibrated_;
+}
+
+EvaluatedModel::Answers EvaluatedModel::answer(Decoder& decoder, Arena& arena, std::vector<SequenceState>& sequences) const {
+  const DecoderShape& s = weights_->shape;
+  const int64_t d = s.hiddenDim, prompt = text_.prompt;
+  const auto documents = static_cast<int64_t>(text_.documents.size());
+  const auto length = static_cast<int64_t>(text_.documents.front().size());
+  Answers out;
+  out.streams.resize(weights_->layers.size());
+
+  sequences.clear();
+  std::vector<SequenceState*> all;
+  for (const Tokens& text : text_.documents) {
+    sequences.push_back(decoder.newSequence(arena));
+    decoder.prefill(sequences.back(), text.data(), prompt, nullptr);
+  }
+  for (SequenceState& sequence : sequences) all.push_back(&sequence);
+
+  const int64_t rows = documents * rowsPerDocument();
+  out.logits.resize(static_cast<size_t>(rows * s.vocabSize));
+  for (auto& stream : out.streams) stream.resize(static_cast<size_t>(rows * d));
+  // Rows of `count` tokens of every document from token `first` on: those that are compared go to their places.
+  const auto keep = [&](int64_t first, int64_t count, const float* from, int64_t width, std::vector<float>& to) {
+    for (int64_t doc = 0; doc < documents; doc++)
+      for (int64_t t = 0; t < count; t++)
+        if (const int64_t row = rowOf(doc, first + t); row >= 0) std::copy_n(from + (doc * count + t) * width, width, to.data() + row * width);
+  };
+  const bool hasTail = sequences.front().caches.front()->tailKeys() != nullptr;
+  int64_t at = prompt;
+  int64_t count = 0;
+  decoder.onLayerOutput = [&](int64_t layer, const float* stream, int64_t) { keep(at, count, stream, d, out.streams[static_cast<size_t>(layer)]); };
+  std::vector<float> hidden, logits;
+  for (; at < length; at += count) {
+    count = std::min(hasTail ? tailTokens : plainTokens, length - at);
+    Tokens tokens;
+    for (const Tokens& text : text_.documents) tokens.insert(tokens.end(), text.begin() + at, text.begin() + at + count);
+    hidden.resize(static_cast<size_t>(documents * count * d));
+    logits.resize(static_cast<size_t>(documents * count * s.vocabSize));
+    decoder.step(all, tokens.data(), count, hidden.data());
+    for (SequenceState& sequence : sequences) sequence.settle();
+    decoder.logits(hidden.data(), documents * count, logits.data());
+    keep(at, count, logits.data(), s.vocabSize, out.logits);
+  }
+  decoder.onLayerOutput = nullptr;
+
+  // Haystacks are read at once; every probe is asked of them in turn and forgotten again.
+  std::vector<SequenceState> stacks;
+  std::vector<SequenceState*> asked;
+  for (const Tokens& text : text_.haystacks) {
+    stacks.push_back(decoder.newSequence(arena));
+    decoder.prefill(stacks.back(), text.data(), static_cast<int64_t>(text.size()), nullptr);
+  }
+  for (SequenceState& stack : stacks) asked.push_back(&stack);
+  const size_t probes = text_.probes.empty() ? 0 : text_.probes.front().size();
+  for (size_t p = 0; p < probes; p++) {
+    Tokens tokens;
+    const Probe& shape = text_.probes.front()[p];
+    const auto question = static_cast<int64_t>(shape.question.size()), answers = static_cast<int64_t>(shape.answer.size());
+    const int64_t n = question + answers - 1;
+    for (const auto& of : text_.probes) {
+      tokens.insert(tokens.end(), of[p].question.begin(), of[p].question.end());
+      tokens.insert(tokens.end(), of[p].answer.begin(), of[p].answer.end() - 1);
+    }
+    const int64_t asks = static_cast<int64_t>(asked.size()) * n;
+    hidden.resize(static_cast<size_t>(asks * d));
+    logits.resize(static_cast<size_t>(asks * s.vocabSize));
+    const int64_t before = asked.front()->length();
+    decoder.step(asked, tokens.data(), n, hidden.data());
+    for (SequenceState* stack : asked) stack->rollback(before);
+    decoder.logits(hidden.data(), asks, logits.data());
+    double found = 0;
+    for (size_t h = 0; h < asked.size(); h++) {
+      // Right only if each token of the answer is the likeliest after the ones before it: what greedy decoding would say.
+      bool right = true;
+      for (int64_t a = 0; a < answers; a++) {
+        const float* row = logits.data() + (static_cast<int64_t>(h) * n + question - 1 + a) * s.vocabSize;
+        right = right && std::max_element(row, row + s.vocabSize) - row == text_.probes[h][p].answer[static_cast<size_t>(a)];
+      }
+      found += right ? 1 : 0;
+    }
+    out.found.push_back(found / static_cast<double>(asked.size()));
+  }
+  return out;
+}
+
+int64_t EvaluatedModel::rowsPerDocument() const {
+  return (static_cast<int64_t>(text_.documents.front().size()) - text_.prompt + stride_ - 1) / stride_;
+}
+
+int64_t EvaluatedModel::rowOf(int64_t document, int64_t token) const {
+  const int64_t since = token - text_.prompt;
+  return since % stride_ == 0 ? document * rowsPerDocument() + since / stride_ : -1;
+}
+
+int64_t EvaluatedModel::longest() const {
+  auto tokens = static_cast<int64_t>(text_.documents.front().size());
+  if (!text_.probes.empty() && !text_.probes.front().empty()) {
+    const Probe& probe = text_.probes.front().front();
+    tokens = std::max(tokens, static_cast<int64_t>(text_.haystacks.front().size() + probe.question.size() + probe.answer.size()));
+  }
+  return tokens;
+}
+
+Quality EvaluatedModel::evaluate(Decoder& decoder, Arena& arena, std::vector<SequenceState>& sequences, PointError& error) const {
+  const DecoderShape& s = weights_->shape;
+  const Answers answers = answer(decoder, arena, sequences);
+  Quality q;
+  const int64_t rows = static_cast<int64_t>(text_.documents.size()) * rowsPerDocument();
+  const auto length = static_cast<int64_t>(text_.documents.front().size());
+  std::vector<double> kls;
+  double same = 0, overlap = 0, nll = 0, exactNll = 0;
+  int64_t scored = 0;
+  for (size_t doc = 0; doc < text_.documents.size(); doc++)
+    for (int64_t t = text_.prompt; t < length; t++) {
+      const int64_t row = rowOf(static_cast<int64_t>(doc), t);
+      if (row < 0) continue;
+      const Distribution p(exact_.logits.data() + row * s.vocabSize, s.vocabSize);
+      const Distribution r(answers.logits.data() + row * s.vocabSize, s.vocabSize);
+      double kl = 0, shared = 0;
+      for (size_t i = 0; i < p.p.size(); i++) {
+        if (p.p[i] > 0) kl += p.p[i] * (p.logP[i] - r.logP[i]);
+        shared += std::min(p.p[i], r.p[i]);
+      }
+      if (!std::isfinite(kl)) throw Failure(FailureKind::failed, "the logits are not finite");
+      kls.push_back(std::max(0.0, kl));
+      overlap += shared;
+      same += p.top == r.top ? 1 : 0;
+      if (t + 1 == length) continue;
+      const auto next = static_cast<size_t>(text_.documents[doc][static_cast<size_t>(t + 1)]);
+      nll -= r.logP[next];
+      exactNll -= p.logP[next];
+      scored++;
+    }
+  const auto n = static_cast<double>(rows);
+  for (double kl : kls) q.logitKl += kl / n;
+  std::sort(kls.begin(), kls.end());
+  q.logitKlP95 = kls[static_cast<size_t>(0.95 * static_cast<double>(kls.size() - 1))];
+  q.top1Agreement = same / n;
+  q.acceptance = std::min(1.0, overlap / n);  // sums of rounded probabilities
+  q.perplexity = std::exp(nll / static_cast<double>(scored));
+  q.exactPerplexity = std::exp(exactNll / static_cast<double>(scored));
+  q.positions = rows;
+  for (size_t i = 0; i < answers.found.size(); i++) {
+    q.depths.push_back(text_.probes.front()[i].depth);
+    q.retrieval.push_back(answers.found[i]);
+    q.retrieved += answers.found[i];
+    q.exactRetrieved += exact_.found[i];
+  }
+  if (!answers.found.empty()) {
+    q.retrieved /= static_cast<double>(answers.found.size());
+    q.exactRetrieved /= static_cast<double>(answers.found.size());
+  }
+  for (size_t layer = 0; layer < answers.streams.size(); layer++) {
+    ErrorSum sum;
+    for (int64_t row = 0; row < rows; row++)
+      sum.add(answers.streams[layer].data() + row * s.hiddenDim, exact_.streams[layer].data() + row * s.hiddenDim, s.hiddenDim);
+    error = sum.result();  // the last layer's stays
+    q.layerErrors.push_back(error.relativeL2);
+  }
+  for (int64_t t = text_.prompt; t < length; t++)
+    if (rowOf(0, t) >= 0) error.positions.push_back(t);
+  return q;
+}
+
+ModelPoint::ModelPoint(std::shared_ptr<const EvaluatedModel> model, const PointSpec& spec, const CancelFlag* cancel)
+    : TimedPoint(cancel), spec_(spec), model_(std::move(model)) {
+  const DecoderShape& s = model_->weights()->shape;
+  const EvaluationText& text = model_->text();
+  const Technique& t = spec.technique;
+  if (s.kvHeads % t.kvHeads) refuse("expected KV heads that divide the model's " + std::to_string(s.kvHeads) + " but received " + std::to_string(t.kvHeads));
+  const int64_t room = std::max(model_->longest(), spec.seqLen + (spec.phase == Phase::verify ? spec.verifyTokens : 1));
+  decoder_ = std::make_unique<Decoder>(arena_, model_->weights(), std::vector<Technique>(static_cast<size_t>(s.layers), t),
+                                       needsCalibration(t, s.kvHeads) ? model_->calibrated() : AttentionModels(), room, spec.calibrationTokens, cancel);
+  const int64_t plain = (2 * s.heads + 2 * s.kvHeads) * s.headDim * s.hiddenDim * s.layers * static_cast<int64_t>(sizeof(float));
+  memory_.extraWeightBytes = std::max<int64_t>(0, decoder_->attentionBytes() - plain);
+  quality_ = model_->evaluate(*decoder_, arena_, sequences_, error_);
+
+  // The batch is as many documents, over again where there are too few.
+  const auto documents = static_cast<int64_t>(text.documents.size());
+  sequences_.resize(static_cast<size_t>(std::min(spec.batch, documents)));
+  while (static_cast<int64_t>(sequences_.size()) < spec.batch) {
+    const Tokens& tokens = text.documents[sequences_.size() % text.documents.size()];
+    sequences_.push_back(decoder_->newSequence(arena_));
+    decoder_->prefill(sequences_.back(), tokens.data(), static_cast<int64_t>(tokens.size()), nullptr);
+  }
+  for (const SequenceState& sequence : sequences_) memory_.cache += sequence.bytes();
+  memory_.cachedTokens = spec.seqLen;
+  for (int64_t window : s.windows) memory_.ownTokens += window > 0 ? std::min(window, spec.seqLen) : spec.seqLen;
+  const int64_t count = spec.phase == Phase::verify ? spec.verifyTokens : 1;
+  for (int64_t b = 0; b < spec.batch; b++)
+    for (int64_t i = 0; i < count; i++)
+      stepTokens_.push_back(text.documents[static_cast<size_t>(b % documents)][static_cast<size_t>(i)]);
+  work_ = spec.phase == Phase::prefill ? decoder_->prefillWork(spec.batch, spec.seqLen)
+                                       : decoder_->stepWork(spec.batch, count, spec.seqLen + count, static_cast<int64_t>(memory_.cache.logical));
+  arena_.resetPeak();
+  runStep();  // a warm-up, and shows the peak
+  memory_.peakBytes = arena_.peakBytes() + model_->weights()->bytes() + workspaceBytes();
+}
+
+void ModelPoint::runStep() {
+  if (spec_.phase == Phase::prefill) {
+    for (int64_t b = 0; b < spec_.batch; b++) {
+      SequenceState& sequence = sequences_[static_cast<size_t>(b)];
+      const auto& documents = model_->text().documents;
+      sequence = decoder_->newSequence(arena_);
+      decoder_->prefill(sequence, documents[static_cast<size_t>(b) % documents.size()].data(), spec_.seqLen, nullptr);
+    }
+    return;
+  }
+  std::vector<SequenceState*> all;
+  for (SequenceState& sequence : sequences_) all.push_back(&sequence);
+  const int64_t count = static_cast<int64_t>(stepTokens_.size()) / spec_.batch, before = all.front()->length();
+  std::vector<float> hidden(static_cast<size_t>(spec_.batch * count * model_->weights()->shape.hiddenDim));
+  std::vector<float> logits(static_cast<size_t>(spec_.batch * count * model_->weights()->shape.vocabSize));
+  decoder_->step(all, stepTokens_.data(), count, hidden.data());
+  decoder_->logits(hidden.data(), spec_.batch * count, logits.data());
+  for (SequenceState* sequence : all) sequence->rollback(before);
+}
+
+}  // namespace fastmqa

@@ -1,0 +1,120 @@
+/** Whole models as people read them: what a level does to a model's answers, beside its memory and speed. */
+import { formatBytes, formatNumber } from '../../contract/format.ts';
+import type { Point, Quality } from '../../contract/metrics.ts';
+import type { PointConfig } from '../../contract/sweep.ts';
+import { columns } from './output.ts';
+import { type Block, blocksOf, leading, levelName, outcome, speed } from './table.ts';
+
+const headings = [
+  [
+    '',
+    'model/',
+    'cache',
+    'x own',
+    'logit',
+    'same',
+    'perplexity',
+    '',
+    'facts',
+    'depth',
+    'hidden',
+    '',
+    'prefill',
+    'decode',
+    '',
+  ],
+  [
+    'level',
+    'tokens/batch',
+    'allocated',
+    '16 bit',
+    'KL',
+    'top-1',
+    '',
+    'change',
+    'found',
+    '0 … 1',
+    'L2',
+    'grade',
+    'tok/s',
+    'tok/s',
+    'outcome',
+  ],
+];
+const alignment = 'llrrrrrrrlrlrrl';
+
+export function modelTable(points: readonly Point[]): string {
+  const cells = blocksOf(points).map((block) => block.rows.map((row) => rowCells(row, block)));
+  const lines = columns([...headings, ...cells.flat()], alignment);
+  const width = Math.max(...lines.map(({ length }) => Math.min(length, 150)));
+  const output = lines.splice(0, headings.length);
+  for (const block of cells) output.push('─'.repeat(width), ...lines.splice(0, block.length));
+  return [...output, '─'.repeat(width), ...legend, ...lessons(points)].join('\n');
+}
+
+function rowCells(row: Block['rows'][number], block: Block): string[] {
+  const { config, memory, error, quality } = leading(row);
+  return [
+    config.level === 'custom' ? customName(config) : levelName(row, block),
+    `${config.model}/${config.seqLen}/${config.batch}`,
+    memory ? formatBytes(memory.kvAllocatedBytes) : '',
+    memory ? `${formatNumber(memory.multiplierVsOwn16Bit)}x` : '',
+    ...(quality ? qualityCells(quality) : Array<string>(6).fill('')),
+    error ? error.relativeL2.toPrecision(3) : '',
+    error?.grade ?? '',
+    speed(row.prefill),
+    speed(row.decode),
+    outcome(row),
+  ];
+}
+
+/** A stack without a name is called by what tells it from the baseline. */
+const customName = ({ keyDtype, valueDtype, window }: PointConfig): string =>
+  ['custom', keyDtype, ...(valueDtype === keyDtype ? [] : [valueDtype]), ...(window ? [`window ${window}`] : [])].join(
+    ' ',
+  );
+
+const qualityCells = (q: Quality): string[] => [
+  q.logitKl < 1e-3 ? q.logitKl.toExponential(1) : formatNumber(q.logitKl),
+  percent(q.top1Agreement),
+  formatNumber(q.perplexity),
+  change(q.perplexityChangePercent),
+  q.retrieved === undefined ? '' : percent(q.retrieved),
+  (q.retrievedByDepth ?? []).map(bar).join(''),
+];
+
+const percent = (share: number): string => `${(100 * share).toFixed(1)}%`;
+const change = (value: number): string =>
+  Math.abs(value) < 0.005 ? '0.00%' : `${value > 0 ? '+' : ''}${value >= 1000 ? value.toFixed(0) : value.toFixed(2)}%`;
+/** One character a depth: how many of the facts that stand there are found. */
+const bar = (share: number): string => '·▁▂▃▄▅▆▇█'[Math.round(8 * share)] as string;
+
+const legend = [
+  'Each level against the same model with an exact (f32) cache, on the same text: half of every document is read at once, the rest is decoded token by',
+  'token from the cache. KL: mean over positions, nats. same top-1: positions whose likeliest token stays. facts found: questions about facts hidden in a',
+  'haystack as long as the context, answered in full; the bars show it by depth, · = none. hidden L2: last hidden state, all layers’ errors included.',
+];
+
+/** What averaging trained heads does, and what a model trained with one head does instead, side by side. */
+function lessons(points: readonly Point[]): string[] {
+  const judged = points.filter((point): point is Point & Required<Pick<Point, 'quality' | 'memory'>> =>
+    Boolean(point.quality && point.memory),
+  );
+  const isConverted = ({ kvHeads, referenceKvHeads }: PointConfig): boolean => kvHeads < referenceKvHeads;
+  const converted = judged.find(({ config }) => isConverted(config));
+  const native = judged.find(
+    ({ config }) => config.referenceKvHeads === 1 && config.heads > 1 && config.level !== 'baseline',
+  );
+  const told = (point: (typeof judged)[number]): string => {
+    const { quality, memory, config } = point;
+    const facts = quality.retrieved === undefined ? '' : `, ${percent(quality.retrieved)} of the facts`;
+    return `${config.model} \`${config.level}\` at ${formatBytes(memory.kvAllocatedBytes)}: perplexity ${formatNumber(quality.perplexity)}${facts}`;
+  };
+  if (!converted || !native) return [];
+  return [
+    '',
+    `Converted against native: averaging the ${converted.config.referenceKvHeads} heads of a trained model gives ${told(converted)} (exact: ${formatNumber(converted.quality.exactPerplexity)}). Trained with one shared head on the same text: ${told(native)} (exact: ${formatNumber(native.quality.exactPerplexity)}).`,
+  ];
+}
+
+export const isModelPoint = ({ config }: Point): boolean => config.model !== undefined;

@@ -1,0 +1,155 @@
+/** Whole models: their quality figures recomputed from logits, and levels that are exact by construction. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { type Point, pointSchema } from '../../src-main/contract/metrics.ts';
+import { builtinModelShapes } from '../../src-main/engine/builtin-models.ts';
+import { resolvePoint } from '../../src-main/engine/plan.ts';
+import { openModel } from '../../src-main/hosts/model-backend.ts';
+import { builtinFolder } from '../../src-main/hosts/plan.ts';
+import { findModel } from '../../src-main/models/find.ts';
+import { workerScript } from '../../src-main/worker/location.ts';
+import { forkWorker } from '../../src-main/worker/spawn.ts';
+import { Supervisor } from '../../src-main/worker/supervisor.ts';
+import { tinyWeights, writeCheckpoint } from '../fakes/tiny-checkpoint.ts';
+import { runCli } from './run-cli.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'fastmqa-models-'));
+const backend = new Supervisor({ spawn: forkWorker(workerScript) });
+afterAll(async () => {
+  await backend.close();
+  rmSync(folder, { recursive: true });
+});
+
+test('the shapes that sweeps know are those of the files', async () => {
+  for (const [name, shape] of Object.entries(builtinModelShapes)) {
+    const { config } = await findModel(name, builtinFolder);
+    expect(shape).toEqual({
+      ...{ hiddenDim: config.hiddenDim, heads: config.heads, headDim: config.headDim },
+      ...{ referenceKvHeads: config.kvHeads, ropeTheta: config.layers[0]?.rope?.theta, layers: config.layers.length },
+    });
+  }
+});
+
+const softmax = (row: Float32Array): number[] => {
+  const top = Math.max(...row);
+  const weights = [...row].map((x) => Math.exp(x - top));
+  const sum = weights.reduce((a, b) => a + b, 0);
+  return weights.map((w) => w / sum);
+};
+
+test('quality figures follow from the logits', async () => {
+  const seqLen = 64;
+  const axes = { model: 'byte-mha', seqLen, calibrationTokens: 1024 };
+  const { config } = resolvePoint({ ...axes, level: 'custom', cacheDtype: 'int3' });
+  const { files, text } = await openModel(config);
+  const prepared = await backend.prepareModel(config, files, text, 60);
+  const tokens = { shape: [4, seqLen], data: Int32Array.from(text.documents.flatMap((document) => [...document])) };
+  const under = (level: object): Promise<Float32Array> =>
+    backend.logits(files, { ...resolvePoint({ ...axes, ...level }).config }, tokens, text.prompt, 60);
+  const [exact, lossy] = [await under({ level: 'baseline' }), await under({ level: 'custom', cacheDtype: 'int3' })];
+  const sums = { kl: 0, same: 0, overlap: 0, nll: 0, exactNll: 0, positions: 0, scored: 0 };
+  for (let b = 0; b < 4; b += 1) {
+    for (let t = text.prompt; t < seqLen; t += 1) {
+      const at = (b * seqLen + t) * 256;
+      const [p, q] = [softmax(exact.subarray(at, at + 256)), softmax(lossy.subarray(at, at + 256))];
+      p.forEach((x, i) => {
+        sums.kl += x * Math.log(x / (q[i] as number));
+        sums.overlap += Math.min(x, q[i] as number);
+      });
+      sums.same += p.indexOf(Math.max(...p)) === q.indexOf(Math.max(...q)) ? 1 : 0;
+      sums.positions += 1;
+      const next = text.documents[b]?.[t + 1];
+      if (next === undefined) continue;
+      sums.nll -= Math.log(q[next] as number);
+      sums.exactNll -= Math.log(p[next] as number);
+      sums.scored += 1;
+    }
+  }
+  const { quality } = prepared;
+  expect(quality?.positions).toBe(sums.positions);
+  expect(quality?.logitKl).toBeGreaterThan(1e-4);
+  expect((quality?.logitKl as number) / (sums.kl / sums.positions)).toBeCloseTo(1, 3);
+  expect(quality?.acceptance).toBeCloseTo(sums.overlap / sums.positions, 4);
+  expect(quality?.top1Agreement).toBeCloseTo(sums.same / sums.positions, 2);
+  expect((quality?.perplexity as number) / Math.exp(sums.nll / sums.scored)).toBeCloseTo(1, 4);
+  expect((quality?.exactPerplexity as number) / Math.exp(sums.exactNll / sums.scored)).toBeCloseTo(1, 4);
+  expect(prepared.error.relativeL2).toBe(quality?.layerErrors.at(-1));
+});
+
+describe('a model of the user’s', () => {
+  const shape = {
+    hidden_size: 32,
+    intermediate_size: 40,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    num_hidden_layers: 3,
+  };
+  const qwen = { ...shape, model_type: 'qwen2', vocab_size: 29, max_position_embeddings: 2048, rms_norm_eps: 1e-5 };
+  const model = join(folder, 'qwen');
+  writeCheckpoint(model, qwen, tinyWeights(qwen, 11));
+  const tokenFile = join(folder, 'tokens.txt');
+  writeFileSync(tokenFile, Array.from({ length: 2000 }, (_, i) => (i * i * 7 + (i >> 3)) % 29).join(' '));
+  const sweep = async (...args: string[]): Promise<Point[]> => {
+    const common = ['--set', `model=${model}`, '--set', `tokenFile=${tokenFile}`, '--set', 'calibrationTokens=1024'];
+    const quickly = ['--set', 'seqLen=96', '--set', 'phase=decode', '--min-time', '0', '--format', 'json'];
+    const { stdout } = await runCli(['sweep', 'custom', ...common, ...quickly, ...args]);
+    return JSON.parse(stdout).points.map((point: unknown) => pointSchema.parse(point));
+  };
+
+  // Biases, which a latent does not see, must come back whole.
+  test.each([
+    ['every level that stores all there is', ['cacheKind=input', 'cacheDtype=f32']],
+    ['a joint latent of full rank', ['cacheKind=latent-joint', 'cacheDtype=f32', 'keyRope=pre', 'latentRank=32']],
+    [
+      'two latents of full rank',
+      ['cacheKind=latent-separate', 'cacheDtype=f32', 'keyRope=pre', 'latentRankKey=16', 'latentRankValue=16'],
+    ],
+    [
+      'a latent of rotated keys',
+      ['cacheKind=latent-separate', 'cacheDtype=f32', 'keyRope=post', 'latentRankKey=16', 'latentRankValue=16'],
+    ],
+    ['keys before their rotation', ['cacheDtype=f32', 'keyRope=pre']],
+  ])('%s changes nothing', async (_, axes) => {
+    const [point] = await sweep(...axes.flatMap((axis) => ['--set', axis]));
+    expect(point).toMatchObject({ outcome: 'measured', config: { layers: 3, hiddenDim: 32, referenceKvHeads: 2 } });
+    expect(point?.error?.relativeL2).toBeLessThan(1e-4);
+    expect(point?.quality?.logitKl).toBeLessThan(1e-7);
+  });
+
+  test('too few heads and too little text are rows with a reason', async () => {
+    const [merged] = await sweep('--set', 'kvHeads=MQA');
+    expect(merged?.outcome).toBe('measured');
+    expect(merged?.quality?.logitKl).toBeGreaterThan(1e-3);
+    const [aligned] = await sweep('--set', 'kvHeads=MQA', '--set', 'kvConversion=aligned');
+    expect(aligned).toMatchObject({
+      outcome: 'skipped',
+      reason: 'expected projections without biases for aligned heads',
+    });
+    const [short] = await sweep('--set', 'seqLen=1500');
+    expect(short?.reason).toMatch(
+      /^expected at least 2524 token ids, calibration included, for tokenFile .* but received 2000$/,
+    );
+  });
+
+  test('a folder without its text, and a shape that is not the model’s', async () => {
+    const { stdout } = await runCli([
+      'sweep',
+      'baseline',
+      '--set',
+      `model=${model}`,
+      '--set',
+      'phase=decode',
+      '--format',
+      'json',
+    ]);
+    expect(JSON.parse(stdout).points[0]).toMatchObject({
+      outcome: 'skipped',
+      reason:
+        'expected token ids in a file, for a model with a tokenizer of its own, for tokenFile but received nothing',
+    });
+    const other = await runCli(['sweep', 'baseline', '--set', 'model=byte-mha', '--set', 'hiddenDim=512', '--dry-run']);
+    expect(other.stdout).toMatch(/impossible: .* model byte-mha has hiddenDim 256, not 512/);
+  });
+});

@@ -1,13 +1,14 @@
 // Conformance of the CUDA kernels against fp64. Built by a C++ compiler it runs the kernels' own source on the CPU with
 // checks of bounds, of shared memory and of barriers (cuda/primitives/host.h); built by nvcc it runs them on the GPU.
 // One line a check: "ok name" or "FAIL name got ... expected ..."; the exit code is 1 if any failed.
-// Usage: test-cuda [part ...]; parts: decode coded prefill general parts faults
+// Usage: test-cuda [part ...]; parts: decode coded prefill general latent parts append product faults
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 
 #include "fastmqa/status.h"
 #include "test-cuda/attention-case.h"
+#include "test-cuda/cache-case.h"
 #include "test-engine/checks.h"
 
 using namespace fastmqa;
@@ -192,6 +193,25 @@ void testGeneral() {
   if (device.sharedBytesPerBlock > 80 << 10) runs(named(s, "general latent"));
 }
 
+void testLatent() {
+  if (device.capability < 80) return;
+  CaseSpec s;
+  s.path = Path::latent;
+  s.kvHeads = 1;
+  for (Dtype type : {Dtype::f16, Dtype::bf16}) {
+    s.cacheType = s.queryType = type;
+    s.keyDim = s.valueDim = 128, s.heads = 20, s.lengths = {100}, s.splits = 0, s.paged = true, s.queryTokens = 1, s.left = unlimitedTokens;
+    runs(named(s, "latent"));
+    s.heads = 70, s.splits = 2, s.queryTokens = 2, s.left = 40;
+    runs(named(s, "latent"));
+  }
+  s.left = unlimitedTokens, s.queryTokens = 1;
+  s.keyDim = 576, s.valueDim = 512, s.heads = 32, s.paged = false, s.lengths = {70}, s.batch = 2;
+  runs(named(s, "latent"));
+  s.keyDim = s.valueDim = 256, s.splits = 3, s.batch = 1;
+  runs(named(s, "latent"));
+}
+
 void testParts() {
   CaseSpec s;
   s.paged = true;
@@ -205,6 +225,35 @@ void testParts() {
   s.path = Path::general;
   s.keyDim = s.valueDim = 40;
   runs(named(s, "three parts, general"));
+}
+
+void testAppend() {
+  for (const AppendCase& c : appendCases()) {
+    try {
+      const AppendResult r = runAppend(c);
+      check::report(r.numbersWrong == 0 && r.outside == 0 && r.misfits == c.misfits, c.name, r.numbersWrong + r.outside, "", 0);
+    } catch (const std::exception& error) {
+      check::report(false, c.name + ": " + error.what(), NAN, "", 0);
+    }
+  }
+}
+
+void testProduct() {
+  const struct {
+    int m, n, k;
+    Dtype type, outType;
+  } cases[] = {{5, 7, 3, Dtype::f32, Dtype::f32},       {70, 40, 65, Dtype::f32, Dtype::f32},     {33, 17, 20, Dtype::bf16, Dtype::f32},
+               {128, 128, 64, Dtype::f16, Dtype::f16},  {130, 60, 72, Dtype::f16, Dtype::f32},    {3, 129, 200, Dtype::bf16, Dtype::bf16},
+               {1, 64, 264, Dtype::f16, Dtype::f16},    {140, 131, 8, Dtype::bf16, Dtype::f32}};
+  for (const auto& c : cases) {
+    const std::string name = "product " + check::nameOf(c.type) + " " + std::to_string(c.m) + "x" + std::to_string(c.n) + "x" + std::to_string(c.k) + " to " + check::nameOf(c.outType);
+    try {
+      const CaseResult r = runProduct(c.m, c.n, c.k, c.type, c.outType, device);
+      check::report(r.good(), name, r.finite ? r.error : NAN, "at most ", r.allowed);
+    } catch (const std::exception& error) {
+      check::report(false, name + ": " + error.what(), NAN, "", 0);
+    }
+  }
 }
 
 #ifndef __CUDACC__
@@ -269,7 +318,8 @@ int main(int argc, char** argv) {
     const char* name;
     void (*run)();
   } parts[] = {{"decode", testDecode},   {"coded", testCoded}, {"prefill", testPrefill},
-               {"general", testGeneral}, {"parts", testParts},
+               {"general", testGeneral}, {"latent", testLatent}, {"parts", testParts},
+               {"append", testAppend},   {"product", testProduct},
 #ifndef __CUDACC__
                {"faults", testFaults},
 #endif

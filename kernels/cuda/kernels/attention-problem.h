@@ -38,6 +38,7 @@ struct CodeScales {
   int64_t pageBytes = 0, headBytes = 0, shiftBytes = 0;  ///< shiftBytes: from scales to shifts, 0 if symmetric
   Sharing sharing = Sharing::tensor;
   int group = 1;
+  int groups = 1, groupShift = 0;  ///< token: groups of a token, log2 of group; set by the plan
   float tensorScale = 1;
 
   FASTMQA_BOTH float wholeScale() const { return sharing == Sharing::tensor ? tensorScale : 1; }
@@ -71,6 +72,7 @@ struct AttentionProblem {
 
   Global<uint8_t> out;  ///< strides in elements; written directly when slots is 1
   int64_t outBatch = 0, outToken = 0, outHead = 0;
+  bool alignedOut = false;  ///< rows of the output are aligned to 16 bytes; set by the plan
   Global<float> logSums;  ///< [batch][queryTokens][heads], natural logarithm, or nothing
 
   FASTMQA_DEVICE int tokensOf(int b) const { return lengths ? lengths[b] : length; }
@@ -104,10 +106,20 @@ struct VisibleTiles {
   static FASTMQA_DEVICE int clamp(int x, int most) { return x < 0 ? 0 : x < most ? x : most; }
 };
 
-FASTMQA_DEVICE bool sees(const AttentionProblem& p, int length, int position, int token) {
-  const int key = p.firstKey + token;
-  return token < length && key <= position + p.right && (key >= position - p.left || key < p.sinks);
-}
+/// What the query at `position` sees, as tokens of the part: [from, to), and those before sinkEnd.
+struct RowMask {
+  int from, to, sinkEnd;
+  FASTMQA_DEVICE RowMask(const AttentionProblem& p, int length, int position) {
+    from = position - p.left - p.firstKey;
+    to = position + p.right + 1 - p.firstKey;
+    to = to < length ? to : length;
+    sinkEnd = p.sinks - p.firstKey;
+  }
+  /// Without branches: it runs for every score of a tile on the edge.
+  FASTMQA_DEVICE bool sees(int token) const {
+    return static_cast<int>(token < to) & (static_cast<int>(token >= from) | static_cast<int>(token < sinkEnd));
+  }
+};
 
 /// A logit in units of log2: scaled, capped.
 FASTMQA_DEVICE float finishLogit(const AttentionProblem& p, float dot, float scaleLog2) {
@@ -125,6 +137,17 @@ FASTMQA_DEVICE float loadNumber(Dtype type, Global<const uint8_t> from, int64_t 
     case Dtype::bf16: return lowHalf(Bf16(), from.load<uint16_t>(element * 2));
     default: return floatOf(0x7fc00000u);
   }
+}
+/// Elements `element` and the next; 16-bit pairs must be aligned to 4 bytes.
+FASTMQA_DEVICE void loadPair(Dtype type, Global<const uint8_t> from, int64_t element, float& x, float& y) {
+  if (type == Dtype::f32) {
+    x = from.load<float>(element * 4);
+    y = from.load<float>(element * 4 + 4);
+    return;
+  }
+  const uint32_t both = from.load<uint32_t>(element * 2);
+  x = type == Dtype::f16 ? lowHalf(F16(), both) : lowHalf(Bf16(), both);
+  y = type == Dtype::f16 ? highHalf(F16(), both) : highHalf(Bf16(), both);
 }
 FASTMQA_DEVICE void storeNumber(Dtype type, Global<uint8_t> to, int64_t element, float x) {
   switch (type) {

@@ -15,21 +15,26 @@ struct DecodeShape {
   /// Queries live in registers where there is room.
   static constexpr bool keepsQueries = rowTiles * Storage::D <= 128;
   static constexpr int queryBytes = rows * Storage::queryRowBytes;
-  static constexpr int stages(bool asynchronous) { return !asynchronous ? 1 : Storage::coded ? 4 : 3; }
+  /// Tiles of an iteration: two where the work on a tile, not its arrival, takes the time.
+  static constexpr int tilesAtOnce = Storage::coded || (rowTiles == 2 && Storage::D == 64) ? 2 : 1;
+  static constexpr int stageBytes = tilesAtOnce * Storage::tileBytes;
+  static constexpr int stages(bool asynchronous) { return asynchronous ? 3 : 1; }
+  static constexpr int blocks = rowTiles == 1 ? 2 : 1;  ///< resident on a multiprocessor
   static constexpr int ringBytes(bool asynchronous) {
-    const int ring = warps * stages(asynchronous) * Storage::tileBytes, merge = warps * rows * (Storage::D + 2) * 4;
+    const int ring = warps * stages(asynchronous) * stageBytes, merge = warps * rows * (Storage::D + 2) * 4;
     return ring > merge ? ring : merge;
   }
   static constexpr int sharedBytes(bool asynchronous) { return queryBytes + ringBytes(asynchronous); }
 };
 
 template <class Storage, int rowTiles>
-FASTMQA_KERNEL((DecodeShape<Storage, rowTiles>::threads), 1)
+FASTMQA_KERNEL((DecodeShape<Storage, rowTiles>::threads), (DecodeShape<Storage, rowTiles>::blocks))
 decodeKernel(const AttentionProblem p) {
   using Shape = DecodeShape<Storage, rowTiles>;
   using Type = typename Storage::Type;
   constexpr int stages = Shape::stages(hasAsyncCopies), ringBytes = Shape::ringBytes(hasAsyncCopies);
   constexpr int D = Storage::D, warps = Shape::warps, rows = Shape::rows, steps = D / 16, fragments = D / 8;
+  constexpr int atOnce = Shape::tilesAtOnce, tokens = atOnce * tileRows;  // of an iteration
   const int lane = laneIndex(), warp = warpIndex(), q = lane / 4, t = lane % 4;
   const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + rows - 1) / rows;
   const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * rows, b = blockIndex().z;
@@ -42,13 +47,18 @@ decodeKernel(const AttentionProblem p) {
   // This warp's tiles: every warps-th of the split's share.
   const int length = p.tokensOf(b), position = p.positionOf(b);
   const int firstToken = firstRow / group, lastToken = (firstRow + rowsHere - 1) / group;
-  const VisibleTiles tiles(p, length, position + firstToken, position + lastToken, tileRows);
+  const VisibleTiles tiles(p, length, position + firstToken, position + lastToken, tokens);
   const int share = (tiles.count + p.splits - 1) / p.splits;
   const int begin = split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
   const int mine = begin + warp < end ? (end - begin - warp + warps - 1) / warps : 0;
-  const int ringBase = warp * stages * Storage::tileBytes;
+  const int ringBase = warp * stages * Shape::stageBytes;
   const auto copyTile = [&](int i) {
-    if (i < mine) Storage::copyTile(p, ring, ringBase + i % stages * Storage::tileBytes, b, g, tiles.tile(begin + warp + i * warps) * tileRows, length);
+    if (i < mine) {
+      const int first = tiles.tile(begin + warp + i * warps) * tokens;
+      FASTMQA_UNROLL
+      for (int n = 0; n < atOnce; n++)
+        Storage::copyTile(p, ring, ringBase + i % stages * Shape::stageBytes + n * Storage::tileBytes, b, g, first + n * tileRows, length);
+    }
     commitCopies();
   };
   FASTMQA_UNROLL
@@ -59,8 +69,7 @@ decodeKernel(const AttentionProblem p) {
     float x = 0, y = 0;
     if (row < rowsHere) {
       const int64_t from = b * p.queryBatch + r / group * p.queryToken + (g * group + r % group) * p.queryHead + channel;
-      x = loadNumber(p.queryType, p.queries, from);
-      y = loadNumber(p.queryType, p.queries, from + 1);
+      loadPair(p.queryType, p.queries, from, x, y);
     }
     const uint32_t both = packHalves(Type(), x, y);
     queries.template store<uint16_t>(Storage::queryByte(row, channel), static_cast<uint16_t>(both));
@@ -76,14 +85,12 @@ decodeKernel(const AttentionProblem p) {
     }
   }
 
-  int rowPosition[rowTiles][2];
   float top[rowTiles][2], total[rowTiles][2];  // of rows q and q + 8, `total` of this lane's columns only
   FragmentC sums[rowTiles][fragments];
   FASTMQA_UNROLL
   for (int m = 0; m < rowTiles; m++) {
     FASTMQA_UNROLL
     for (int i = 0; i < 2; i++) {
-      rowPosition[m][i] = position + (firstRow + 16 * m + q + 8 * i) / group;
       top[m][i] = minusInfinity;
       total[m][i] = 0;
     }
@@ -104,74 +111,95 @@ decodeKernel(const AttentionProblem p) {
       warpBarrier();
       copyTile(i + stages - 1);
     }
-    const int base = ringBase + i % stages * Storage::tileBytes, token = tiles.tile(begin + warp + i * warps) * tileRows;
+    const int base = ringBase + i % stages * Shape::stageBytes, token = tiles.tile(begin + warp + i * warps) * tokens;
 
-    TileScores scores[rowTiles];
+    FragmentC scores[rowTiles][2 * atOnce];
     FASTMQA_UNROLL
-    for (int m = 0; m < rowTiles; m++) scores[m] = {};
-    typename Storage::KeyReader keys(p, ring, base);
-    FASTMQA_UNROLL
-    for (int s = 0; s < steps; s++) {
-      typename Storage::KeyOperands k;
-      keys.operands(k, s);
+    for (int m = 0; m < rowTiles; m++)
       FASTMQA_UNROLL
-      for (int m = 0; m < rowTiles; m++) {
-        FragmentA a;
-        if constexpr (Shape::keepsQueries)
-          a = kept[m][s];
-        else
-          Storage::loadQuery(a, queries, 16 * m, s);
-        multiply(Type(), scores[m].part[0], a, k.r[0], k.r[1]);
-        multiply(Type(), scores[m].part[1], a, k.r[2], k.r[3]);
+      for (int f = 0; f < 2 * atOnce; f++) scores[m][f] = {};
+    FASTMQA_UNROLL
+    for (int n = 0; n < atOnce; n++) {
+      typename Storage::KeyReader keys(p, ring, base + n * Storage::tileBytes);
+      FASTMQA_UNROLL
+      for (int s = 0; s < steps; s++) {
+        typename Storage::KeyOperands k;
+        keys.operands(k, s);
+        FASTMQA_UNROLL
+        for (int m = 0; m < rowTiles; m++) {
+          FragmentA a;
+          if constexpr (Shape::keepsQueries)
+            a = kept[m][s];
+          else
+            Storage::loadQuery(a, queries, 16 * m, s);
+          multiply(Type(), scores[m][2 * n], a, k.r[0], k.r[1]);
+          multiply(Type(), scores[m][2 * n + 1], a, k.r[2], k.r[3]);
+        }
       }
     }
 
-    const bool masked = tiles.needsMask(token, tileRows);
-    FragmentA weights[rowTiles];
+    const bool masked = tiles.needsMask(token, tokens), capped = p.softcap != 0;
+    const float factor = capped ? 1 : scale;
+    FragmentA weights[rowTiles][atOnce];
     FASTMQA_UNROLL
     for (int m = 0; m < rowTiles; m++) {
-      float most[2] = {minusInfinity, minusInfinity};
-      FASTMQA_UNROLL
-      for (int i = 0; i < 8; i++) {
-        float& x = scores[m].part[i / 4].r[i % 4];
-        const int half = i % 4 / 2;
-        x = finishLogit(p, x, scale);
-        if (masked && !sees(p, length, rowPosition[m][half], token + i / 4 * 8 + 2 * t + i % 2)) x = minusInfinity;
-        most[half] = fmaxf(most[half], x);
+      if (masked || capped) {
+        const int row = firstRow + 16 * m + q;
+        const RowMask masks[2] = {RowMask(p, length, position + row / group), RowMask(p, length, position + (row + 8) / group)};
+        FASTMQA_UNROLL
+        for (int j = 0; j < 8 * atOnce; j++) {
+          float& x = scores[m][j / 4].r[j % 4];
+          if (capped) x = finishLogit(p, x, scale);
+          x = masks[j % 4 / 2].sees(token + j / 4 * 8 + 2 * t + j % 2) ? x : minusInfinity;
+        }
       }
-      float shift[2];
+      float shift[2], fade[2];
       FASTMQA_UNROLL
       for (int half = 0; half < 2; half++) {
-        most[half] = fmaxf(most[half], shuffleXor(most[half], 1));
-        most[half] = fmaxf(most[half], shuffleXor(most[half], 2));
-        const float before = top[m][half];
-        top[m][half] = fmaxf(before, most[half]);
-        shift[half] = top[m][half] == minusInfinity ? 0 : top[m][half];
-        const float fade = exp2Fast(before - shift[half]);
-        total[m][half] *= fade;
+        float most = scores[m][0].r[2 * half];
         FASTMQA_UNROLL
-        for (int f = 0; f < fragments; f++) sums[m][f].r[2 * half] *= fade, sums[m][f].r[2 * half + 1] *= fade;
+        for (int j = 1; j < 4 * atOnce; j++) most = fmaxf(most, scores[m][j / 2].r[2 * half + j % 2]);
+        most = fmaxf(most, shuffleXor(most, 1));
+        most = fmaxf(most, shuffleXor(most, 2));
+        const float before = top[m][half];
+        top[m][half] = fmaxf(before, most * factor);
+        shift[half] = top[m][half] == minusInfinity ? 0 : top[m][half];
+        fade[half] = exp2Fast(before - shift[half]);
+      }
+      if (anyLane(fade[0] != 1 || fade[1] != 1)) {  // rare once the largest score has been met
+        FASTMQA_UNROLL
+        for (int half = 0; half < 2; half++) {
+          total[m][half] *= fade[half];
+          FASTMQA_UNROLL
+          for (int f = 0; f < fragments; f++) sums[m][f].r[2 * half] *= fade[half], sums[m][f].r[2 * half + 1] *= fade[half];
+        }
       }
       FASTMQA_UNROLL
-      for (int i = 0; i < 8; i++) {
-        float& x = scores[m].part[i / 4].r[i % 4];
-        x = exp2Fast(x - shift[i % 4 / 2]);
-        total[m][i % 4 / 2] += x;
+      for (int j = 0; j < 8 * atOnce; j++) {
+        float& x = scores[m][j / 4].r[j % 4];
+        x = exp2Fast(x * factor - shift[j % 4 / 2]);
+        total[m][j % 4 / 2] += x;
       }
-      weights[m].r[0] = packWeights(Type(), scores[m].part[0].r[0], scores[m].part[0].r[1]);
-      weights[m].r[1] = packWeights(Type(), scores[m].part[0].r[2], scores[m].part[0].r[3]);
-      weights[m].r[2] = packWeights(Type(), scores[m].part[1].r[0], scores[m].part[1].r[1]);
-      weights[m].r[3] = packWeights(Type(), scores[m].part[1].r[2], scores[m].part[1].r[3]);
+      FASTMQA_UNROLL
+      for (int n = 0; n < atOnce; n++)
+        FASTMQA_UNROLL
+        for (int j = 0; j < 4; j++) {
+          const FragmentC& x = scores[m][2 * n + j / 2];
+          weights[m][n].r[j] = packWeights(Type(), x.r[j % 2 * 2], x.r[j % 2 * 2 + 1]);
+        }
     }
-    typename Storage::ValueReader values(p, ring, base);
     FASTMQA_UNROLL
-    for (int pair = 0; pair < fragments / 2; pair++) {
-      uint32_t v[4];
-      values.operands(v, pair);
+    for (int n = 0; n < atOnce; n++) {
+      typename Storage::ValueReader values(p, ring, base + n * Storage::tileBytes);
       FASTMQA_UNROLL
-      for (int m = 0; m < rowTiles; m++) {
-        multiply(Type(), sums[m][2 * pair], weights[m], v[0], v[1]);
-        multiply(Type(), sums[m][2 * pair + 1], weights[m], v[2], v[3]);
+      for (int pair = 0; pair < fragments / 2; pair++) {
+        uint32_t v[4];
+        values.operands(v, pair);
+        FASTMQA_UNROLL
+        for (int m = 0; m < rowTiles; m++) {
+          multiply(Type(), sums[m][2 * pair], weights[m][n], v[0], v[1]);
+          multiply(Type(), sums[m][2 * pair + 1], weights[m][n], v[2], v[3]);
+        }
       }
     }
   }

@@ -89,7 +89,7 @@ FASTMQA_KERNEL(GeneralShape::threads, 1) generalKernel(const AttentionProblem p)
       float dot = 0;
       for (int c = 0; c < p.keyDim; c++) dot += queries.load(row * p.keyDim + c) * tile.load(token * wide + c);
       float x = finishLogit(p, dot, p.scale * log2OfE);
-      if (!sees(p, length, position + (firstRow + row) / group, first + token)) x = minusInfinity;
+      if (!RowMask(p, length, position + (firstRow + row) / group).sees(first + token)) x = minusInfinity;
       float most = x;
       FASTMQA_UNROLL
       for (int mask = 8; mask > 0; mask /= 2) most = fmaxf(most, shuffleXor(most, mask));

@@ -17,55 +17,73 @@ struct PrefillShape {
   static constexpr int sharedBytes = (rows + 2 * tokens) * D * 2;
 };
 
+/// What a block works on. Cheap to compute, so it is computed again where it is needed, and no register keeps it.
+template <class Shape>
+struct PrefillBlock {
+  int perToken, firstRow, rowsHere, split, firstHead, g, b, length, position;
+
+  FASTMQA_DEVICE explicit PrefillBlock(const AttentionProblem& p) {
+    const int x = keepInLoop(blockIndex().x);
+    // Heads in a group share keys: `packed` rows are (token, head) pairs; else a head has blocks of its own.
+    perToken = p.packed ? p.groupSize() : 1;
+    const int allRows = perToken * p.queryTokens, rowBlocks = (allRows + Shape::rows - 1) / Shape::rows;
+    firstRow = (rowBlocks - 1 - x / p.splits) * Shape::rows;  // the longest rows first, so that no long block starts last
+    split = x % p.splits;
+    firstHead = blockIndex().y * perToken;
+    g = firstHead / p.groupSize();
+    b = blockIndex().z;
+    rowsHere = allRows - firstRow < Shape::rows ? allRows - firstRow : Shape::rows;
+    length = p.tokensOf(b);
+    position = p.positionOf(b);
+  }
+};
+
 template <class Shape>
 FASTMQA_KERNEL(Shape::threads, 1)
 prefillKernel(const AttentionProblem p) {
   using Type = typename Shape::Type;
   constexpr int D = Shape::D, rowTiles = Shape::rowTiles, tokens = Shape::tokens, threads = Shape::threads;
   constexpr int steps = D / 16, fragments = D / 8, keyFragments = tokens / 8, chunks = D / 8;
-  const int lane = laneIndex(), warp = warpIndex(), q = lane / 4, t = lane % 4;
-  // Heads in a group share keys: `packed` rows are (token, head) pairs; else a head has blocks of its own.
-  const int perToken = p.packed ? p.groupSize() : 1;
-  const int allRows = perToken * p.queryTokens, rowBlocks = (allRows + Shape::rows - 1) / Shape::rows;
-  // The longest rows first, so that no long block starts last.
-  const int firstRow = (rowBlocks - 1 - static_cast<int>(blockIndex().x) / p.splits) * Shape::rows, split = blockIndex().x % p.splits;
-  const int firstHead = blockIndex().y * perToken, g = firstHead / p.groupSize(), b = blockIndex().z;
-  const int rowsHere = allRows - firstRow < Shape::rows ? allRows - firstRow : Shape::rows;
+  const PrefillBlock<Shape> block(p);
+  const int b = block.b, g = block.g, length = block.length;
 
   SharedCarver carver;
   const auto queries = carver.take<uint8_t>(Shape::rows * D * 2);
   const auto keyTile = carver.take<uint8_t>(tokens * D * 2);
   const auto valueTile = carver.take<uint8_t>(tokens * D * 2);
 
-  const int length = p.tokensOf(b), position = p.positionOf(b);
-  const VisibleTiles tiles(p, length, position + firstRow / perToken, position + (firstRow + rowsHere - 1) / perToken, tokens);
+  const VisibleTiles tiles(p, length, block.position + block.firstRow / block.perToken,
+                           block.position + (block.firstRow + block.rowsHere - 1) / block.perToken, tokens);
   const int share = (tiles.count + p.splits - 1) / p.splits;
-  const int begin = split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
+  const int begin = block.split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
 
+  // Threads stand so that each keeps its place in every row it copies: all other places are constants away.
+  constexpr int threadsPerRow = D % 64 == 0 ? 8 : 4, rowsAtOnce = threads / threadsPerRow;
   const auto copyRows = [&](Shared<uint8_t> to, const TokenRows& rows, int i) {
-    const int first = tiles.tile(i) * tokens;
-    const int64_t from = rows.offset(b, g, first);
+    const int thread = keepInLoop(threadIndex()), copyRow = thread / threadsPerRow, copyChunk = thread % threadsPerRow;
+    const int copyPlace = chunkByte<D>(copyRow, copyChunk);
     FASTMQA_UNROLL
-    for (int j = 0; j < tokens * chunks / threads; j++) {
-      const int at = j * threads + threadIndex(), row = at / chunks, chunk = at % chunks;
-      copyAsync<16>(to, chunkByte<D>(row, chunk), rows.data, from + row * rows.tokenBytes + chunk * 16, first + row < length);
+    for (int page = 0; page < tokens / pageTokens; page++) {
+      const int first = tiles.tile(i) * tokens + page * pageTokens;
+      int64_t from = (first < length ? rows.offset(b, g, first) : 0) + copyRow * rows.tokenBytes + copyChunk * 16;
+      FASTMQA_UNROLL
+      for (int r = 0; r < pageTokens; r += rowsAtOnce, from += rowsAtOnce * rows.tokenBytes)
+        FASTMQA_UNROLL
+        for (int c = 0; c < chunks; c += threadsPerRow)
+          copyAsync<16>(to, copyPlace + ((page * pageTokens + r) * D * 2 + c * 16), rows.data, from + c * 16, first + r + copyRow < length);
     }
   };
   // Queries travel as they are: their type is the kernel's.
   FASTMQA_UNROLL
   for (int j = 0; j < Shape::rows * chunks / threads; j++) {
-    const int at = j * threads + threadIndex(), row = at / chunks, chunk = at % chunks, r = firstRow + row;
-    const int64_t from = b * p.queryBatch + r / perToken * p.queryToken + (firstHead + r % perToken) * p.queryHead + chunk * 8;
-    copyAsync<16>(queries, chunkByte<D>(row, chunk), p.queries, from * 2, row < rowsHere);
+    const int at = j * threads + threadIndex(), row = at / chunks, chunk = at % chunks, r = block.firstRow + row;
+    const int64_t from = b * p.queryBatch + r / block.perToken * p.queryToken + (block.firstHead + r % block.perToken) * p.queryHead + chunk * 8;
+    copyAsync<16>(queries, chunkByte<D>(row, chunk), p.queries, from * 2, row < block.rowsHere);
   }
   if (begin < end) copyRows(keyTile, p.keys, begin);
   commitCopies();
 
-  const int warpRow = warp * rowTiles * 16;
-  // Where this lane reads queries, keys and values; every other place is a few bits away.
-  const int queryLane = chunkByte<D>(warpRow + (lane & 15), lane >> 4);
-  const int keyLane = chunkByte<D>((lane & 7) + (lane >> 4) * 8, lane >> 3 & 1);
-  const int valueLane = chunkByte<D>((lane & 7) + (lane >> 3 & 1) * 8, lane >> 4);
+  const int warpRow = warpIndex() * rowTiles * 16;
   constexpr int tileRowBytes = 16 * D * 2;
   float top[rowTiles][2], total[rowTiles][2];
   FragmentC sums[rowTiles][fragments];
@@ -87,7 +105,11 @@ prefillKernel(const AttentionProblem p) {
     copyRows(valueTile, p.values, i);
     commitCopies();
 
-    const int queryAt = keepInLoop(queryLane), keyAt = keepInLoop(keyLane), valueAt = keepInLoop(valueLane);
+    // Where this lane reads queries, keys and values; every other place is a few bits away.
+    const int lane = keepInLoop(laneIndex()), q = lane / 4, t = lane % 4;
+    const int queryAt = chunkByte<D>(warpRow + (lane & 15), lane >> 4);
+    const int keyAt = chunkByte<D>((lane & 7) + (lane >> 4) * 8, lane >> 3 & 1);
+    const int valueAt = chunkByte<D>((lane & 7) + (lane >> 3 & 1) * 8, lane >> 4);
     FragmentC scores[rowTiles][keyFragments];
     FASTMQA_UNROLL
     for (int m = 0; m < rowTiles; m++)
@@ -121,15 +143,16 @@ prefillKernel(const AttentionProblem p) {
     for (int m = 0; m < rowTiles; m++) {
       float most[2] = {minusInfinity, minusInfinity};
       if (masked || capped) {
-        const int row = firstRow + warpRow + 16 * m + q;
-        const int rowPosition[2] = {position + row / perToken, position + (row + 8) / perToken};
+        const PrefillBlock<Shape> here(p);
+        const int row = here.firstRow + warpRow + 16 * m + q;
+        const RowMask masks[2] = {RowMask(p, length, here.position + row / here.perToken), RowMask(p, length, here.position + (row + 8) / here.perToken)};
         FASTMQA_UNROLL
         for (int f = 0; f < keyFragments; f++)
           FASTMQA_UNROLL
           for (int j = 0; j < 4; j++) {
             float& x = scores[m][f].r[j];
             if (capped) x = finishLogit(p, x, scale);
-            if (masked && !sees(p, length, rowPosition[j / 2], token + f * 8 + 2 * t + j % 2)) x = minusInfinity;
+            x = masks[j / 2].sees(token + f * 8 + 2 * t + j % 2) ? x : minusInfinity;
           }
       }
       FASTMQA_UNROLL
@@ -181,6 +204,12 @@ prefillKernel(const AttentionProblem p) {
   }
   waitCopies<0>();
 
+  // 16-bit results go through the shared memory of the warp's own queries, so that whole lines are written.
+  const PrefillBlock<Shape> here(p);
+  const int lane = keepInLoop(laneIndex()), q = lane / 4, t = lane % 4;
+  const int perToken = here.perToken, firstRow = here.firstRow, firstHead = here.firstHead, rowsHere = here.rowsHere;
+  const bool direct = p.slots == 1 && p.outType != Dtype::f32 && p.alignedOut;
+  warpBarrier();
   FASTMQA_UNROLL
   for (int m = 0; m < rowTiles; m++)
     FASTMQA_UNROLL
@@ -189,21 +218,28 @@ prefillKernel(const AttentionProblem p) {
       sum += shuffleXor(sum, 1);
       sum += shuffleXor(sum, 2);
       const int row = warpRow + 16 * m + q + 8 * half, r = firstRow + row;
+      const int token = r / perToken, head = firstHead + r % perToken, slot = p.firstSlot + here.split;
       const float inverse = sum > 0 ? 1 / sum : 0;
-      if (row >= rowsHere) continue;
-      const int token = r / perToken, head = firstHead + r % perToken, slot = p.firstSlot + split;
       FASTMQA_UNROLL
       for (int f = 0; f < fragments; f++) {
         const float x = sums[m][f].r[2 * half] * inverse, y = sums[m][f].r[2 * half + 1] * inverse;
         const int channel = f * 8 + 2 * t;
-        if (p.slots == 1 && p.outType != Dtype::f32)
-          p.out.store<uint32_t>((b * p.outBatch + token * p.outToken + head * p.outHead + channel) * 2,
-                                p.outType == Dtype::f16 ? packHalves(F16(), x, y) : packHalves(Bf16(), x, y));
-        else
-          storeResult(p, slot, b, token, head, channel, x), storeResult(p, slot, b, token, head, channel + 1, y);
+        if (direct)
+          queries.template store<uint32_t>(chunkByte<D>(row, f) + 4 * t, p.outType == Dtype::f16 ? packHalves(F16(), x, y) : packHalves(Bf16(), x, y));
+        else if (row < rowsHere)
+          storeResult(p, slot, here.b, token, head, channel, x), storeResult(p, slot, here.b, token, head, channel + 1, y);
       }
-      if (t == 0) storeLogSum(p, slot, b, token, head, sum > 0 ? top[m][half] + log2f(sum) : minusInfinity);
+      if (t == 0 && row < rowsHere) storeLogSum(p, slot, here.b, token, head, sum > 0 ? top[m][half] + log2f(sum) : minusInfinity);
     }
+  if (!direct) return;
+  warpBarrier();
+  FASTMQA_UNROLL
+  for (int j = 0; j < rowTiles * 16 * chunks / warpSize_; j++) {
+    const int at = j * warpSize_ + lane, row = warpRow + at / chunks, chunk = at % chunks, r = firstRow + row;
+    if (row < rowsHere)
+      p.out.store((here.b * p.outBatch + r / perToken * p.outToken + (firstHead + r % perToken) * p.outHead + chunk * 8) * 2,
+                  queries.template load<Word4>(chunkByte<D>(row, chunk)));
+  }
 }
 
 }  // namespace fastmqa::gpu

@@ -37,12 +37,12 @@ struct PlainStorage {
   static constexpr bool coded = false;
 
   static FASTMQA_DEVICE void copyRows(Shared<uint8_t> to, int base, const TokenRows& rows, int b, int g, int token, int length) {
-    const int lane = laneIndex();
+    constexpr int chunks = D / 8;
     const int64_t from = rows.offset(b, g, token);
     FASTMQA_UNROLL
-    for (int i = 0; i < tileRows * D / 8 / warpSize_; i++) {
-      const int at = i * warpSize_ + lane, row = at / (D / 8), chunk = at % (D / 8);
-      copyAsync<16>(to, base + chunkByte<D>(row, chunk), rows.data, from + row * rows.tokenBytes + chunk * 16, token + row < length);
+    for (int i = 0; i < tileRows * chunks / warpSize_; i++) {
+      const int at = i * warpSize_ + laneIndex(), row = at / chunks, chunk = at % chunks;
+      copyAsync<16>(to, base + chunkByte<D>(row, chunk), rows.data, from + static_cast<int64_t>(row) * rows.tokenBytes + chunk * 16, token + row < length);
     }
   }
   static FASTMQA_DEVICE void copyTile(const AttentionProblem& p, Shared<uint8_t> to, int base, int b, int g, int token, int length) {
@@ -112,28 +112,28 @@ struct CodedStorage {
   }
   static FASTMQA_DEVICE int byteAt(int row, int byte) { return chunkAt(row, byte / 16) + byte % 16; }
 
+  /// Rows of a page lie one after another: the launcher checks it.
   static FASTMQA_DEVICE void copyRows(Shared<uint8_t> to, int base, const TokenRows& rows, int b, int g, int token, int length) {
     const int lane = laneIndex();
-    const int64_t from = rows.offset(b, g, token);
+    const int64_t from = rows.offset(b, g, token) + lane * 16;
     constexpr int chunks = rowBytes / 16;
     FASTMQA_UNROLL
     for (int i = 0; i < (tileRows * chunks + warpSize_ - 1) / warpSize_; i++) {
       const int at = i * warpSize_ + lane, row = at / chunks, chunk = at % chunks;
-      if (at < tileRows * chunks)
-        copyAsync<16>(to, base + chunkAt(row, chunk), rows.data, from + row * rows.tokenBytes + chunk * 16, token + row < length);
+      if (tileRows * chunks % warpSize_ == 0 || at < tileRows * chunks)
+        copyAsync<16>(to, base + chunkAt(row, chunk), rows.data, from + i * warpSize_ * 16, token + row < length);
     }
   }
-  /// A tile's share of a plane of scales; whole pages of scales exist, so it may run past the length.
+  /// A tile's share of a plane of scales, one 16-byte piece a lane; whole pages of scales exist, so it may run past the
+  /// length.
   static FASTMQA_DEVICE void copyScales(Shared<uint8_t> to, int base, int plane, const CodeScales& s, int64_t page, int g, int token) {
     const int inPage = token % pageTokens, lane = laneIndex();
-    const int64_t head = page * s.pageBytes + g * s.headBytes;
-    const int perToken = 2 * (D / s.group);
-    const int first = s.sharing == Sharing::channel ? inPage / s.group * 2 * D : inPage * perToken;
-    const int chunks = (s.sharing == Sharing::channel ? 2 * D : tileRows * perToken) / 16;
-    for (int i = lane; i < chunks; i += warpSize_) {
-      copyAsync<16>(to, base + i * 16, s.data, head + first + i * 16, true);
-      if (s.shiftBytes) copyAsync<16>(to, base + plane + i * 16, s.data, head + s.shiftBytes + first + i * 16, true);
-    }
+    const bool perToken = s.sharing == Sharing::token;
+    const int first = perToken ? inPage * 2 * s.groups : inPage / s.group * 2 * D;
+    if (lane >= (perToken ? 2 * s.groups : D / 8)) return;
+    const int64_t from = page * s.pageBytes + g * s.headBytes + first + lane * 16;
+    copyAsync<16>(to, base + lane * 16, s.data, from, true);
+    if (s.shiftBytes) copyAsync<16>(to, base + plane + lane * 16, s.data, from + s.shiftBytes, true);
   }
   static FASTMQA_DEVICE void copyTile(const AttentionProblem& p, Shared<uint8_t> to, int base, int b, int g, int token, int length) {
     copyRows(to, base, p.keys, b, g, token, length);
@@ -179,18 +179,18 @@ struct CodedStorage {
     Shared<uint8_t> tile_;
     int base_;
     bool symmetric_;
-    int group_;
+    int groups_, shift2_;  // groups of a token, log2 of a group
     uint32_t zeroLow_, zeroHigh_;
     uint32_t codes_[2][readBytes / 4];  // tokens q and q + 8
     uint32_t scale_[2], shift_[2];
     uint32_t channelScale_[keySharing == Sharing::channel ? laneChannels / 2 : 1], channelShift_[keySharing == Sharing::channel ? laneChannels / 2 : 1];
 
     FASTMQA_DEVICE KeyReader(const AttentionProblem& p, Shared<uint8_t> tile, int base)
-        : tile_(tile), base_(base), symmetric_(p.keyScales.shiftBytes == 0), group_(p.keyScales.group),
+        : tile_(tile), base_(base), symmetric_(p.keyScales.shiftBytes == 0), groups_(p.keyScales.groups), shift2_(p.keyScales.groupShift),
           zeroLow_(zeroPair(symmetric_, false)), zeroHigh_(zeroPair(symmetric_, true)) {}
 
     FASTMQA_DEVICE uint32_t scalePair(int plane, int token, int channel) const {
-      const uint16_t s = tile_.load<uint16_t>(base_ + keyBytes + valueBytes + plane + 2 * (token * (D / group_) + channel / group_));
+      const uint16_t s = tile_.load<uint16_t>(base_ + keyBytes + valueBytes + plane + 2 * (token * groups_ + (channel >> shift2_)));
       return s | static_cast<uint32_t>(s) << 16;
     }
     /// Reads the codes and scales of the steps that follow.
@@ -272,7 +272,7 @@ struct CodedStorage {
     uint32_t scale_[2], shift_[2];
 
     FASTMQA_DEVICE ValueReader(const AttentionProblem& p, Shared<uint8_t> tile, int base) : tile_(tile), base_(base) {
-      const int lane = laneIndex(), q = lane / 4, t = lane % 4, group = p.valueScales.group;
+      const int lane = laneIndex(), q = lane / 4, t = lane % 4;
       const bool symmetric = p.valueScales.shiftBytes == 0;
       zeroLow_ = zeroPair(symmetric, false);
       zeroHigh_ = zeroPair(symmetric, true);
@@ -290,7 +290,7 @@ struct CodedStorage {
         }
       }
       if constexpr (isInt) {
-        const int planes = base_ + keyBytes + valueBytes + 2 * planeBytes, column = q * valueChannels / group, groups = D / group;
+        const int planes = base_ + keyBytes + valueBytes + 2 * planeBytes, column = q * valueChannels >> p.valueScales.groupShift, groups = p.valueScales.groups;
         FASTMQA_UNROLL
         for (int i = 0; i < 2; i++) {
           const int at = planes + 2 * ((2 * t + 8 * i) * groups + column);

@@ -20,14 +20,17 @@ bool isAligned(const TokenRows& rows) {
 /// Scales that a tile of 16 tokens can copy in 16-byte pieces, at most D / 32 of them a token.
 bool areTileScales(const CodeScales& s, int channels, bool channelsAllowed) {
   if (s.pageBytes % 16 || s.headBytes % 16 || s.shiftBytes % 16) return false;
-  if (s.sharing == Sharing::token) return s.group % 32 == 0 && channels % s.group == 0;
+  if (s.sharing == Sharing::token) return s.group >= 32 && (s.group & (s.group - 1)) == 0 && channels % s.group == 0;
   return s.sharing == Sharing::channel && channelsAllowed && s.group % 16 == 0 && pageTokens % s.group == 0;
 }
 
 AttentionKernel decodeKernelFor(const AttentionProblem& p, int rowTiles, const Device& device) {
   if (p.keyDim != p.valueDim || p.cacheType != p.valueType || !isAligned(p.keys) || !isAligned(p.values)) return {};
+  if (p.scale <= 0 || p.queryBatch % 2 || p.queryToken % 2 || p.queryHead % 2) return {};
   if (is16Bit(p.cacheType)) return plainDecodeKernel(p.cacheType, p.keyDim, rowTiles, device);
   if (p.keys.pagesPerSequence == 0 || p.values.pagesPerSequence == 0) return {};
+  const int64_t rowBytes = packedBytes(p.cacheType, p.keyDim);
+  if (p.keys.tokenBytes != rowBytes || p.values.tokenBytes != rowBytes) return {};
   const bool isInt = p.cacheType == Dtype::int8 || p.cacheType == Dtype::int4;
   if (isInt ? !areTileScales(p.keyScales, p.keyDim, true) || !areTileScales(p.valueScales, p.valueDim, false)
             : p.keyScales.sharing != Sharing::tensor || p.valueScales.sharing != Sharing::tensor)
@@ -38,9 +41,21 @@ AttentionKernel decodeKernelFor(const AttentionProblem& p, int rowTiles, const D
 AttentionKernel prefillKernelOf(const AttentionProblem& p, const Device& device) {
   const bool fits = p.keyDim == p.valueDim && p.cacheType == p.valueType && p.queryType == p.cacheType && is16Bit(p.cacheType) &&
                     isAligned(p.keys) && isAligned(p.values) && p.queryBatch % 8 == 0 && p.queryToken % 8 == 0 &&
-                    p.queryHead % 8 == 0 && p.outBatch % 2 == 0 && p.outToken % 2 == 0 && p.outHead % 2 == 0 &&
+                    p.queryHead % 8 == 0 &&
                     (p.cacheType == Dtype::f16 || device.capability >= 80);
   return fits ? prefillKernelFor(p.cacheType, p.keyDim) : AttentionKernel{};
+}
+
+AttentionKernel latentKernelOf(const AttentionProblem& p, const Device& device) {
+  const bool fits = p.kvHeads == 1 && p.keys.data.data() == p.values.data.data() && p.queryType == p.cacheType && is16Bit(p.cacheType) &&
+                    isAligned(p.keys) && p.queryBatch % 8 == 0 && p.queryToken % 8 == 0 && p.queryHead % 8 == 0 && device.capability >= 80;
+  return fits ? latentKernelFor(p.cacheType, p.keyDim, p.valueDim) : AttentionKernel{};
+}
+
+/// Numbers that the kernels would otherwise divide for, tile by tile.
+void completeScales(CodeScales& s, int channels) {
+  s.groups = s.sharing == Sharing::token ? (channels + s.group - 1) / s.group : 1;
+  for (s.groupShift = 0; 1 << s.groupShift < s.group;) s.groupShift++;
 }
 
 /// Keys that the queries of a launch can see at most.
@@ -82,14 +97,21 @@ AttentionPlan planAttention(const AttentionProblem& p, const Device& device, con
   const int group = p.groupSize(), rows = group * p.queryTokens;
   AttentionPlan plan;
   int64_t blocks = 0;
-  int leastTokens = 256;
+  int leastTokens = 256;  // of a split: fewer would not pay for starting it
   const auto fits = [&](const AttentionKernel& kernel) { return kernel.run && kernel.sharedBytes <= device.sharedBytesPerBlock; };
   const auto blocksOf = [&](int64_t allRows, int perBlock, int64_t heads) { return (allRows + perBlock - 1) / perBlock * heads * p.batch; };
 
   const AttentionKernel prefill = p.scale > 0 && may(Path::prefill) ? prefillKernelOf(p, device) : AttentionKernel{};
   const int rowTiles = rows > 16 && (p.keyDim <= 128) ? 2 : 1;
   const AttentionKernel decode = may(Path::decode) ? decodeKernelFor(p, rowTiles, device) : AttentionKernel{};
-  if (fits(decode) && (rows <= 16 * rowTiles || !fits(prefill))) {
+  const AttentionKernel latent = may(Path::latent) && rows > 16 ? latentKernelOf(p, device) : AttentionKernel{};
+  if (fits(latent)) {
+    plan.path = Path::latent;
+    plan.kernel = latent;
+    const int rowBlocks = (rows + latent.rows - 1) / latent.rows;
+    blocks = static_cast<int64_t>(rowBlocks) * p.batch;
+    plan.grid = {1, rowBlocks, p.batch};
+  } else if (fits(decode) && (rows <= 16 * rowTiles || !fits(prefill))) {
     plan.path = Path::decode;
     plan.kernel = decode;
     const int perBlock = 16 * rowTiles, rowBlocks = (rows + perBlock - 1) / perBlock;
@@ -98,7 +120,7 @@ AttentionPlan planAttention(const AttentionProblem& p, const Device& device, con
   } else if (fits(prefill)) {
     plan.path = Path::prefill;
     plan.kernel = prefill;
-    const int perBlock = p.keyDim <= 128 ? 128 : 64;
+    const int perBlock = prefill.rows;
     plan.packed = group > 1 && p.queryTokens < perBlock;
     const int allRows = plan.packed ? rows : p.queryTokens, heads = plan.packed ? p.kvHeads : p.heads;
     blocks = blocksOf(allRows, perBlock, heads);
@@ -135,6 +157,9 @@ int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count,
     part.splits = plans[i].splits;
     part.packed = plans[i].packed;
     part.slots = slots;
+    part.alignedOut = part.outBatch % 8 == 0 && part.outToken % 8 == 0 && part.outHead % 8 == 0 && reinterpret_cast<uintptr_t>(part.out.data()) % 16 == 0;
+    completeScales(part.keyScales, part.keyDim);
+    completeScales(part.valueScales, part.valueDim);
     part.firstSlot = slot;
     slot += part.splits;
     part.partialLogs = Global<float>(workspace.data(), slots * rows);

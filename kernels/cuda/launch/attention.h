@@ -5,12 +5,14 @@
 
 namespace fastmqa::gpu {
 
-/// general: f32 arithmetic, any size and format. decode: few rows per KV head. prefill: many.
-enum class Path { general, decode, prefill };
+/// general: f32 arithmetic, any size and format. decode: few rows per KV head. prefill: many. latent: values are the
+/// first channels of the keys (p.values is p.keys), and all heads share them.
+enum class Path { general, decode, prefill, latent };
 
 struct AttentionKernel {
   void (*run)(AttentionProblem) = nullptr;
   int threads = 0, sharedBytes = 0;
+  int rows = 0;  ///< query rows of a block; prefill only
 };
 
 struct AttentionPlan {
@@ -36,5 +38,6 @@ int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count,
 AttentionKernel plainDecodeKernel(Dtype type, int headDim, int rowTiles, const Device& device);
 AttentionKernel codedDecodeKernel(Dtype type, Sharing keySharing, int headDim, int rowTiles, const Device& device);
 AttentionKernel prefillKernelFor(Dtype type, int headDim);
+AttentionKernel latentKernelFor(Dtype type, int keyDim, int valueDim);
 
 }  // namespace fastmqa::gpu

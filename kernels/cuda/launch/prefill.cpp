@@ -7,7 +7,7 @@ namespace {
 template <class Type, int D>
 AttentionKernel instance() {
   using Shape = PrefillShape<Type, D>;
-  return {prefillKernel<Shape>, Shape::threads, Shape::sharedBytes};
+  return {prefillKernel<Shape>, Shape::threads, Shape::sharedBytes, Shape::rows};
 }
 
 template <class Type>

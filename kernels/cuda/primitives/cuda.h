@@ -34,6 +34,7 @@ FASTMQA_DEVICE int keepInLoop(int x) {
 
 FASTMQA_DEVICE void blockBarrier() { __syncthreads(); }
 FASTMQA_DEVICE void warpBarrier() { __syncwarp(); }
+FASTMQA_DEVICE bool anyLane(bool x) { return __any_sync(0xffffffffu, x); }
 FASTMQA_DEVICE float shuffleXor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 
 /// Device memory. The element count is for the host's checks only.

@@ -4,7 +4,7 @@
 //
 //   threads     threadIndex laneIndex warpIndex blockIndex gridSize keepInLoop
 //   barriers    blockBarrier warpBarrier
-//   warps       shuffleXor
+//   warps       shuffleXor anyLane
 //   memory      Global<T> Shared<T> SharedCarver load store atomicAdd
 //   copies      copyAsync commitCopies waitCopies
 //   matrices    loadMatrices loadMatricesTransposed multiply (16x8x16, f32 sums)

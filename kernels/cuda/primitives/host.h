@@ -90,6 +90,13 @@ inline uint32_t bitsOfFloat(float x) {
 }
 inline float shuffleXor(float x, int mask) { return floatOf(host::exchange(bitsOfFloat(x))[laneIndex() ^ mask]); }
 
+inline bool anyLane(bool x) {
+  const uint32_t* all = host::exchange(x);
+  for (int lane = 0; lane < warpSize_; lane++)
+    if (all[lane]) return true;
+  return false;
+}
+
 template <class T>
 class Global {
  public:

@@ -129,11 +129,7 @@ CaseResult runCase(const CaseSpec& spec, const Device& device) {
   check::Random random(seed);
   Side keys = makeSide(spec, random, spec.keyDim, spec.keySharing, spec.keyGroup);
   Side values = makeSide(spec, random, spec.valueDim, spec.valueSharing, spec.valueGroup);
-  if (spec.paged) values.pages = keys.pages;
-  if (spec.paged) {  // both sides share a page table: lay the values out again by the keys' pages
-    check::Random again(seed + 1);
-    values = makeSide(spec, again, spec.valueDim, spec.valueSharing, spec.valueGroup);
-  }
+  const bool latent = spec.path == Path::latent;  // values are the first channels of the keys
   const auto rows = static_cast<size_t>(spec.batch * spec.queryTokens * spec.heads);
   std::vector<float> q(rows * static_cast<size_t>(spec.keyDim));
   std::vector<uint8_t> queryBytes(static_cast<size_t>(packedBytes(spec.queryType, static_cast<int64_t>(q.size()))));
@@ -154,7 +150,8 @@ CaseResult runCase(const CaseSpec& spec, const Device& device) {
   p.queryHead = spec.keyDim, p.queryToken = spec.heads * p.queryHead, p.queryBatch = spec.queryTokens * p.queryToken;
   p.keys = keys.rows, p.values = values.rows, p.keyScales = keys.scales, p.valueScales = values.scales;
   p.keys.data = keyArray.constant(), p.values.data = valueArray.constant();
-  if (spec.paged) p.keys.pages = keyPages.constant(), p.values.pages = valuePages.constant();
+  if (latent) p.values = p.keys;
+  if (spec.paged) p.keys.pages = keyPages.constant(), p.values.pages = latent ? keyPages.constant() : valuePages.constant();
   p.keyScales.data = keyScales.constant(), p.valueScales.data = valueScales.constant();
   std::vector<int32_t> lengths(spec.lengths.begin(), spec.lengths.end()), positions;
   for (int& n : lengths) positions.push_back(std::max(0, n - spec.queryTokens));
@@ -205,6 +202,8 @@ CaseResult runCase(const CaseSpec& spec, const Device& device) {
   const std::vector<uint8_t>& outBytes = out.back();
   const std::vector<float>& logSums = logs.back();
 
+  const auto valueAt = [&](int b, int g, int t, int c) { return (latent ? keys : values).at(b, g, t, c); };
+
   // The definition, and the same mathematics in the precision of the inputs for what error to expect of it.
   const Dtype precision = bitsOf(spec.cacheType) == 16 ? spec.cacheType : bitsOf(spec.cacheType) < 16 ? Dtype::f16 : Dtype::f32;
   const bool matrix = spec.path != Path::general;
@@ -253,8 +252,8 @@ CaseResult runCase(const CaseSpec& spec, const Device& device) {
           float y32 = 0;
           for (int t = 0; t < length; t++) {
             if (logits[static_cast<size_t>(t)] == 0) continue;
-            y += logits[static_cast<size_t>(t)] * static_cast<double>(values.at(b, g, t, c));
-            y32 += rounded(precision, same[static_cast<size_t>(t)] / sum32) * rounded(precision, values.at(b, g, t, c));
+            y += logits[static_cast<size_t>(t)] * static_cast<double>(valueAt(b, g, t, c));
+            y32 += rounded(precision, same[static_cast<size_t>(t)] / sum32) * rounded(precision, valueAt(b, g, t, c));
           }
           if (sum > 0) y /= sum;
           y32 = rounded(spec.outType, rounded(precision, y32));

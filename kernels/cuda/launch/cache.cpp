@@ -1,0 +1,44 @@
+#include "cache.h"
+
+#include "../kernels/product.h"
+#include "fastmqa/status.h"
+
+namespace fastmqa::gpu {
+namespace {
+
+void complete(AppendSide& side) {
+  side.scales.groups = side.scales.sharing == Sharing::token ? (side.channels + side.scales.group - 1) / side.scales.group : 1;
+  if (side.scales.sharing == Sharing::token && side.scales.group % 2)
+    refuse("expected an even group size but received " + std::to_string(side.scales.group));
+}
+
+}  // namespace
+
+int append(AppendProblem p, Stream stream) {
+  for (int i = 0; i < p.sideCount; i++) {
+    complete(p.sides[i]);
+    if (p.sides[i].scales.sharing == Sharing::channel) refuse("expected a format that needs no other token for append but received groups of tokens");
+  }
+  const int units = p.tokens * p.kvHeads;
+  return launch(appendKernel, GridSize{(units + appendWarps - 1) / appendWarps, p.sideCount, p.batch}, appendWarps * warpSize_, 0, stream, p);
+}
+
+int settle(AppendProblem p, Stream stream) {
+  complete(p.sides[0]);
+  const int group = p.sides[0].scales.group;
+  if (p.sides[0].scales.sharing != Sharing::channel || pageTokens % group || p.tokens % group || p.length % group)
+    refuse("expected whole groups of " + std::to_string(group) + " tokens for settle but received " + std::to_string(p.tokens));
+  return launch(settleKernel, GridSize{p.tokens / group, p.kvHeads, p.batch}, settleThreads, 0, stream, p);
+}
+
+int multiplyMatrices(const ProductProblem& p, const Device& device, Stream stream) {
+  const auto tiles = [](int n, int tile) { return (n + tile - 1) / tile; };
+  const GridSize grid{tiles(p.n, ProductShape::columns), tiles(p.m, ProductShape::rows), 1};
+  const bool fits = p.k % 8 == 0 && device.sharedBytesPerBlock >= ProductShape::sharedBytes;
+  if (fits && p.type == Dtype::f16) return launch(productKernel<F16>, grid, ProductShape::threads, ProductShape::sharedBytes, stream, p);
+  if (fits && p.type == Dtype::bf16 && device.capability >= 80)
+    return launch(productKernel<Bf16>, grid, ProductShape::threads, ProductShape::sharedBytes, stream, p);
+  return launch(plainProductKernel, GridSize{tiles(p.n, 32), tiles(p.m, 32), 1}, plainProductThreads, 2 * 32 * 33 * 4 + 32, stream, p);
+}
+
+}  // namespace fastmqa::gpu

@@ -1,0 +1,21 @@
+// Starting the kernels around attention: appending to a cache, quantising groups of tokens, projections.
+#pragma once
+#include "../kernels/append.h"
+#include "launch.h"
+
+namespace fastmqa::gpu {
+
+struct ProductProblem;
+
+/// Appends tokens in formats that need no other token: floating types, integers per token or per tensor.
+/// @throws Failure refused
+int append(AppendProblem problem, Stream stream);
+
+/// Quantises whole groups of tokens per channel; sides[0] only.
+/// @throws Failure refused
+int settle(AppendProblem problem, Stream stream);
+
+/// y = x W^T on the matrix unit where type, size and device allow, else in f32.
+int multiplyMatrices(const ProductProblem& problem, const Device& device, Stream stream);
+
+}  // namespace fastmqa::gpu

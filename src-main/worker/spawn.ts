@@ -1,6 +1,7 @@
 /** Starts a worker process and reports what it says and how it ends. */
-import { fork } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
+import { encodeFrame, frameReader, pipeDescriptor } from './frames.ts';
 import type { Request } from './protocol.ts';
 
 export interface WorkerProcess {
@@ -24,14 +25,12 @@ const lastWordsLength = 2000;
 export const forkWorker =
   (script: string): SpawnWorker =>
   (listener) => {
-    const child = fork(script, [], {
-      serialization: 'advanced',
-      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-      execArgv: [],
-    });
+    const child = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'pipe', 'pipe'] });
+    // There is none where the process cannot be started.
+    const pipe = child.stdio[pipeDescriptor] as Socket | null;
     // A worker at rest must not keep the program alive; while a call waits, its deadline does.
     child.unref();
-    child.channel?.unref();
+    pipe?.unref();
     const kill = (): void => void child.kill('SIGKILL');
     let lastWords = '';
     let ended = false;
@@ -48,8 +47,12 @@ export const forkWorker =
       });
     }
     let hangUp: NodeJS.Timeout | undefined;
-    child.on('message', (message) => listener.onMessage(message));
-    child.on('disconnect', () => {
+    pipe?.on(
+      'data',
+      frameReader((message) => listener.onMessage(message)),
+    );
+    pipe?.on('error', () => undefined); // the end of the process says more
+    pipe?.on('close', () => {
       hangUp = setTimeout(() => {
         end('worker hung up without ending');
         kill();
@@ -66,7 +69,7 @@ export const forkWorker =
     });
     return {
       // A worker that is gone cannot be written to; its end is reported by `close`.
-      send: (request) => void (child.connected && child.send(request, () => undefined)),
+      send: (request) => void (pipe?.writable && pipe.write(encodeFrame(request))),
       kill,
     };
   };

@@ -3,6 +3,11 @@
  * so the supervisor, the command line and the session can be tested without one, and figures are the same in every run.
  */
 import { writeSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { encodeFrame, frameReader, pipeDescriptor } from '../../dist/src-main/worker/frames.js';
+
+const supervisor = new Socket({ fd: pipeDescriptor, readable: true, writable: true });
+const send = (message) => supervisor.write(encodeFrame(message));
 
 let lastHandle = 0;
 let cancelled = false;
@@ -35,28 +40,38 @@ const misbehaviours = {
   'silent exit': () => process.exit(0),
   'half message': () => {
     const frame = Buffer.alloc(20);
-    frame.writeUInt32BE(4000); // announces 4000 bytes, sends 16
-    writeSync(Number(process.env.NODE_CHANNEL_FD ?? 3), frame);
+    frame.writeUInt32LE(4000); // announces 4000 bytes, sends 16
+    writeSync(pipeDescriptor, frame);
     process.exit(0);
   },
+  'endless message': () => {
+    supervisor.write(Buffer.alloc(100_000, 0xff)); // announces 4 GiB, never sends them
+    return new Promise(() => undefined);
+  },
+  'nonsense of the right length': () => {
+    const frame = Buffer.alloc(20, 0xee);
+    frame.writeUInt32LE(16);
+    supervisor.write(frame);
+    return sleep(60_000);
+  },
   'malformed message': (request) => {
-    process.send({ id: request.id, ok: 'perhaps' });
+    send({ id: request.id, ok: 'perhaps' });
     return sleep(60_000);
   },
   'NaN samples': () => Float64Array.of(0.001, Number.NaN),
   'NaN error': (_, honest) => ({ ...honest, error: { ...honest.error, relativeL2: Number.NaN } }),
   'wrong id': (request) => {
-    process.send({ id: request.id + 1000, generation: request.generation, ok: true, value: undefined });
+    send({ id: request.id + 1000, generation: request.generation, ok: true, value: undefined });
     return sleep(60_000);
   },
   'wrong generation': (request) => {
-    process.send({ id: request.id, generation: request.generation - 1, ok: true, value: undefined });
+    send({ id: request.id, generation: request.generation - 1, ok: true, value: undefined });
     return sleep(60_000);
   },
   'huge delay': () => untilCancelled(),
   disconnect: () => {
-    process.removeAllListeners('disconnect');
-    process.disconnect();
+    supervisor.removeAllListeners('close');
+    supervisor.destroy();
     setInterval(() => undefined, 1000);
     return new Promise(() => undefined);
   },
@@ -65,7 +80,7 @@ const misbehaviours = {
   refused: () => refuse('refused', 'this combination is not built'),
   failed: () => refuse('failed', 'the eigenvalues did not converge'),
   'double answer': (request, honest) => {
-    process.send({ id: request.id, generation: request.generation, ok: true, value: honest });
+    send({ id: request.id, generation: request.generation, ok: true, value: honest });
     return honest;
   },
   'exit while idle': (_, honest) => {
@@ -146,16 +161,17 @@ async function answer(request) {
 }
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => undefined);
-process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
-process.on('message', async (request) => {
+supervisor.on('error', () => undefined).on('close', () => process.kill(process.pid, 'SIGKILL'));
+const hear = frameReader(async (request) => {
   if (request.call === 'cancel') {
     cancelled = true;
     return;
   }
   const { id, generation } = request;
   try {
-    process.send({ id, generation, ok: true, value: await answer(request) });
+    send({ id, generation, ok: true, value: await answer(request) });
   } catch (error) {
-    process.send({ id, generation, ok: false, code: String(error.code), message: error.message });
+    send({ id, generation, ok: false, code: String(error.code), message: error.message });
   }
 });
+supervisor.on('data', hear);

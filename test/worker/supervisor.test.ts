@@ -55,6 +55,8 @@ const cases: [level: string, kind: FailureKind, message: RegExp, poisoned: boole
   ['ignores SIGTERM', 'timeout', /was killed$/, true],
   ['silent exit', 'crashed', /^worker ended with exit code 0$/, true],
   ['half message', 'crashed', /^worker ended with exit code 0$/, true],
+  ['endless message', 'timeout', /was killed$/, true],
+  ['nonsense of the right length', 'failed', /^worker sent a message that cannot be understood$/, true],
   ['malformed message', 'failed', /^worker sent a message that cannot be understood$/, true],
   ['NaN samples', 'failed', /^worker answered with an impossible value in sample: a sample is no time$/, true],
   ['NaN error', 'failed', /^worker answered with an impossible value in prepare.error.relativeL2/, true],

@@ -32,6 +32,8 @@ export interface SupervisorOptions {
   readonly spawn: SpawnWorker;
   /** Time a cancelled call has to give way before its process is killed. */
   readonly graceSeconds?: number;
+  /** Time a killed process has to be gone before its device counts as lost. */
+  readonly endSeconds?: number;
 }
 
 /** For calls that do bounded work. */
@@ -54,6 +56,8 @@ interface Worker {
   readonly process: WorkerProcess;
   readonly pending: Map<number, Pending>;
   readonly ended: Promise<void>;
+  /** When it was told to end, milliseconds of the monotonic clock. */
+  retiredAt?: number;
 }
 
 const addonCodes: Readonly<Record<AddonErrorCode, FailureKind>> = {
@@ -66,6 +70,7 @@ const addonCodes: Readonly<Record<AddonErrorCode, FailureKind>> = {
 export class Supervisor implements MeasuringBackend {
   private readonly spawn: SpawnWorker;
   private readonly graceSeconds: number;
+  private readonly endSeconds: number;
   private worker: Worker | undefined;
   private readonly alive = new Set<Worker>();
   private generations = 0;
@@ -73,9 +78,10 @@ export class Supervisor implements MeasuringBackend {
   private lastEnd = 'the worker was replaced';
   private closed = false;
 
-  constructor({ spawn, graceSeconds = 5 }: SupervisorOptions) {
+  constructor({ spawn, graceSeconds = 5, endSeconds = 5 }: SupervisorOptions) {
     this.spawn = spawn;
     this.graceSeconds = graceSeconds;
+    this.endSeconds = endSeconds;
   }
 
   async info(): Promise<BackendInfo> {
@@ -163,6 +169,7 @@ export class Supervisor implements MeasuringBackend {
 
   private call<C extends Call>(call: C, args: Arguments<C>, deadlineSeconds: number): Promise<Answer<C>> {
     if (this.closed) return Promise.reject(new BackendFailure('cancelled', 'the worker was closed', true));
+    if (this.isLost()) return Promise.reject(new BackendFailure('crashed', lostDevice, true));
     const worker = this.worker ?? this.start();
     this.lastId += 1;
     const id = this.lastId;
@@ -173,6 +180,12 @@ export class Supervisor implements MeasuringBackend {
       worker.pending.set(id, pending);
       worker.process.send({ id, generation: worker.generation, call, args } as Request);
     });
+  }
+
+  /** A process stuck in a driver outlives its kill and keeps the device: another one would only get stuck beside it. */
+  private isLost(): boolean {
+    const latest = performance.now() - this.endSeconds * 1000;
+    return [...this.alive].some(({ retiredAt }) => retiredAt !== undefined && retiredAt < latest);
   }
 
   private start(): Worker {
@@ -256,6 +269,7 @@ export class Supervisor implements MeasuringBackend {
     if (worker !== this.worker) return;
     this.worker = undefined;
     this.lastEnd = message;
+    worker.retiredAt = performance.now();
     worker.process.kill();
     for (const pending of worker.pending.values()) {
       clearTimeout(pending.timer);
@@ -265,6 +279,9 @@ export class Supervisor implements MeasuringBackend {
     worker.pending.clear();
   }
 }
+
+const lostDevice =
+  'the device is lost: a worker did not end when it was killed; it comes back when that process is gone';
 
 const overdueFailure = ({ deadlineSeconds }: Pending, killed: boolean): BackendFailure =>
   new BackendFailure(

@@ -3,7 +3,7 @@ import type { Comparison, EnvironmentChange, FigureChange, PointComparison, Verd
 import { formatNumber } from '../contract/format.ts';
 import { type Metric, metrics, type Point } from '../contract/metrics.ts';
 import type { Environment } from '../contract/session.ts';
-import { exactRankTest, interquartileRange, median } from './statistics.ts';
+import { exactRankTest, interquartileRange, median, sum } from './statistics.ts';
 
 /**
  * Differences below this share are never called one. Two sessions of one version on an idle machine differ by about 0.6 %
@@ -23,6 +23,13 @@ const familyChance = 0.05;
 
 /** Below this a rank test of two samples cannot reach any useful chance, however far apart they are. */
 const leastSamples = 5;
+
+/**
+ * Samples in a row resemble each other: from this many on, the error of their median is also taken from the medians of so many
+ * stretches, which sees what changes more slowly than one sample.
+ */
+const leastForStretches = 50;
+const stretches = 10;
 
 /** Flags that say a series is not of this program alone. */
 const disturbing = ['foreign-load', 'throttled', 'drift'] as const;
@@ -53,9 +60,10 @@ export function compareSessions(before: Comparable, after: Comparable): Comparis
   });
   const tested = pairs.flatMap(({ timing }) => (typeof timing === 'string' ? [] : [timing]));
   const chances = new Map(holm(tested.map(({ chance }) => chance)).map((chance, i) => [tested[i], chance]));
+  const movement = movementOf(before.environment, after.environment);
   const points = pairs.map((pair) => {
     const corrected = typeof pair.timing === 'string' ? 1 : (chances.get(pair.timing) ?? 1);
-    return judge(pair.before, pair.after, pair.timing, corrected);
+    return judge(pair.before, pair.after, pair.timing, corrected, movement);
   });
   const count = (verdict: Verdict): number => points.filter((point) => point.verdict === verdict).length;
   return {
@@ -91,11 +99,29 @@ function timingOf(before: Point, after: Point): Timing | string {
   };
 }
 
-/** Relative standard error of a median: 1.2533 σ/√n with σ = IQR / 1.349, so that outliers do not count. */
-const medianError = (samples: readonly number[]): number =>
-  (0.929 * interquartileRange(samples)) / median(samples) / Math.sqrt(samples.length);
+/**
+ * Relative standard error of a median: 1.2533 σ/√n with σ = IQR / 1.349, so that outliers do not count; or that of the mean of
+ * the medians of its stretches, where that is larger.
+ */
+function medianError(samples: readonly number[]): number {
+  const alone = (0.929 * interquartileRange(samples)) / median(samples) / Math.sqrt(samples.length);
+  if (samples.length < leastForStretches) return alone;
+  const length = samples.length / stretches;
+  const medians = Array.from({ length: stretches }, (_, i) =>
+    median(samples.slice(Math.round(i * length), Math.round((i + 1) * length))),
+  );
+  const mean = sum(medians) / stretches;
+  const variance = sum(medians.map((value) => (value - mean) ** 2)) / (stretches - 1);
+  return Math.max(alone, Math.sqrt(variance / stretches) / mean);
+}
 
-function judge(before: Point, after: Point, timing: Timing | string, chance: number): PointComparison {
+function judge(
+  before: Point,
+  after: Point,
+  timing: Timing | string,
+  chance: number,
+  movement: number,
+): PointComparison {
   const changes = changesOf(before, after);
   const common = { id: after.id, config: after.config, changes };
   const isLarger = changes.some(({ isWorse }) => isWorse);
@@ -103,7 +129,7 @@ function judge(before: Point, after: Point, timing: Timing | string, chance: num
     const isLost = before.outcome === 'measured' && after.outcome !== 'measured';
     return { ...common, verdict: 'UNSURE', reason: timing, isRegression: isLost || isLarger };
   }
-  const { verdict, reason } = verdictOf(timing, chance, before, after);
+  const { verdict, reason } = verdictOf(timing, chance, movement, before, after);
   const { ratio, standardError } = timing;
   const reach = Math.max(2 * standardError, noiseFloor);
   return {
@@ -117,13 +143,25 @@ function judge(before: Point, after: Point, timing: Timing | string, chance: num
   };
 }
 
-function verdictOf({ ratio, standardError, samples }: Timing, chance: number, before: Point, after: Point) {
+function verdictOf(
+  { ratio, standardError, samples }: Timing,
+  chance: number,
+  movement: number,
+  before: Point,
+  after: Point,
+) {
   const floor = Math.max(noiseFloor, floorInStandardErrors * standardError);
   // The same in both directions: twice the time and half the time are equally far from 1.
   const size = Math.max(ratio, 1 / ratio) - 1;
   const said = `${percent(size)} ${ratio > 1 ? 'slower' : 'faster'}`;
   const tested = `${samples[0]} and ${samples[1]} samples`;
   if (size > floor && chance < familyChance) {
+    // A machine that moved so much between two runs may well move as much again within one.
+    if (movement > 1 + ceilingTolerance && size < movement ** 2 - 1)
+      return {
+        verdict: 'UNSURE',
+        reason: `${said}, but the ceilings of the machine itself moved by ${percent(movement - 1)}: run both again with nothing else running`,
+      } as const;
     const disturbed = disturbing.filter((flag) =>
       [before, after].some(({ throughput }) => throughput?.flags.includes(flag)),
     );
@@ -205,6 +243,21 @@ function environmentChanges(before: Environment, after: Environment): Environmen
     const differs = incidental.includes(field) ? ceilingMoved(field, a, b) : String(a) !== String(b);
     return differs ? [{ field, before: said(a), after: said(b) }] : [];
   });
+}
+
+const sameMachine = ['cpu', 'threads', 'instructionSet'] as const;
+
+/**
+ * The factor by which the speed of one and the same machine changed between two runs, as its measured ceilings tell; 1 for two
+ * different machines, whose difference is what the user asks about.
+ */
+function movementOf(before: Environment, after: Environment): number {
+  if (sameMachine.some((field) => before[field] !== after[field])) return 1;
+  const factors = (['fmaFlopsPerSecond', 'readBytesPerSecond'] as const).map((field) => {
+    const [a, b] = [before[field], after[field]];
+    return a && b ? Math.max(a / b, b / a) : 1;
+  });
+  return Math.max(...factors);
 }
 
 const ceilingMoved = (field: string, a: unknown, b: unknown): boolean =>

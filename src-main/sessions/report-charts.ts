@@ -38,11 +38,11 @@ export function tradeOff(points: readonly Point[], levels: readonly string[]): s
   );
   const names = placeNames(firstOfLevel, box).map(
     ({ text, x: left, y: top, isLeft }) =>
-      `<text x="${tenth(left)}" y="${tenth(top)}" font-size="12"${isLeft ? ' text-anchor="end"' : ''}>${escapeText(text)}</text>`,
+      `<text class="name" x="${tenth(left)}" y="${tenth(top)}" font-size="12"${isLeft ? ' text-anchor="end"' : ''}>${escapeText(text)}</text>`,
   );
   const line = frontier.map((mark) => `${tenth(toX(x, box, mark.x))},${tenth(toY(y, box, mark.y))}`).join(' ');
   return svg(
-    400,
+    chartHeight,
     `${marks.length} points, ${x.metric.title} against ${y.metric.title}; size of a mark: ${size.title}`,
     [
       ...axesOf(x, y),
@@ -74,7 +74,10 @@ function axesOf(x: Axis, y: Axis): string[] {
 
 const namesWidth = 150;
 const headHeight = 36;
-const rowHeight = 26;
+/** Few levels get the room that the chart beside them takes. */
+const rowHeights = [26, 84] as const;
+const chartHeight = 400;
+const thickestBar = 26;
 /** Share of a column that the longest bar takes; the rest is for its figure. */
 const longestShare = 0.6;
 
@@ -84,9 +87,13 @@ export function levelBars(points: readonly Point[], levels: readonly string[]): 
   const rows = columns[0]?.bars ?? [];
   if (columns.every(({ bars }) => bars.every(({ value }) => value === undefined))) return undefined;
   const columnWidth = (width - namesWidth - 8) / columns.length;
+  const fitting = (chartHeight - headHeight - 8) / rows.length;
+  const rowHeight = Math.round(Math.min(rowHeights[1], Math.max(rowHeights[0], fitting)));
+  const thickness = Math.min(thickestBar, rowHeight - 8);
+  const middleOf = (row: number): number => headHeight + (row + 0.5) * rowHeight;
   const names = rows.map(
     ({ level }, row) =>
-      `<text x="${namesWidth - 10}" y="${headHeight + row * rowHeight + 17}" font-size="12" text-anchor="end">${escapeText(level)}</text>`,
+      `<text x="${namesWidth - 10}" y="${middleOf(row) + 4}" font-size="12" text-anchor="end">${escapeText(level)}</text>`,
   );
   const bars = columns.flatMap(({ metric, axis, bars: ofMetric }, i) => {
     const left = namesWidth + i * columnWidth;
@@ -94,11 +101,10 @@ export function levelBars(points: readonly Point[], levels: readonly string[]): 
     return [
       head,
       ...ofMetric.map(({ level, value }, row) => {
-        const top = headHeight + row * rowHeight;
         const share = value === undefined ? 0 : Math.min(1, Math.max(0.01, shareOf(axis, value)));
         const length = share * longestShare * columnWidth;
-        const figure = value === undefined ? 'none' : formatMetric(value, metric.unit);
-        return `<rect class="bar" x="${left}" y="${top + 4}" width="${tenth(length)}" height="${rowHeight - 8}" fill="${markOf(level, levels).colour}"/><text x="${tenth(left + length + 5)}" y="${top + 17}" font-size="11">${escapeText(figure)}</text>`;
+        const figure = value === undefined ? 'none' : formatMetric(value, metric.unit).replace(/ ?tokens\/s$/, '');
+        return `<rect class="bar" x="${left}" y="${middleOf(row) - thickness / 2}" width="${tenth(length)}" height="${thickness}" fill="${markOf(level, levels).colour}"/><text x="${tenth(left + length + 5)}" y="${middleOf(row) + 4}" font-size="11">${escapeText(figure)}</text>`;
       }),
     ];
   });

@@ -25,14 +25,15 @@ h1 { font-size: 22px; margin: 0; } h2 { font-size: 16px; margin: 28px 0 10px; } 
 figure { background: var(--app-panel); border: 1px solid var(--app-line); border-radius: 6px; margin: 0; padding: 12px; }
 figcaption { font-weight: 600; margin-bottom: 4px; } svg { display: block; height: auto; width: 100%; }
 svg text { fill: var(--app-text); font-variant-numeric: tabular-nums; } svg text.quiet { fill: var(--app-quiet); }
+svg text.name { paint-order: stroke; stroke: var(--app-panel); stroke-width: 4px; }
 .scroll { background: var(--app-panel); border: 1px solid var(--app-line); border-radius: 6px; overflow: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { border-bottom: 1px solid var(--app-line); padding: 5px 10px; text-align: left; white-space: nowrap; }
+th, td { border-bottom: 1px solid var(--app-line); padding: 5px 7px; text-align: left; white-space: nowrap; }
 tbody tr:last-child td { border-bottom: 0; } td.figure { text-align: right; } td:last-child { white-space: normal; }
 th button { background: none; border: 0; color: inherit; cursor: pointer; font: inherit; font-weight: 600; padding: 0; }
 th[aria-sort="ascending"] button::after { content: " ↑"; } th[aria-sort="descending"] button::after { content: " ↓"; }
 dl { display: grid; gap: 2px 24px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); margin: 0; }
-dl div { display: flex; gap: 12px; justify-content: space-between; } dt { color: var(--app-quiet); } dd { margin: 0; overflow-wrap: anywhere; text-align: right; }
+dl div { display: flex; gap: 12px; justify-content: space-between; } dt { color: var(--app-quiet); } dd { font-variant-numeric: tabular-nums; margin: 0; overflow-wrap: anywhere; text-align: right; }
 :focus-visible { outline: 2px solid var(--series-1); outline-offset: 2px; }
 @media print { body { max-width: none; padding: 0; } .charts { grid-template-columns: 1fr 1fr; } }
 `;

@@ -27,7 +27,7 @@ export function toReport({ name, environment, points, levels }: ReportContent): 
     ];
   });
   const hash = createHash('sha256').update(reportScript).digest('base64');
-  const policy = `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${hash}'; base-uri 'none'; form-action 'none'`;
+  const policy = `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${hash}'; img-src data:; base-uri 'none'; form-action 'none'`;
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -99,7 +99,7 @@ function table(points: readonly Point[]): string {
     ];
     return `<tr data-id="${escapeText(point.id)}">${cells.join('')}</tr>`;
   });
-  return `<div class="scroll"><table>
+  return `<div class="scroll" role="region" aria-label="All points" tabindex="0"><table>
 <thead><tr>${head.join('')}</tr></thead>
 <tbody>
 ${rows.join('\n')}
@@ -134,7 +134,18 @@ function controls(points: readonly Point[]): string {
   return `<p class="quiet">Controls, relative L2: all-zero output ${zeroOutput.toFixed(2)}, uniform attention ${uniformAttention.toFixed(2)}, an independent layer ${independentLayer.toFixed(2)}.</p>`;
 }
 
+/** Figures with a unit are read with it; the rest stands as it was recorded. */
+const unitOf: Readonly<Record<string, Metric['unit']>> = {
+  memoryBytes: 'bytes',
+  fmaFlopsPerSecond: 'FLOP/s',
+  readBytesPerSecond: 'bytes/s',
+};
+
 const machine = (environment: Environment): string =>
   `<dl>${Object.entries(environment)
-    .map(([name, value]) => `<div><dt>${escapeText(name)}</dt><dd>${escapeText(String(value))}</dd></div>`)
+    .map(([name, value]) => {
+      const unit = unitOf[name];
+      const words = unit && typeof value === 'number' ? formatMetric(value, unit) : String(value);
+      return `<div><dt>${escapeText(name)}</dt><dd>${escapeText(words)}</dd></div>`;
+    })
     .join('')}</dl>`;

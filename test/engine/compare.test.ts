@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { Point } from '../../src-main/contract/metrics.ts';
+import type { Environment } from '../../src-main/contract/session.ts';
 import { compareSessions, holm } from '../../src-main/engine/compare.ts';
 import { exactRankTest } from '../../src-main/engine/statistics.ts';
 import { environment, measured, planOf } from '../fakes/points.ts';
@@ -102,6 +103,34 @@ describe('verdicts and their reasons', () => {
     const throughput = disturbed.throughput && { ...disturbed.throughput, flags: ['foreign-load' as const] };
     const { verdict, reason } = verdictOf(withSamples(steady(0.01)), { ...disturbed, throughput });
     expect([verdict, reason]).toEqual(['UNSURE', '4.0 % slower, but the samples are marked foreign-load: run again']);
+  });
+
+  test('a machine whose own ceilings moved explains as much and a little more, other machines explain nothing', () => {
+    const points = (seconds: number) => [withSamples(steady(seconds))];
+    const verdictOn = (seconds: number, change: Partial<Environment>) =>
+      compareSessions(
+        { environment, points: points(0.01) },
+        { environment: { ...environment, ...change }, points: points(seconds) },
+      ).points[0];
+    const half = { fmaFlopsPerSecond: 0.8e11 };
+    expect(verdictOn(0.014, half)).toMatchObject({ verdict: 'UNSURE' });
+    expect(verdictOn(0.014, half).reason).toMatch(
+      /^40 % slower, but the ceilings of the machine itself moved by 25 %: /,
+    );
+    expect(verdictOn(0.017, half)).toMatchObject({ verdict: 'SLOWER' });
+    expect(verdictOn(0.014, { fmaFlopsPerSecond: 0.95e11 })).toMatchObject({ verdict: 'SLOWER' });
+    expect(verdictOn(0.014, { ...half, cpu: 'Another CPU' })).toMatchObject({ verdict: 'SLOWER' });
+    expect(verdictOn(0.01, half)).toMatchObject({ verdict: 'SAME' });
+  });
+
+  test('samples that change slowly say less than their number: the same many, shuffled, say more', () => {
+    // Ten stretches of a hundred, each at its own speed: the middle of such a run is known no better than ten samples know it.
+    const levels = [0, 4, 1, 9, 3, 8, 2, 7, 5, 6].map((level) => 0.01 * (1 + level * 0.01));
+    const slow = (factor: number) => withSamples(levels.flatMap((level) => steady(level * factor, 100)));
+    const mixed = (factor: number) =>
+      withSamples(Array.from({ length: 1000 }, (_, i) => steady(levels[i % 10] * factor, 100)[Math.floor(i / 10)]));
+    expect(verdictOf(slow(1), slow(1.035))).not.toMatchObject({ verdict: 'SLOWER' });
+    expect(verdictOf(mixed(1), mixed(1.035))).toMatchObject({ verdict: 'SLOWER' });
   });
 
   test('a point that fails now is a regression; one that failed before is none', () => {

@@ -14,7 +14,7 @@ import {
 } from './library.ts';
 import type { HubEvent, RunSession, RunState } from './run-state.ts';
 import { exportFormats, labelSchema } from './session.ts';
-import { sweepSchema } from './sweep.ts';
+import { type Sweep, sweepSchema } from './sweep.ts';
 
 export interface PreviewSummary {
   readonly points: number;
@@ -27,6 +27,12 @@ export interface PreviewSummary {
   readonly estimatedSeconds: number;
   /** Largest memory any one point is expected to need. */
   readonly estimatedPeakBytes: number;
+}
+
+export interface NamedSweeps {
+  readonly builtin: readonly Sweep[];
+  /** By name. */
+  readonly own: readonly Sweep[];
 }
 
 /** `Output` exists for the compiler only. */
@@ -52,6 +58,11 @@ export const calls = {
   devices: takes(nothing).returns<readonly DeviceInfo[]>(),
   preview: takes(z.strictObject({ sweep: sweepSchema })).returns<PreviewSummary>(),
   startRun: takes(z.strictObject({ sweep: sweepSchema })).returns<RunSession>(),
+  /** Sweeps to start from: those of the program, and the user's own. */
+  sweeps: takes(nothing).returns<NamedSweeps>(),
+  /** Keeps a sweep under its name, in place of one that had it. */
+  saveSweep: takes(z.strictObject({ sweep: sweepSchema })).returns<NamedSweeps>(),
+  deleteSweep: takes(z.strictObject({ name: sweepSchema.shape.name })).returns<NamedSweeps>(),
   pause: takes(nothing).returns<null>(),
   continue: takes(nothing).returns<null>(),
   stop: takes(nothing).returns<null>(),

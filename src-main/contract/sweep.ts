@@ -84,6 +84,9 @@ export const techniqueSchema = z.strictObject({
 });
 export type Technique = z.infer<typeof techniqueSchema>;
 
+/** What a sweep means that does not say. */
+export const unsaid = { level: 'baseline', phase: 'decode' } as const satisfies { level: string; phase: Phase };
+
 /** One point of a sweep, complete: running it needs nothing else. */
 export const pointConfigSchema = z.strictObject({
   level: z.string().min(1).max(64),
@@ -145,3 +148,7 @@ export const sweepSchema = z.strictObject({
   measuring: measuringSchema.partial().optional(),
 });
 export type Sweep = z.infer<typeof sweepSchema>;
+
+export const mostKeptSweeps = 500;
+/** The user's own sweeps, as they are kept. */
+export const sweepShelfSchema = z.array(sweepSchema).max(mostKeptSweeps);

@@ -12,6 +12,7 @@ import {
   type Sweep,
   type Technique,
   techniqueSchema,
+  unsaid,
 } from '../contract/sweep.ts';
 import { type Axes, checkAxes, checkAxisValue } from './axes.ts';
 import { builtinModelShapes, type KnownModel } from './builtin-models.ts';
@@ -111,7 +112,7 @@ function checkZip(grid: Grid, zip: readonly string[]): void {
  */
 export function resolvePoint(values: Readonly<Record<string, AxisValue>>): { config: PointConfig; refused?: string } {
   const axes = checkAxes(values);
-  const level = axes.level ?? 'baseline';
+  const level = axes.level ?? unsaid.level;
   const known = axes.model === undefined ? undefined : builtinModelShapes[axes.model];
   const hiddenDim = axes.hiddenDim ?? known?.hiddenDim ?? 1024;
   const heads = axes.heads ?? known?.heads ?? 16;
@@ -124,7 +125,7 @@ export function resolvePoint(values: Readonly<Record<string, AxisValue>>): { con
     modelSeed: axes.modelSeed ?? 1,
   };
   const technique = applyAxes(levels[level as LevelName].resolve(shape), axes, shape);
-  const phase = axes.phase ?? 'decode';
+  const phase = axes.phase ?? unsaid.phase;
   const config: PointConfig = {
     level,
     model: axes.model,

@@ -6,11 +6,13 @@ import { BackendFailure } from '../engine/ports.ts';
 import type { Profiler } from './compose.ts';
 import type { RunHub } from './run-hub.ts';
 import type { SessionLibrary } from './session-library.ts';
+import type { SweepShelf } from './sweep-shelf.ts';
 
 export function createAppCalls(
   profiler: Pick<Profiler, 'levels' | 'devices' | 'preview'>,
   hub: RunHub,
   library: SessionLibrary,
+  shelf: SweepShelf,
 ): AppApi {
   const steer = (verb: 'pause' | 'continue' | 'stop' | 'cancel') => async () => {
     hub.steer(verb);
@@ -21,6 +23,9 @@ export function createAppCalls(
     devices: () => profiler.devices(),
     preview: async ({ sweep }) => summarise(profiler.preview(sweep)),
     startRun: ({ sweep }) => hub.start(sweep),
+    sweeps: () => shelf.list(),
+    saveSweep: ({ sweep }) => shelf.save(sweep),
+    deleteSweep: ({ name }) => shelf.remove(name),
     pause: steer('pause'),
     continue: steer('continue'),
     stop: steer('stop'),

@@ -128,6 +128,8 @@ function overlay({ axes, zip }: Grid, values: ReadonlyMap<string, AxisValue[]>):
 function withMeasuring(sweep: Sweep, changes: Partial<Measuring>): Sweep {
   if (Object.keys(changes).length === 0) return sweep;
   const { minSeconds, maxSeconds } = resolveMeasuring({ ...sweep, measuring: { ...sweep.measuring, ...changes } });
+  if (changes.maxSeconds !== undefined && changes.maxSeconds < minSeconds)
+    throw expected(`at least minSeconds, ${minSeconds},`, 'maxSeconds', changes.maxSeconds);
   const measuring = { ...sweep.measuring, ...changes, maxSeconds: Math.max(minSeconds, maxSeconds) };
   const checked = measuringSchema.partial().safeParse(measuring);
   if (checked.success) return { ...sweep, measuring: checked.data };

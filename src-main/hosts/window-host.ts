@@ -1,10 +1,12 @@
 /** All that a host of windows needs: the calls, the current sweep, the library. Web and Electron carry it, each in its way. */
+import { join } from 'node:path';
 import type { AppApi } from '../contract/calls.ts';
 import type { RunSession } from '../contract/run-state.ts';
 import { createAppCalls } from './app-calls.ts';
 import type { Profiler } from './compose.ts';
 import { RunHub } from './run-hub.ts';
 import { SessionLibrary } from './session-library.ts';
+import { SweepShelf } from './sweep-shelf.ts';
 
 export interface WindowHost {
   readonly api: AppApi;
@@ -33,7 +35,8 @@ export interface WindowHostOptions {
 export function createWindowHost({ profiler, folder }: WindowHostOptions): WindowHost {
   const hub = new RunHub({ profiler, folder });
   const library = new SessionLibrary({ profiler, folder, onChange: () => hub.tellLibraryChanged() });
-  const api = createAppCalls(profiler, hub, library);
+  const shelf = new SweepShelf(join(folder, 'sweeps.json'));
+  const api = createAppCalls(profiler, hub, library, shelf);
   return {
     api,
     hub,

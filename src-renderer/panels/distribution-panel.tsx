@@ -1,18 +1,17 @@
 import { Text } from '@mantine/core';
-import { useEffect, useMemo } from 'react';
-import { useStore } from 'zustand';
+import { useMemo } from 'react';
 import { formatSeconds } from '../../src-main/contract/format.ts';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { DistributionChart } from '../charts/distribution-chart.tsx';
 import { toCsv } from '../series/csv.ts';
 import { type Distribution, distributionOf } from '../series/distribution.ts';
 import { markOf } from '../series/marks.ts';
-import { samplesKey } from '../store/samples.ts';
 import { Hint, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import classes from './charts-panel.module.css';
 import { focusTable } from './point-table.tsx';
-import { useApp, useLevelNames, useRun, useView } from './use-app.ts';
+import { useLevelNames, useRun, useView } from './use-app.ts';
+import { useSamples } from './use-samples.ts';
 
 export function DistributionPanel({ points }: ChartPanelProps) {
   const levels = useLevelNames();
@@ -59,15 +58,6 @@ export function DistributionPanel({ points }: ChartPanelProps) {
       return <Hint title="No samples">The session holds the summary of this point but not its raw samples.</Hint>;
     return <Text size="sm" />; // about one frame: a word would only flash
   }
-}
-
-function useSamples(pointId: string | undefined) {
-  const { samples } = useApp();
-  const sessionId = useRun((run) => run.session?.id ?? '');
-  useEffect(() => {
-    if (pointId !== undefined) void samples.ask(sessionId, pointId);
-  }, [samples, sessionId, pointId]);
-  return useStore(samples, (all) => (pointId === undefined ? undefined : all[samplesKey(sessionId, pointId)]));
 }
 
 function inWords({ count, median, p05, p95, quartiles, beyond }: Distribution): string {

@@ -1,13 +1,18 @@
 /** One point, whole: what it cost in memory, how far off it is, how fast it ran, and what to make of that. */
-import { Alert, Badge, Text, Title } from '@mantine/core';
+import { Alert, Badge, Button, Group, Text, Title, Tooltip } from '@mantine/core';
 import type { ReactNode } from 'react';
 import { formatBytes, formatMetric, formatNumber, formatSeconds } from '../../src-main/contract/format.ts';
 import type { Controls, LayerError, Memory, Point, Throughput } from '../../src-main/contract/metrics.ts';
+import { isActive } from '../../src-main/contract/run-state.ts';
 import { gradeMeaning, warningsOf } from '../../src-main/contract/warnings.ts';
 import { Swatch } from '../charts/mark.tsx';
+import { SampleStrip } from '../charts/sample-strip.tsx';
 import { markOf } from '../series/marks.ts';
+import { sweepOfPoint } from '../store/command.ts';
 import classes from './inspector.module.css';
-import { useLevelNames, useRun, useView } from './use-app.ts';
+import { useCopyCommand } from './sweep-menu.tsx';
+import { useApp, useLevelNames, useRun, useView } from './use-app.ts';
+import { useSamples } from './use-samples.ts';
 
 export function Inspector() {
   const id = useView((view) => view.selected.at(-1));
@@ -45,6 +50,7 @@ function Details({ point }: { readonly point: Point }) {
           {config.phase} · d {config.hiddenDim} · {config.heads} heads of {config.headDim} · {config.seqLen} tokens ·
           batch {config.batch}
         </Text>
+        <PointVerbs point={point} />
       </header>
       {outcome !== 'measured' && (
         <Alert color={outcome === 'failed' ? 'red' : 'gray'} title={outcome} className={classes.alert}>
@@ -69,9 +75,79 @@ function Details({ point }: { readonly point: Point }) {
             .map(([name, value]) => [name, String(value)])}
         />
       </Section>
+      <EnvironmentSection {...(point.device && { device: point.device })} />
     </>
   );
 }
+
+/** The same point once more, here or from a command line. */
+function PointVerbs({ point }: { readonly point: Point }) {
+  const app = useApp();
+  const active = useRun(isActive);
+  const measuring = useRun((run) => run.sweep?.measuring);
+  const sweep = sweepOfPoint(point, measuring);
+  const [copied, copy] = useCopyCommand(sweep);
+  return (
+    <Group gap={6} mt={8}>
+      <Tooltip label="Measure this point alone, as a session of its own" openDelay={400}>
+        <Button size="compact-xs" variant="default" disabled={active} onClick={() => void app.startRun(sweep)}>
+          Run again
+        </Button>
+      </Tooltip>
+      <Button size="compact-xs" variant="default" onClick={copy}>
+        {copied ? 'Copied' : 'Copy command'}
+      </Button>
+      <Tooltip label="Open it in the form of the sweep" openDelay={400}>
+        <Button size="compact-xs" variant="default" onClick={() => app.sweeps.open(sweep)}>
+          Edit
+        </Button>
+      </Tooltip>
+    </Group>
+  );
+}
+
+/** The machine that the point was measured on: its own where it has one, or else that of the session. */
+function EnvironmentSection({ device }: Pick<Point, 'device'>) {
+  const environment = useRun((run) => run.environment);
+  const facts: [string, string][] = device
+    ? [
+        ['host', device.host],
+        ['device', device.name],
+        ['memory', formatBytes(device.memoryBytes)],
+        ['threads', String(device.threads)],
+        ['instructions', device.instructionSet],
+        ...ceilingFacts(device),
+      ]
+    : environment
+      ? [
+          ['processor', environment.cpu],
+          ['cores, threads', `${environment.logicalCores}, ${environment.threads}`],
+          ['instructions', environment.instructionSet],
+          ['memory', formatBytes(environment.memoryBytes)],
+          ['system', environment.os],
+          ...(environment.governor ? [['governor', environment.governor] satisfies [string, string]] : []),
+          ['load at start', formatNumber(environment.loadAverage1m)],
+          ...ceilingFacts(environment),
+          ['built with', environment.buildFlags],
+          ['FastMQA', [environment.fastmqaVersion, environment.gitCommit?.slice(0, 12)].filter(Boolean).join(', ')],
+          ['Node', environment.nodeVersion],
+          ['begun', environment.startedAt.slice(0, 19).replace('T', ' ')],
+        ]
+      : [];
+  if (facts.length === 0) return null;
+  return (
+    <Section title="Environment">
+      <Facts facts={facts} />
+    </Section>
+  );
+}
+
+const ceilingFacts = (of: { readonly fmaFlopsPerSecond?: number; readonly readBytesPerSecond?: number }) => [
+  ...(of.fmaFlopsPerSecond ? [['FMA ceiling', formatMetric(of.fmaFlopsPerSecond, 'FLOP/s')] as [string, string]] : []),
+  ...(of.readBytesPerSecond
+    ? [['read ceiling', formatMetric(of.readBytesPerSecond, 'bytes/s')] as [string, string]]
+    : []),
+];
 
 interface HeadlineProps {
   readonly memory: Memory;
@@ -178,6 +254,14 @@ interface ThroughputSectionProps {
   readonly throughput: Throughput;
 }
 
+function Samples({ point, throughput }: ThroughputSectionProps) {
+  const levels = useLevelNames();
+  const samples = useSamples(point.id);
+  if (samples?.state !== 'known' || samples.seconds.length === 0) return null;
+  const { colour } = markOf(point.config.level, levels);
+  return <SampleStrip seconds={samples.seconds} median={throughput.medianSeconds} colour={colour} />;
+}
+
 const ThroughputSection = ({ point, throughput }: ThroughputSectionProps) => (
   <Section title="Throughput">
     <Facts
@@ -194,6 +278,7 @@ const ThroughputSection = ({ point, throughput }: ThroughputSectionProps) => (
           : [['of the roofline', formatMetric(100 * throughput.rooflineFraction, '%')] as const]),
       ]}
     />
+    <Samples point={point} throughput={throughput} />
     {warningsOf(point)
       .filter(({ kind }) => kind !== 'destroyed' && kind !== 'converted')
       .map(({ kind, text }) => (

@@ -3,15 +3,17 @@ import { ActionIcon, Checkbox, Group, Select, Text, TextInput, Title, Tooltip } 
 import { IconArrowBackUp, IconArrowForwardUp, IconX } from '@tabler/icons-react';
 import { type ReactNode, useId } from 'react';
 import { useStore } from 'zustand';
+import { modelPresets } from '../../src-main/contract/presets.ts';
 import { type Phase, phases, pointConfigSchema } from '../../src-main/contract/sweep.ts';
 import { Swatch } from '../charts/mark.tsx';
 import { markOf } from '../series/marks.ts';
+import { standardAxes } from '../store/draft.ts';
 import { wholeForm } from '../store/preview.ts';
 import classes from './sweep-form.module.css';
+import { StartFrom, SweepMenu } from './sweep-menu.tsx';
 import { SweepPreview } from './sweep-preview.tsx';
 import { useApp, useDraft, useLevels } from './use-app.ts';
 
-const standardAxes = ['hiddenDim', 'heads', 'headDim', 'referenceKvHeads', 'seqLen', 'batch'];
 const notExtra = ['level', 'phase', 'verifyTokens', ...standardAxes];
 const extraAxes = ['cacheDtype', ...Object.keys(pointConfigSchema.shape)].filter((axis) => !notExtra.includes(axis));
 
@@ -56,6 +58,7 @@ function Head() {
               <IconArrowForwardUp size={16} />
             </ActionIcon>
           </Tooltip>
+          <SweepMenu />
         </Group>
       </Group>
       <TextInput
@@ -65,6 +68,7 @@ function Head() {
         error={useError('name')}
         onChange={(event) => edit({ name: event.currentTarget.value }, 'name')}
       />
+      <StartFrom />
     </>
   );
 }
@@ -118,8 +122,41 @@ const Section = ({ title, hint, children }: { title: string; hint?: string; chil
   );
 };
 
+/** Fills the fields of the layer with those of a known model; the fields stay the user's. */
+function ModelShape() {
+  const { axes, extraAxes } = useDraft();
+  const { edit } = useApp().draft;
+  const shapeOf = ({ hiddenDim, heads, headDim, kvHeads, ropeTheta }: (typeof modelPresets)[number]) => ({
+    hiddenDim: String(hiddenDim),
+    heads: String(heads),
+    headDim: String(headDim),
+    referenceKvHeads: String(kvHeads),
+    ropeTheta: String(ropeTheta),
+  });
+  const current = modelPresets.find((preset) =>
+    Object.entries(shapeOf(preset)).every(([axis, value]) => axes[axis] === value),
+  );
+  return (
+    <Select
+      size="xs"
+      label="Model"
+      placeholder="own shape"
+      searchable
+      value={current?.name ?? null}
+      data={modelPresets.map(({ name }) => name)}
+      onChange={(name) => {
+        const preset = modelPresets.find((candidate) => candidate.name === name);
+        if (!preset) return;
+        const added = extraAxes.includes('ropeTheta') ? extraAxes : [...extraAxes, 'ropeTheta'];
+        edit({ axes: { ...axes, ...shapeOf(preset) }, extraAxes: added });
+      }}
+    />
+  );
+}
+
 const Layer = () => (
   <Section title="Layer" hint="512,1024 or 512-4096*2">
+    <ModelShape />
     <div className={classes.pair}>
       <AxisField axis="hiddenDim" label="Hidden size d" />
       <AxisField axis="heads" label="Heads" />
@@ -228,6 +265,7 @@ function FurtherAxes() {
       {draft.extraAxes.map((axis) => (
         <AxisField key={axis} axis={axis} label={axis} placeholder="default" onRemove={() => remove(axis)} />
       ))}
+      <Kept />
       <Select
         size="xs"
         aria-label="Add an axis"
@@ -241,6 +279,44 @@ function FurtherAxes() {
   );
 }
 
+/** What came with an opened sweep and has no field of its own. */
+function Kept() {
+  const { kept } = useDraft();
+  const { edit } = useApp().draft;
+  const without = (name: keyof typeof kept): void => {
+    const { [name]: _, ...rest } = kept;
+    edit({ kept: rest });
+  };
+  const facts = [
+    ['zip', kept.zip?.map((group) => `${group.join(', ')} advance together`).join('; ')],
+    ['also', kept.also && `and ${kept.also.length} further ${kept.also.length === 1 ? 'grid' : 'grids'} of points`],
+    [
+      'measuring',
+      kept.measuring &&
+        Object.entries(kept.measuring)
+          .map((entry) => entry.join(' '))
+          .join(', '),
+    ],
+  ] as const;
+  return facts.map(
+    ([name, text]) =>
+      text && (
+        <Group key={name} gap={4} wrap="nowrap" justify="space-between">
+          <Text size="xs">{text}</Text>
+          <ActionIcon
+            variant="subtle"
+            color="gray"
+            size="sm"
+            aria-label={`Remove: ${text}`}
+            onClick={() => without(name)}
+          >
+            <IconX size={14} />
+          </ActionIcon>
+        </Group>
+      ),
+  );
+}
+
 function Measuring() {
   const draft = useDraft();
   const { edit } = useApp().draft;
@@ -249,6 +325,7 @@ function Measuring() {
       size="xs"
       label={label}
       value={draft[name]}
+      placeholder="default"
       error={error}
       inputMode="decimal"
       onChange={(event) => edit({ [name]: event.currentTarget.value }, name)}

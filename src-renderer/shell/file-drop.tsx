@@ -1,4 +1,4 @@
-/** Session files dropped anywhere on the window are taken into the library. */
+/** Files dropped anywhere on the window: sessions are taken into the library, a sweep (JSON) becomes the draft. */
 import { useEffect, useState } from 'react';
 import { useApp } from '../panels/use-app.ts';
 import classes from './file-drop.module.css';
@@ -21,7 +21,11 @@ export function FileDrop() {
       if (!hasFiles(event)) return;
       event.preventDefault();
       setOver(false);
-      void app.library.take([...(event.dataTransfer?.files ?? [])]);
+      const files = [...(event.dataTransfer?.files ?? [])];
+      const isSweep = ({ name }: File): boolean => /\.json$/i.test(name);
+      for (const file of files.filter(isSweep)) void app.attempt(() => app.sweeps.openFile(file));
+      const others = files.filter((file) => !isSweep(file));
+      if (others.length > 0) void app.library.take(others);
     };
     const listeners = { dragover: over, dragleave: leave, drop };
     for (const [name, listener] of Object.entries(listeners)) window.addEventListener(name as 'drop', listener);
@@ -29,5 +33,9 @@ export function FileDrop() {
       for (const [name, listener] of Object.entries(listeners)) window.removeEventListener(name as 'drop', listener);
     };
   }, [app]);
-  return isOver ? <div className={classes.over}>Drop session files (*.fmqa): they are kept in the library</div> : null;
+  return isOver ? (
+    <div className={classes.over}>
+      Drop session files (*.fmqa): they are kept in the library. A sweep (*.json) is opened in the form.
+    </div>
+  ) : null;
 }

@@ -1,5 +1,6 @@
 /** Every store of the window, and the deeds that need more than one of them. */
 import type { RunVerb } from '../../src-main/contract/run-state.ts';
+import type { Sweep } from '../../src-main/contract/sweep.ts';
 import type { Client } from '../client/client.ts';
 import { createBaselinesStore } from './baselines.ts';
 import { createCatalogueStore } from './catalogue.ts';
@@ -9,6 +10,7 @@ import { createNoticeStore } from './notices.ts';
 import { createPreviewStore } from './preview.ts';
 import { createRunStore } from './run.ts';
 import { createSamplesStore } from './samples.ts';
+import { createSweepsStore } from './sweeps.ts';
 import { createViewStore, type Memory } from './view.ts';
 
 export type App = ReturnType<typeof createApp>;
@@ -21,6 +23,7 @@ export function createApp(client: Client, memory?: Memory) {
   const samples = createSamplesStore(client);
   const catalogue = createCatalogueStore(client);
   const notices = createNoticeStore();
+  const sweeps = createSweepsStore(client, draft);
 
   /** A deed that fails is told, in the words of the host. */
   const attempt = async (deed: () => Promise<unknown>): Promise<void> => {
@@ -42,6 +45,7 @@ export function createApp(client: Client, memory?: Memory) {
     samples,
     catalogue,
     notices,
+    sweeps,
     library,
     baselines,
     attempt,
@@ -52,11 +56,13 @@ export function createApp(client: Client, memory?: Memory) {
       library.start();
       baselines.start();
       void catalogue.loadDevices();
+      void attempt(sweeps.load);
       await Promise.all([catalogue.loadLevels(), run.known]);
     },
-    startRun: () =>
+    /** @param given instead of the one that is drafted */
+    startRun: (given?: Sweep) =>
       attempt(async () => {
-        const { sweep } = preview.getState();
+        const sweep = given ?? preview.getState().sweep;
         if (!sweep) return;
         view.clearSelection();
         await client.api.startRun({ sweep });

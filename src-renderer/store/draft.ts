@@ -1,7 +1,7 @@
 /** The sweep that is being written: text as typed, undo and redo, and the sweep it stands for or what is wrong with it. */
 import { createStore } from 'zustand/vanilla';
 import { InputError } from '../../src-main/contract/input-error.ts';
-import type { AxisValue, Phase, Sweep } from '../../src-main/contract/sweep.ts';
+import { type AxisValue, type Phase, type Sweep, unsaid } from '../../src-main/contract/sweep.ts';
 import { parseValues } from '../../src-main/contract/values.ts';
 
 export interface Draft {
@@ -12,8 +12,11 @@ export interface Draft {
   readonly axes: Readonly<Record<string, string>>;
   /** Axes that the user added to the form, in the order added. */
   readonly extraAxes: readonly string[];
+  /** Empty: the default of the engine. */
   readonly minSeconds: string;
   readonly maxSeconds: string;
+  /** What the form has no field for: it came with a sweep that was opened, and stays until it is removed. */
+  readonly kept: Pick<Sweep, 'zip' | 'also' | 'measuring'>;
 }
 
 /** Small enough that the first result is there within seconds. */
@@ -25,7 +28,32 @@ export const firstDraft: Draft = {
   extraAxes: [],
   minSeconds: '0.2',
   maxSeconds: '0.6',
+  kept: {},
 };
+
+/** Always in the form; other axes are added to it. */
+export const standardAxes: readonly string[] = ['hiddenDim', 'heads', 'headDim', 'referenceKvHeads', 'seqLen', 'batch'];
+
+/** The form of a sweep: {@link sweepOf} of it stands for the same points. */
+export function draftOf({ name, axes, zip, also, measuring = {} }: Sweep): Draft {
+  const { level = [unsaid.level], phase = [unsaid.phase], ...others } = axes;
+  const { minSeconds, maxSeconds, ...rest } = measuring;
+  const texts = Object.entries(others).map(([axis, values]) => [axis, values.join(',')]);
+  return {
+    name,
+    levels: level.map(String),
+    phases: phase as Phase[],
+    axes: { ...Object.fromEntries(standardAxes.map((axis) => [axis, ''])), ...Object.fromEntries(texts) },
+    extraAxes: Object.keys(others).filter((axis) => !standardAxes.includes(axis)),
+    minSeconds: minSeconds === undefined ? '' : String(minSeconds),
+    maxSeconds: maxSeconds === undefined ? '' : String(maxSeconds),
+    kept: {
+      ...(zip && { zip }),
+      ...(also && { also }),
+      ...(Object.keys(rest).length > 0 && { measuring: rest }),
+    },
+  };
+}
 
 export type DraftErrors = Readonly<Record<string, string>>;
 
@@ -59,7 +87,7 @@ export function sweepOf(draft: Draft): DraftResult {
   if (draft.phases.length === 0) errors.phase = 'choose at least one phase';
   const minSeconds = read('minSeconds', () => secondsOf(draft.minSeconds, 'minSeconds', 0));
   const maxSeconds = read('maxSeconds', () => secondsOf(draft.maxSeconds, 'maxSeconds', minSeconds ?? 0));
-  if (Object.keys(errors).length > 0 || minSeconds === undefined || maxSeconds === undefined) return { errors };
+  if (Object.keys(errors).length > 0) return { errors };
 
   const all: Record<string, AxisValue[]> = { ...axes, phase: firstDecode(draft.phases), level: [...draft.levels] };
   const rank = (axis: string): number => {
@@ -67,7 +95,19 @@ export function sweepOf(draft: Draft): DraftResult {
     return known === -1 ? axisOrder.length - 2.5 : known; // added axes: before phase and level
   };
   const ordered = Object.entries(all).sort(([a], [b]) => rank(a) - rank(b));
-  const sweep = { name: draft.name.trim(), axes: Object.fromEntries(ordered), measuring: { minSeconds, maxSeconds } };
+  const measuring = {
+    ...draft.kept.measuring,
+    ...(minSeconds === undefined ? {} : { minSeconds }),
+    ...(maxSeconds === undefined ? {} : { maxSeconds }),
+  };
+  const { zip, also } = draft.kept;
+  const sweep = {
+    name: draft.name.trim(),
+    axes: Object.fromEntries(ordered),
+    ...(zip && { zip }),
+    ...(also && { also }),
+    ...(Object.keys(measuring).length > 0 && { measuring }),
+  };
   return { sweep, errors };
 }
 
@@ -75,10 +115,11 @@ export function sweepOf(draft: Draft): DraftResult {
 const firstDecode = (chosen: readonly Phase[]): Phase[] =>
   [...chosen].sort((a, b) => Number(b === 'decode') - Number(a === 'decode'));
 
-function secondsOf(text: string, field: string, least: number): number {
+function secondsOf(text: string, field: string, least: number): number | undefined {
   const seconds = Number(text);
-  if (text.trim() !== '' && seconds >= least && seconds <= 3600) return seconds;
-  throw new InputError(`expected seconds from ${least} to 3600 for ${field} but received ${text.trim() || 'nothing'}`);
+  if (text.trim() === '') return undefined;
+  if (seconds >= least && seconds <= 3600) return seconds;
+  throw new InputError(`expected seconds from ${least} to 3600 for ${field} but received ${text.trim()}`);
 }
 
 interface DraftStore {

@@ -26,6 +26,7 @@ interface Options {
   readonly seed?: number;
   readonly timeout?: number;
   readonly minTime?: number;
+  readonly maxTime?: number;
   readonly maxNoise?: number;
   readonly verbose?: boolean;
   readonly queue?: string;
@@ -64,6 +65,7 @@ export const addSweep = (program: Command, session: Session): Command =>
       'seconds to sample each point at least',
       numberOption('--min-time', 'a number of seconds from 0 to 3600', (s) => s >= 0 && s <= 3600),
     )
+    .option('--max-time <s>', 'seconds to sample each point at most', positive('--max-time'))
     .option(
       '--max-noise <f>',
       'relative spread at which sampling may end',
@@ -89,10 +91,11 @@ export const addSweep = (program: Command, session: Session): Command =>
 
 const collect = (value: string, before: readonly string[]): string[] => [...before, value];
 
-function changesOf({ set, backend, seed, timeout, minTime, maxNoise }: Options) {
+function changesOf({ set, backend, seed, timeout, minTime, maxTime, maxNoise }: Options) {
   const measuring: Partial<Measuring> = {
     ...(timeout === undefined ? {} : { timeoutSeconds: timeout }),
     ...(minTime === undefined ? {} : { minSeconds: minTime }),
+    ...(maxTime === undefined ? {} : { maxSeconds: maxTime }),
     ...(maxNoise === undefined ? {} : { maxNoise }),
   };
   return { set, measuring, ...(backend === undefined ? {} : { backend }), ...(seed === undefined ? {} : { seed }) };

@@ -88,14 +88,14 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', { timeout: 60_0
 
   test('kept under its name, a sweep outlives a reload, until it is deleted', async () => {
     await startFrom().click();
-    await page.getByRole('menuitem', { name: 'quick', exact: true }).click();
+    await page.getByRole('menuitem', { name: 'scaling', exact: true }).click();
     await field('Name').fill('mine');
     await menu('Keep under its name');
     await page.reload();
     await page.getByRole('application').waitFor();
     await startFrom().click();
     await page.getByRole('menuitem', { name: 'mine', exact: true }).click();
-    expect(await field('Context tokens').inputValue()).toBe('512');
+    expect(await field('Context tokens').inputValue()).toBe('512,1024,2048,4096,8192');
     await startFrom().click();
     await page.getByRole('button', { name: 'Delete mine' }).click();
     await page.getByRole('menuitem', { name: 'mine', exact: true }).waitFor({ state: 'detached' });

@@ -1,10 +1,32 @@
 /**
- * The desktop app. So far it has its window, which the web host serves; the main process and the preload script join here
- * when the Electron host exists (the preload as CommonJS: a sandboxed one cannot be a module).
+ * The desktop app in its three parts. Main stays an ES module beside its packages; the preload script is one CommonJS file,
+ * because a sandboxed one cannot be a module or load any.
  */
 import { defineConfig } from 'electron-vite';
 import renderer from './src-renderer/vite.config.ts';
 
 export default defineConfig({
-  renderer: { ...renderer, build: { ...renderer.build, rollupOptions: { input: 'src-renderer/index.html' } } },
+  main: {
+    build: {
+      outDir: 'dist/electron',
+      emptyOutDir: false,
+      rollupOptions: { input: 'src-main/hosts/electron/main.ts', output: { format: 'es', entryFileNames: 'main.js' } },
+    },
+  },
+  preload: {
+    build: {
+      outDir: 'dist/electron',
+      emptyOutDir: false,
+      externalizeDeps: false,
+      rollupOptions: {
+        input: 'src-main/hosts/electron/preload.ts',
+        output: { format: 'cjs', entryFileNames: 'preload.cjs' },
+      },
+    },
+  },
+  renderer: {
+    ...renderer,
+    root: 'src-renderer',
+    build: { ...renderer.build, outDir: 'dist/renderer', rollupOptions: { input: 'src-renderer/index.html' } },
+  },
 });

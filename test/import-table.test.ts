@@ -13,6 +13,8 @@ const windowHost = [
   'src-main/hosts/run-hub.ts',
   'src-main/hosts/window-host.ts',
   'src-main/hosts/folders.ts',
+  'src-main/hosts/assets.ts',
+  'src-main/hosts/headers.ts',
   'src-main/contract',
   'node:',
 ];
@@ -55,7 +57,13 @@ const table: Record<string, readonly string[]> = {
     'commander',
   ],
   'src-main/hosts/web': [...windowHost, 'hono', '@hono/node-server'],
-  'src-main/hosts/electron': [...windowHost, 'electron'],
+  'src-main/hosts/electron': [
+    ...windowHost,
+    'src-main/sessions/storage.ts',
+    'src-main/worker/spawn.ts',
+    'electron',
+    'zod',
+  ],
   'src-main/*': ['src-main/hosts/compose.ts', 'src-main/hosts/library.ts', 'src-main/contract'],
   'src-main/setup': ['node:'],
   'src-renderer/client': ['src-main/contract'],

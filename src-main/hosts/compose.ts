@@ -28,7 +28,7 @@ import { readSession, resumeRecording } from '../sessions/recovery.ts';
 import { writeWhole } from '../sessions/storage.ts';
 import type { BenchCase, BenchOptions } from '../worker/addon-types.ts';
 import { workerScript } from '../worker/location.ts';
-import { forkWorker } from '../worker/spawn.ts';
+import { forkWorker, type SpawnWorker } from '../worker/spawn.ts';
 import { Supervisor } from '../worker/supervisor.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
@@ -80,8 +80,15 @@ const benchDeadlineSeconds = 3600;
 
 const monotonic: Clock = { now: () => performance.now() / 1000 };
 
-export function createProfiler(options: { readonly workerScript?: string } = {}): Profiler {
-  const backend = new Supervisor({ spawn: forkWorker(options.workerScript ?? workerScript) });
+export interface ProfilerOptions {
+  readonly workerScript?: string;
+  /** How a worker process is started: as a child of Node's unless the host has its own way. */
+  readonly startWorker?: (script: string) => SpawnWorker;
+}
+
+export function createProfiler(options: ProfilerOptions = {}): Profiler {
+  const { startWorker = forkWorker } = options;
+  const backend = new Supervisor({ spawn: startWorker(options.workerScript ?? workerScript) });
   const measuring = withModels(backend);
   const recordings: Recordings = new Map();
   const environment = async (measures = true): Promise<Environment> =>

@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { delimiter, dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { electronBinary, fetchScript, obstacleOf } from './desktop.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const tool = (name) => join(root, 'node_modules/.bin', name);
@@ -50,11 +51,11 @@ const steps = {
     remedy: () => 'The TypeScript sources have errors: the lines above name file and line.',
   },
   window: {
-    says: 'building the window, about 5 s',
-    inputs: ['src-renderer', 'src-main/contract', 'package-lock.json'],
+    says: 'building the window, about 10 s',
+    inputs: ['src-renderer', 'src-main', 'electron.vite.config.ts', 'package-lock.json'],
     output: 'dist/renderer/index.html',
     stamp: 'dist/renderer/.fastmqa.json',
-    command: [tool('vite'), 'build', 'src-renderer', '--logLevel', 'warn'],
+    command: [tool('electron-vite'), 'build', '--logLevel', 'warn'],
     remedy: () => 'The window does not build: the lines above name file and line.',
   },
 };
@@ -110,9 +111,8 @@ const environment = {
   ...process.env,
   // cmake and npm look for `node` by name: let them find this one.
   PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH ?? ''}`,
-  // The window's binary is fetched when a window is asked for, not by every install.
-  ELECTRON_SKIP_BINARY_DOWNLOAD: '1',
-  ELECTRON_OVERRIDE_DIST_PATH: process.env.ELECTRON_OVERRIDE_DIST_PATH ?? root,
+  // Set in terminals that are windows of Electron themselves; it would make ours a plain Node.
+  ELECTRON_RUN_AS_NODE: undefined,
 };
 
 /** Runs a step's tool in a process group of its own, so that an interrupt ends its compilers too. */
@@ -206,8 +206,46 @@ async function inOrder(...commands) {
   return 0;
 }
 
+const electronSeconds = 10;
+
+/** The desktop app where it can be had, or else the same app in a browser. */
+async function start(args) {
+  await prepare();
+  const words = args.map((word) => (word.endsWith('.fmqa') ? resolve(process.env.INIT_CWD ?? '.', word) : word));
+  const obstacle = await desktop(words);
+  if (obstacle === undefined) return;
+  say(`No desktop window: ${obstacle}. The same app in a browser:`);
+  await runCommandLine(['serve', ...words]);
+}
+
+/** Opens the desktop app and waits for its end. @returns why it cannot be opened, or nothing */
+async function desktop(words) {
+  const obstacle = obstacleOf({ platform: process.platform, environment, userId: process.getuid?.() });
+  if (obstacle !== undefined) return obstacle;
+  if (!electronBinary(root, environment)) {
+    if (environment.ELECTRON_SKIP_BINARY_DOWNLOAD)
+      return 'there is no Electron binary, and ELECTRON_SKIP_BINARY_DOWNLOAD is set';
+    say('fetching the Electron binary, about 120 MB, once…');
+    const { log } = await build([process.execPath, fetchScript(root)]);
+    const cause = log.trim().split('\n')[0];
+    if (!electronBinary(root, environment)) return `the Electron binary cannot be fetched (${cause})`;
+  }
+  const since = performance.now();
+  let wasInterrupted = false;
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.once(signal, () => {
+      wasInterrupted = true;
+    });
+  }
+  const code = await show([electronBinary(root, environment), join(root, 'dist/electron/main.js'), ...words]);
+  const endedAtOnce = code !== 0 && !wasInterrupted && performance.now() - since < electronSeconds * 1000;
+  if (endedAtOnce) return `Electron ended at once, with exit code ${code}`;
+  process.exitCode = code;
+  return undefined;
+}
+
 const verbs = {
-  start: (args) => runCommandLine(['sweep', 'levels', ...args]),
+  start,
   run: runCommandLine,
   build: prepare,
   test: async (args) => {
@@ -234,6 +272,12 @@ const verbs = {
   },
 };
 
+const oldest = [20, 19];
+const [major, minor] = process.versions.node.split('.').map(Number);
+if (major < oldest[0] || (major === oldest[0] && minor < oldest[1])) {
+  say(`expected Node ${oldest.join('.')} or newer but received ${process.version}`);
+  process.exit(2);
+}
 const [verb, ...args] = process.argv.slice(2);
 if (!Object.hasOwn(verbs, verb ?? '')) {
   say(`expected one of ${Object.keys(verbs).join(', ')} for the set-up command but received ${verb ?? 'nothing'}`);

@@ -31,12 +31,35 @@ async function answer({ id, generation, call, args }: Exclude<Request, { call: '
   }
 }
 
-const supervisor = new Socket({ fd: pipeDescriptor, readable: true, writable: true });
-const hear = frameReader(async (message) => {
-  const request = message as Request;
-  if (request.call !== 'cancel') supervisor.write(encodeFrame(await answer(request)));
+interface Channel {
+  listen(hear: (request: Request) => void): void;
+  send(reply: Reply): void;
+}
+
+/** What a utility process of Electron has instead of a pipe. Electron ends the process when the app is gone. */
+interface ParentPort {
+  on(event: 'message', listener: (event: { readonly data: Request }) => void): void;
+  postMessage(message: Reply): void;
+}
+
+const portChannel = (port: ParentPort): Channel => ({
+  listen: (hear) => port.on('message', ({ data }) => hear(data)),
+  send: (reply) => port.postMessage(reply),
+});
+
+function pipeChannel(): Channel {
+  const supervisor = new Socket({ fd: pipeDescriptor, readable: true, writable: true });
+  // Nothing here needs saving, and native threads must not run on without anyone to listen.
+  supervisor.on('error', () => undefined).on('close', () => process.kill(process.pid, 'SIGKILL'));
+  return {
+    listen: (hear) => void supervisor.on('data', frameReader((message) => hear(message as Request))),
+    send: (reply) => void supervisor.write(encodeFrame(reply)),
+  };
+}
+
+const { parentPort } = process as { parentPort?: ParentPort };
+const channel = parentPort ? portChannel(parentPort) : pipeChannel();
+channel.listen(async (request) => {
+  if (request.call !== 'cancel') channel.send(await answer(request));
   else if (!(addon instanceof Error)) addon.cancel();
 });
-supervisor.on('data', hear).on('error', () => undefined);
-// Nothing here needs saving, and native threads must not run on without anyone to listen.
-supervisor.on('close', () => process.kill(process.pid, 'SIGKILL'));

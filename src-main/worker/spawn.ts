@@ -22,6 +22,21 @@ export type SpawnWorker = (listener: WorkerListener) => WorkerProcess;
 const hangUpMilliseconds = 200;
 const lastWordsLength = 2000;
 
+/** What a process said last, in brackets behind how it ended; nothing if it said nothing. */
+export function lastWordsOf(streams: readonly (NodeJS.ReadableStream | null)[]): () => string {
+  let words = '';
+  for (const stream of streams) {
+    (stream as Partial<Socket> | null)?.unref?.();
+    stream?.setEncoding('utf8').on('data', (text: string) => {
+      words = (words + text).slice(-lastWordsLength);
+    });
+  }
+  return () => {
+    const line = words.trim().split('\n').at(-1);
+    return line ? ` (${line})` : '';
+  };
+}
+
 export const forkWorker =
   (script: string): SpawnWorker =>
   (listener) => {
@@ -32,20 +47,13 @@ export const forkWorker =
     child.unref();
     pipe?.unref();
     const kill = (): void => void child.kill('SIGKILL');
-    let lastWords = '';
+    const lastWords = lastWordsOf([child.stdout, child.stderr]);
     let ended = false;
     const end = (how: string): void => {
       if (ended) return;
       ended = true;
-      const words = lastWords.trim().split('\n').at(-1);
-      listener.onEnd(words ? `${how} (${words})` : how);
+      listener.onEnd(`${how}${lastWords()}`);
     };
-    for (const stream of [child.stdout, child.stderr] as (Socket | null)[]) {
-      stream?.unref();
-      stream?.setEncoding('utf8').on('data', (text: string) => {
-        lastWords = (lastWords + text).slice(-lastWordsLength);
-      });
-    }
     let hangUp: NodeJS.Timeout | undefined;
     pipe?.on(
       'data',

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { serve } from '../web/serve.ts';
+import { onInterrupt } from './exit.ts';
 import { numberOption } from './output.ts';
 import type { Session } from './session.ts';
 
@@ -12,10 +13,18 @@ export const addServe = (program: Command, { profiler }: Session): Command =>
       'loopback port; 0 = any free one',
       numberOption('--port', 'a port of 0 to 65535', (n) => Number.isInteger(n) && n >= 0 && n <= 65535),
     )
-    .action(async ({ port }: { port?: number }) => {
-      const host = await serve({ profiler, ...(port === undefined ? {} : { port }) });
-      await new Promise<void>((ended) => {
-        process.once('SIGINT', ended).once('SIGTERM', ended);
+    .argument('[file]', 'a session to show at first, FILE.fmqa')
+    .action(async (file: string | undefined, { port }: { port?: number }) => {
+      const host = await serve({
+        profiler,
+        ...(port === undefined ? {} : { port }),
+        ...(file === undefined ? {} : { file }),
+      });
+      // Listened for to the end: npm may pass on an interrupt that the terminal has delivered already.
+      let unlisten = (): void => undefined;
+      await new Promise<void>((end) => {
+        unlisten = onInterrupt({ onStop: end, onCancel: end });
       });
       await host.close();
+      unlisten();
     });

@@ -1,18 +1,14 @@
 /** What lies behind the gate. Everything here was let in: the link in exchange for a cookie, the rest with that cookie. */
-import { randomBytes } from 'node:crypto';
 import { Hono, type MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { type AppApi, type CallName, calls, type Reply } from '../../contract/calls.ts';
 import { answer } from '../app-calls.ts';
+import { type Asset, pageOf } from '../assets.ts';
+import { securityHeaders } from '../headers.ts';
 import type { RunHub } from '../run-hub.ts';
-import type { Asset } from './assets.ts';
 import { openPath } from './gate.ts';
-import { securityHeaders } from './headers.ts';
 import type { Keys } from './keys.ts';
 import { eventStream } from './stream.ts';
-
-/** Stands in the built page where the nonce belongs: see `src-renderer/vite.config.ts`. */
-const noncePlaceholder = '__CSP_NONCE__';
 
 /** Without an icon of its own the browser would ask for one that is not there. */
 const forwardPage =
@@ -47,9 +43,8 @@ export function createRoutes({ api, hub, assets, keys, onOpened }: RoutesOptions
   });
 
   app.get('/', (context) => {
-    const nonce = randomBytes(16).toString('base64url');
-    const page = new TextDecoder().decode(assets.get('/index.html')?.body).replaceAll(noncePlaceholder, nonce);
-    return context.html(page, 200, securityHeaders(nonce));
+    const { html, nonce } = pageOf(assets);
+    return context.html(html, 200, securityHeaders(nonce));
   });
 
   app.get('/api/events', () => new Response(eventStream(hub), { headers: { 'Content-Type': 'text/event-stream' } }));

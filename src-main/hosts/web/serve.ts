@@ -1,9 +1,9 @@
 /** The app in a browser: on this machine, or over an SSH tunnel on any other. */
 import os from 'node:os';
+import { readAssets } from '../assets.ts';
 import { rendererFolder, sessionsFolder } from '../folders.ts';
 import type { RunHub } from '../run-hub.ts';
 import { createWindowHost, type WindowProfiler } from '../window-host.ts';
-import { readAssets } from './assets.ts';
 import { Keys } from './keys.ts';
 import { createRoutes } from './routes.ts';
 import { createGatedServer, listen, portOf } from './server.ts';
@@ -16,6 +16,8 @@ export interface ServeOptions {
   /** 0 = any free port; absent = the usual one if it is free. */
   readonly port?: number;
   readonly sessionsFolder?: string;
+  /** A session to show at first. */
+  readonly file?: string;
   /** Receives the one-time link, and each later one as the last is used: one line, for stdout. */
   readonly print?: (line: string) => void;
   /** Receives everything else: for stderr. */
@@ -37,11 +39,13 @@ export async function serve({
   profiler,
   port,
   sessionsFolder: folder = sessionsFolder(),
+  file,
   print = (line) => process.stdout.write(`${line}\n`),
   say = (line) => process.stderr.write(`${line}\n`),
 }: ServeOptions): Promise<WebHost> {
   const keys = new Keys();
-  const { api, hub, close } = createWindowHost({ profiler, folder });
+  const { api, hub, openPath: openSession, close } = createWindowHost({ profiler, folder });
+  if (file !== undefined) await openSession(file);
   const assets = await readAssets(rendererFolder);
   const link = (): string => `http://127.0.0.1:${portOf(server)}${keys.openPath}`;
   const onOpened = (): void => {

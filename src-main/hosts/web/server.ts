@@ -5,8 +5,8 @@ import type { Duplex } from 'node:stream';
 import { getRequestListener } from '@hono/node-server';
 import type { Hono } from 'hono';
 import { InputError } from '../../contract/input-error.ts';
+import { securityHeaders } from '../headers.ts';
 import { type Refusal, refusalOf } from './gate.ts';
-import { securityHeaders } from './headers.ts';
 import type { Keys } from './keys.ts';
 
 const loopback = '127.0.0.1';

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { callNames } from '../../../src-main/contract/calls.ts';
-import { readAssets } from '../../../src-main/hosts/web/assets.ts';
+import { readAssets } from '../../../src-main/hosts/assets.ts';
 import { Keys } from '../../../src-main/hosts/web/keys.ts';
 import { createRoutes } from '../../../src-main/hosts/web/routes.ts';
 import { createGatedServer, listen, portOf } from '../../../src-main/hosts/web/server.ts';

@@ -225,7 +225,7 @@ async function desktop(words) {
   if (!electronBinary(root, environment)) {
     if (environment.ELECTRON_SKIP_BINARY_DOWNLOAD)
       return 'there is no Electron binary, and ELECTRON_SKIP_BINARY_DOWNLOAD is set';
-    say('fetching the Electron binary, about 120 MB, once…');
+    say('fetching the Electron binary, once…');
     const { log } = await build([process.execPath, fetchScript(root)]);
     const cause = log.trim().split('\n')[0];
     if (!electronBinary(root, environment)) return `the Electron binary cannot be fetched (${cause})`;

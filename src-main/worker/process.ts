@@ -52,7 +52,11 @@ function pipeChannel(): Channel {
   // Nothing here needs saving, and native threads must not run on without anyone to listen.
   supervisor.on('error', () => undefined).on('close', () => process.kill(process.pid, 'SIGKILL'));
   return {
-    listen: (hear) => void supervisor.on('data', frameReader((message) => hear(message as Request))),
+    listen: (hear) =>
+      void supervisor.on(
+        'data',
+        frameReader((message) => hear(message as Request)),
+      ),
     send: (reply) => void supervisor.write(encodeFrame(reply)),
   };
 }

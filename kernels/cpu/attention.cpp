@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t tileTokens = 64;
 constexpr int64_t blockRows = 96;        // query rows that share a tile, about: eight register tiles of 12
+constexpr int64_t diagonalRows = 12;
 constexpr int64_t wantedItems = 32;      // enough work items for the cores of a desktop; fixed, so results are too
 constexpr int64_t leastTilesPerSplit = 4;
 
@@ -256,6 +257,14 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
     // On the causal diagonal the first rows of the block see nothing of the tile.
     const int64_t skip = item.kvHeads > 1 ? 0 : std::max<int64_t>(0, tile.from - shape.right - firstPosition) * group;
     const int64_t seeing = perHead - skip;
+    // The columns that rows [first, first + count) see: all at once, or on the diagonal a register tile of rows at a time.
+    const auto visibleRows = [&](int64_t first, int64_t count, const auto& product) {
+      if (all) return product(first, count, columns);
+      for (int64_t row = first; row < first + count; row += diagonalRows) {
+        const int64_t some = std::min(diagonalRows, first + count - row);
+        product(row, some, std::clamp(padded(seen.high(positions[row + some - 1]) - tile.base), int64_t{padFloats}, columns));
+      }
+    };
     for (int64_t g = 0; g < item.kvHeads; g++) {
       const int64_t head = item.firstHead + g, first = g * perHead + skip;
       float* scratch = w.keys.floats(tile.keys->tileFloats());
@@ -276,7 +285,9 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
         for (int64_t i = 0; i < seeing; i++)
           for (int64_t c = 0; c < columns; c++) logits[i * tileTokens + c] *= static_cast<double>(shape.scale);
       } else {
-        v.gemmF32(seeing, columns, d, q + first * d, d, keys, stride, scores + first * tileTokens, tileTokens, nullptr);
+        visibleRows(first, seeing, [&](int64_t row, int64_t count, int64_t visible) {
+          v.gemmF32(count, visible, d, q + row * d, d, keys, stride, scores + row * tileTokens, tileTokens, nullptr);
+        });
       }
     }
     softmaxStep(shape, seen, s.mask, positions.data(), queryIndex.data(), headIndex.data(), scores, wide, tileTokens,
@@ -291,8 +302,10 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
         continue;
       }
       const float* values = tile.values->read(tile.page, head, scratch);
-      v.gemmF32(seeing, outStride, std::min(columns, tile.values->spec().pageTokens), scores + first * tileTokens, tileTokens,
-                values, tile.values->rowStride(), sums + first * outStride, outStride, state.keep.data() + first);
+      visibleRows(first, seeing, [&](int64_t row, int64_t count, int64_t visible) {
+        v.gemmF32(count, outStride, std::min(visible, tile.values->spec().pageTokens), scores + row * tileTokens, tileTokens,
+                  values, tile.values->rowStride(), sums + row * outStride, outStride, state.keep.data() + row);
+      });
     }
   }
   for (int64_t i = 0; i < rows; i++) {
@@ -368,9 +381,7 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
     const float* values;
     if (maps.joint) {
       float* turned = w.transposed.floats(stride * latentStride);
-      for (int64_t c0 = 0; c0 < maps.valueRank; c0 += 16)
-        for (int64_t k = 0; k < stride; k++)
-          for (int64_t c = c0; c < std::min(c0 + 16, maps.valueRank); c++) turned[k * latentStride + c] = latent[c * stride + k];
+      v.transpose(maps.valueRank, stride, latent, stride, turned, latentStride);
       for (int64_t k = 0; k < stride; k++)
         std::fill(turned + k * latentStride + maps.valueRank, turned + (k + 1) * latentStride, 0.0f);
       values = turned;

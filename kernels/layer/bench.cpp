@@ -26,11 +26,11 @@ double median(std::vector<double> x) {
 /// Reads both ceilings on all threads, a few milliseconds each.
 class CeilingMeter {
  public:
-  CeilingMeter() : data_(static_cast<size_t>(threadCount() * floats), 1.0f) {}
-  double fma() {
-    std::vector<double> done(static_cast<size_t>(threadCount()));
+  CeilingMeter() : data_(arena_, threadCount() * floats) {}
+  double fma(int64_t threads = threadCount()) {
+    std::vector<double> done(static_cast<size_t>(threads));
     const double before = secondsNow();
-    parallelFor(threadCount(), [&](int64_t i) {
+    parallelFor(threads, [&](int64_t i) {
       float sink[3] = {0, 0, 0};
       done[static_cast<size_t>(i)] = simd().burnFma(400000, sink);
       keep_ = sink[2];
@@ -39,15 +39,16 @@ class CeilingMeter {
     for (double d : done) total += d;
     return total / (secondsNow() - before);
   }
-  double read() {
+  double read(int64_t threads = threadCount()) {
     const double before = secondsNow();
-    parallelFor(threadCount(), [&](int64_t i) { keep_ = simd().readAll(data_.data() + i * floats, floats); });
-    return static_cast<double>(data_.size() * sizeof(float)) / (secondsNow() - before);
+    parallelFor(threads, [&](int64_t i) { keep_ = simd().readAll(data_.data() + i * floats, floats); });
+    return static_cast<double>(threads * floats * 4) / (secondsNow() - before);
   }
 
  private:
   static constexpr int64_t floats = 1 << 25;
-  std::vector<float> data_;
+  Arena arena_;  // as caches are: in huge pages where the system grants them
+  Buffer<float> data_;
   volatile float keep_ = 0;
 };
 
@@ -65,6 +66,15 @@ struct AttentionCase {
   int64_t batch, heads, kvHeads, headDim, tokens, queries;
   Dtype dtype;
 };
+
+AttentionShape shapeOf(int64_t heads, int64_t kvHeads, int64_t headDim) {
+  AttentionShape shape;
+  shape.heads = heads;
+  shape.kvHeads = kvHeads;
+  shape.keyDim = shape.valueDim = headDim;
+  shape.scale = 1 / std::sqrt(static_cast<float>(headDim));
+  return shape;
+}
 
 StoreSpec storeOf(const AttentionCase& c, Layout layout) {
   StoreSpec spec;
@@ -103,6 +113,20 @@ std::vector<BenchCase> runBench(const BenchOptions& options, const std::function
   };
   const auto wanted = [&](const std::string& name) { return name.find(options.only) != std::string::npos; };
 
+  for (const int64_t threads : {int64_t{1}, static_cast<int64_t>(threadCount())}) {
+    const std::string name = "ceiling, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads");
+    if (wanted(name) && (threads > 1 || results.empty())) {
+      std::vector<double> fma, read, allFma, allRead;
+      for (int i = 0; i < 15; i++) {
+        fma.push_back(meter.fma(threads)), read.push_back(meter.read(threads));
+        allFma.push_back(meter.fma()), allRead.push_back(meter.read());
+      }
+      BenchCase result{name, "a second of each", median(fma), median(read), 1, median(allFma), median(allRead)};
+      results.push_back(result);
+      if (told) told(result);
+    }
+  }
+
   const int64_t n = options.decodeTokens;
   std::vector<AttentionCase> cases = {{"prefill P1", 1, 32, 32, 64, 1024, 1024, Dtype::f32},
                                       {"prefill P2", 1, 32, 1, 64, 1024, 1024, Dtype::f32},
@@ -114,10 +138,9 @@ std::vector<BenchCase> runBench(const BenchOptions& options, const std::function
   }
   cases.push_back({"verify 5 D1", 4, 32, 32, 64, n, 5, Dtype::f32});
   cases.push_back({"verify 5 D2", 4, 32, 1, 64, n, 5, Dtype::f32});
+  cases.push_back({"verify 5 D3", 4, 32, 8, 128, n, 5, Dtype::f32});
   constexpr const char* dtypeNames[] = {"f32", "f16", "bf16", "fp8-e4m3", "fp8-e5m2", "int8", "int4", "int3", "int2"};
-  for (const AttentionCase& c : cases) {
-    const std::string name = std::string(c.name) + " " + dtypeNames[static_cast<int>(c.dtype)];
-    if (!wanted(name)) continue;
+  const auto attentionCase = [&](const AttentionCase& c, const std::string& name) {
     Arena arena;
     CacheSpec spec;
     spec.kvHeads = c.kvHeads;
@@ -129,11 +152,7 @@ std::vector<BenchCase> runBench(const BenchOptions& options, const std::function
     std::vector<float> out(q.size());
     std::vector<std::unique_ptr<SequenceCache>> caches;
     std::vector<SequenceQueries> queries;
-    AttentionShape shape;
-    shape.heads = c.heads;
-    shape.kvHeads = c.kvHeads;
-    shape.keyDim = shape.valueDim = c.headDim;
-    shape.scale = 1 / std::sqrt(static_cast<float>(c.headDim));
+    const AttentionShape shape = shapeOf(c.heads, c.kvHeads, c.headDim);
     BenchCase result;
     const int64_t perSequence = c.queries * c.heads * c.headDim;
     for (int64_t b = 0; b < c.batch; b++) {
@@ -153,6 +172,55 @@ std::vector<BenchCase> runBench(const BenchOptions& options, const std::function
     result.flops = 4.0 * static_cast<double>(c.batch * c.heads * c.headDim) * static_cast<double>(c.tokens) *
                    (c.queries == c.tokens ? static_cast<double>(c.tokens) / 2 : static_cast<double>(c.queries));
     measure(result, [&] { attend(shape, queries, nullptr, nullptr, Kernel::flash, cancel); });
+  };
+  for (const AttentionCase& c : cases) {
+    const std::string name = std::string(c.name) + " " + dtypeNames[static_cast<int>(c.dtype)];
+    if (wanted(name)) attentionCase(c, name);
+  }
+
+  // Latents at the bytes of a direct cache: 512 numbers a token, read by 32 heads either way. The joint latent is key and
+  // value at once, so its products are twice as long.
+  cases = {{"equal bytes, direct", 4, 32, 1, 256, n, 1, Dtype::f32}};
+  for (const AttentionCase& c : cases)
+    if (wanted(c.name)) attentionCase(c, c.name);
+  for (const bool joint : {true, false}) {
+    const std::string name = joint ? "equal bytes, joint latent" : "equal bytes, latents";
+    if (!wanted(name)) continue;
+    constexpr int64_t batch = 4, heads = 32, headDim = 64;
+    const int64_t rank = joint ? 512 : 256;
+    Arena arena;
+    CacheSpec spec;
+    spec.kvHeads = heads;
+    spec.keyDim = spec.valueDim = headDim;
+    spec.keys = storeOf({"", batch, heads, 1, rank, n, 1, Dtype::f32}, Layout::channelRows);
+    if (!joint) spec.values = storeOf({"", batch, heads, 1, rank, n, 1, Dtype::f32}, Layout::tokenRows);
+    const int64_t chunk = std::min<int64_t>(n, 1024);
+    const std::vector<float> rows = normals(1, chunk * rank), q = normals(2, batch * heads * headDim);
+    std::vector<float> up = normals(3, heads * headDim * rank);
+    for (float& x : up) x *= 0.05f;
+    LatentMaps maps;
+    maps.keyRank = maps.valueRank = maps.keyStride = rank;
+    maps.joint = joint;
+    maps.absorbed = true;
+    maps.upKeys = maps.upValues = up.data();
+    std::vector<float> out(q.size());
+    std::vector<std::unique_ptr<SequenceCache>> caches;
+    std::vector<SequenceQueries> queries;
+    BenchCase result{name, "B4 H32 D64 rank " + std::to_string(rank) + " S" + std::to_string(n), 0, 0, 0, 0, 0};
+    for (int64_t b = 0; b < batch; b++) {
+      caches.push_back(std::make_unique<SequenceCache>(arena, spec));
+      for (int64_t t = 0; t < n; t += chunk) {
+        if (cancel) cancel->check();
+        caches.back()->append(std::min(chunk, n - t), {rows.data(), rows.data(), rows.data(), rows.data(), rank, rank});
+        caches.back()->settle();
+      }
+      queries.push_back({caches.back().get(), q.data() + b * heads * headDim, 1, n - 1, heads * headDim, headDim,
+                         out.data() + b * heads * headDim, heads * headDim, headDim, {}});
+      result.bytes += caches.back()->bytes().logical;
+    }
+    result.flops = 4.0 * batch * heads * static_cast<double>(rank) * static_cast<double>(n);
+    const AttentionShape shape = shapeOf(heads, heads, headDim);
+    measure(result, [&] { attend(shape, queries, &maps, nullptr, Kernel::flash, cancel); });
   }
 
   if (wanted("projection 2048x2048")) {

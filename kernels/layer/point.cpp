@@ -200,8 +200,8 @@ Ceilings measureCeilings() {
   const int64_t threads = threadCount();
   Ceilings best{0, 0};
   constexpr int64_t iterations = 400000, floats = 1 << 25;  // 128 MiB a thread: beyond any last-level cache
-  std::vector<std::vector<float>> data(static_cast<size_t>(threads));
-  for (auto& d : data) d.assign(static_cast<size_t>(floats), 1.0f);
+  Arena arena;  // as caches are: in huge pages where the system grants them
+  const Buffer<float> data(arena, threads * floats);
   std::vector<double> done(static_cast<size_t>(threads));
   std::vector<float> sums(static_cast<size_t>(threads));
   for (int round = 0; round < 7; round++) {
@@ -215,7 +215,7 @@ Ceilings measureCeilings() {
     for (double d : done) total += d;
     best.fmaFlopsPerSecond = std::max(best.fmaFlopsPerSecond, total / (secondsNow() - before));
     before = secondsNow();
-    parallelFor(threads, [&](int64_t i) { sums[static_cast<size_t>(i)] += simd().readAll(data[static_cast<size_t>(i)].data(), floats); });
+    parallelFor(threads, [&](int64_t i) { sums[static_cast<size_t>(i)] += simd().readAll(data.data() + i * floats, floats); });
     best.readBytesPerSecond = std::max(best.readBytesPerSecond, static_cast<double>(threads * floats * 4) / (secondsNow() - before));
   }
   volatile float keep = sums[0];  // the sums must not be optimised away

@@ -8,6 +8,8 @@
 #include "simd.h"
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace fastmqa {
@@ -15,7 +17,12 @@ namespace {
 
 constexpr int vectorBytes = FASTMQA_VECTOR_BYTES;
 constexpr int lanesF32 = vectorBytes / 4;
-constexpr bool manyRegisters = vectorBytes == 64;
+#if defined(__aarch64__)
+constexpr bool neon = true;
+#else
+constexpr bool neon = false;
+#endif
+constexpr bool manyRegisters = vectorBytes == 64 || neon;  // 32, not 16
 
 typedef float VF __attribute__((vector_size(vectorBytes)));
 typedef int32_t VI __attribute__((vector_size(vectorBytes)));
@@ -128,10 +135,20 @@ void gemmWide(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, cons
 
 inline VF select(VI mask, VF yes, VF no) { return (VF)((mask & (VI)yes) | (~mask & (VI)no)); }
 
-// exp on [-87.3, 88]: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2]; below the range the result is 0.
+/// The larger of each pair; b where one is NaN.
+inline VF larger(VF a, VF b) {
+#if defined(__AVX512F__)
+  return (VF)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (VF)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return select(a > b, a, b);
+#endif
+}
+
+// exp of x <= 0: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2]; below -87.33 the result is 0.
 inline VF expVector(VF x) {
-  const VI tooSmall = x < splat(-87.33f);
-  const VF bounded = select(tooSmall, splat(-87.33f), select(x > splat(88.0f), splat(88.0f), x));
+  const VF bounded = larger(splat(-87.33f), x);
   const VF magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const VF shifted = bounded * splat(1.44269504088896341f) + magic;
   const VF n = shifted - magic;
@@ -145,7 +162,11 @@ inline VF expVector(VF x) {
   p = p * r + splat(1.0f);
   p = p * r + splat(1.0f);
   const VF scale = (VF)(((VI)shifted << 23) + (127 << 23));
-  return select(tooSmall, VF{}, p * scale);
+#if defined(__AVX512F__)
+  return (VF)_mm512_maskz_mul_ps(_mm512_cmp_ps_mask((__m512)x, (__m512)splat(-87.33f), _CMP_NLT_UQ), (__m512)p, (__m512)scale);
+#else
+  return select(x < splat(-87.33f), VF{}, p * scale);
+#endif
 }
 
 template <int n>
@@ -198,7 +219,7 @@ float softmaxRow(float* scores, int64_t n, float oldMax, float* newMax) {
   VF top = splat(oldMax);
   for (int64_t i = 0; i < n; i += lanesF32) {
     const VF s = load(scores + i);
-    top = select(s > top, s, top);
+    top = larger(s, top);
   }
   const float highest = maxLanes(top);
   *newMax = highest;
@@ -246,6 +267,13 @@ inline typename Wide<n>::I widen(typename Wide<n>::B bytes) {
 #endif
 #if defined(__AVX2__)
   if constexpr (n == 8) return (typename Wide<n>::I)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(loadBytes<int64_t>(&bytes)));
+#endif
+#if defined(__aarch64__)
+  if constexpr (n == 8) {
+    const uint16x8_t half = vmovl_u8((uint8x8_t)bytes);
+    const uint32x4_t both[2] = {vmovl_u16(vget_low_u16(half)), vmovl_u16(vget_high_u16(half))};
+    return loadBytes<typename Wide<n>::I>(both);
+  }
 #endif
   return __builtin_convertvector(bytes, typename Wide<n>::I);
 }
@@ -433,10 +461,11 @@ void packedMicro(int64_t rows, const uint8_t* codes, int64_t rowBytes, int64_t c
   }
 }
 
-constexpr int packedTall = manyRegisters ? 6 : vectorBytes == 32 ? 5 : 4;
+constexpr bool avx512 = vectorBytes == 64, avx2 = vectorBytes == 32;
+constexpr int packedTall = avx512 ? 6 : avx2 ? 5 : 4;
 
 template <int MR>
-constexpr int packedWide = manyRegisters ? (MR <= 2 ? 8 : 4) : vectorBytes == 32 ? (MR == 1 ? 8 : MR == 2 ? 4 : 2) : MR == 1 ? 2 : 1;
+constexpr int packedWide = avx512 ? (MR <= 2 ? 8 : 4) : avx2 ? (MR == 1 ? 8 : MR == 2 ? 4 : 2) : neon ? (MR == 1 ? 4 : 2) : MR == 1 ? 2 : 1;
 
 template <Dtype dtype, int MR>
 int64_t packedColumns(int64_t rows, const uint8_t* codes, int64_t rowBytes, int64_t c, int64_t end, const float* a, int64_t lda,
@@ -550,6 +579,32 @@ void scaleByNumber(float* out, int64_t n, float scale, float shift) {
   for (int64_t i = 0; i < n; i++) out[i] = out[i] * scale + shift;
 }
 
+// Squares of vectors: a row of interleavings turns them.
+void transpose(int64_t rows, int64_t columns, const float* in, int64_t ldi, float* out, int64_t ldo) {
+  constexpr int n = lanesDecode;
+  int64_t r = 0;
+  for (; r + n <= rows; r += n)
+    for (int64_t c = 0; c < columns; c += n) {
+      Packed::F v[n], w[n];
+#pragma GCC unroll 16
+      for (int i = 0; i < n; i++) v[i] = loadBytes<Packed::F>(in + (r + i) * ldi + c);
+#pragma GCC unroll 4
+      for (int round = 1; round < n; round *= 2) {
+#pragma GCC unroll 16
+        for (int i = 0; i < n / 2; i++) {
+          w[2 * i] = v[i], w[2 * i + 1] = v[i + n / 2];
+          interleave(w[2 * i], w[2 * i + 1]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < n; i++) v[i] = w[i];
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < n; i++) std::memcpy(out + (c + i) * ldo + r, &v[i], sizeof v[i]);
+    }
+  for (; r < rows; r++)
+    for (int64_t c = 0; c < columns; c++) out[c * ldo + r] = in[r * ldi + c];
+}
+
 void rotateRows(float* a, float* b, int64_t n, const float* cosine, const float* sine) {
   for (int64_t i = 0; i < n; i++) {
     const float x = a[i], y = b[i];
@@ -584,7 +639,7 @@ float readAll(const float* data, int64_t n) {
 }
 
 const Simd table = {FASTMQA_SIMD_NAME, gemmTile<float>, gemmTile<double>, gemmWide,     2 * lanesF32, lanesF32,
-                    softmaxRow,        softcapRow,      decode,           decodeBlock,   gemmPacked,    scaleByNumber,
+                    softmaxRow,        softcapRow,      decode,           decodeBlock,   gemmPacked,    transpose, scaleByNumber,
                     rotateRows,        burnFma,         readAll};
 
 }  // namespace

@@ -10,6 +10,8 @@ extern const Simd* const simd_portable;
 #if defined(FASTMQA_X86)
 extern const Simd* const simd_avx2;
 extern const Simd* const simd_avx512;
+#elif defined(__aarch64__)
+extern const Simd* const simd_neon;
 #endif
 
 namespace {
@@ -22,6 +24,9 @@ int runnable(const Simd** out) {
       __builtin_cpu_supports("avx512dq"))
     out[n++] = simd_avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) out[n++] = simd_avx2;
+#endif
+#if defined(__aarch64__)
+  out[n++] = simd_neon;  // part of the architecture
 #endif
   out[n++] = simd_portable;
   return n;

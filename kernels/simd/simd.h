@@ -53,6 +53,8 @@ struct Simd {
   /// A or into the sums. For few rows; each result is the same whatever m is. columns: a multiple of 16.
   void (*gemmPacked)(int64_t m, const float* a, int64_t lda, const PackedBlock& b, float* c, int64_t ldc,
                      const float* beta);
+  /// out[columns][ldo] = in[rows][ldi] turned; columns: a multiple of 16.
+  void (*transpose)(int64_t rows, int64_t columns, const float* in, int64_t ldi, float* out, int64_t ldo);
   /// out[i] = out[i] * scale + shift
   void (*scaleByNumber)(float* out, int64_t n, float scale, float shift);
   /// Rotary on one pair of channel rows: (a, b) -> (a cos - b sin, a sin + b cos), n tokens.

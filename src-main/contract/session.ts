@@ -71,7 +71,7 @@ export const labelSchema = z.strictObject({
 });
 export type Label = z.infer<typeof labelSchema>;
 
-export const sessionRecordSchema = z.union([
+export const sessionRecordSchema = z.discriminatedUnion('kind', [
   sessionHeaderSchema,
   z.looseObject({ kind: z.literal('point'), point: storedPointSchema }),
   /** A run was taken up again, perhaps elsewhere. */

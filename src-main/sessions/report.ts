@@ -118,12 +118,12 @@ function varyingFields(points: readonly Point[]): (keyof PointConfig)[] {
 const textCell = (value: string | number | boolean | undefined, title?: string): string =>
   `<td data-value="${escapeText(String(value ?? ''))}"${title ? ` title="${escapeText(title)}"` : ''}>${escapeText(String(value ?? ''))}</td>`;
 
-/** The exact figure is what is sorted by, and what a reader of the file finds. */
+/** The exact figure is what is sorted by, and what a reader of the file finds. The head of the column names tokens already. */
 function figureCell({ read, unit }: Metric, point: Point): string {
   const value = read(point);
   return value === undefined
     ? '<td class="figure" data-value=""></td>'
-    : `<td class="figure" data-value="${value}">${escapeText(formatMetric(value, unit))}</td>`;
+    : `<td class="figure" data-value="${value}">${escapeText(formatMetric(value, unit).replace(/ ?tokens\/s$/, ''))}</td>`;
 }
 
 /** What no method should resemble: attention-spec C. */

@@ -6,6 +6,7 @@ import { useStore } from 'zustand';
 import type { SessionSummary } from '../../src-main/contract/library.ts';
 import { GlyphSwatch, ringOf } from '../charts/mark.tsx';
 import { baselineColour } from '../series/marks.ts';
+import type { App } from '../store/app.ts';
 import { searchSessions } from '../store/library.ts';
 import { mostBaselines } from '../store/view.ts';
 import { SaveItems } from './session-items.tsx';
@@ -16,6 +17,13 @@ import { useApp, useRun, useView } from './use-app.ts';
 /** More are found by searching. */
 const mostShown = 200;
 const listId = 'sessions';
+const searchId = 'search-sessions';
+
+export function showLibrary(app: App): void {
+  app.view.setState({ left: 'sessions' });
+  // The panel may only now be painted.
+  requestAnimationFrame(() => document.getElementById(searchId)?.focus());
+}
 
 export function SessionsPanel() {
   const app = useApp();
@@ -26,6 +34,7 @@ export function SessionsPanel() {
     <div className={classes.panel}>
       <div className={classes.head}>
         <TextInput
+          id={searchId}
           size="xs"
           aria-label="Search sessions"
           placeholder="Search: name, tag, level"

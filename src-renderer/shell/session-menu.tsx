@@ -5,15 +5,18 @@ import { useStore } from 'zustand';
 import { isActive } from '../../src-main/contract/run-state.ts';
 import { SaveItems } from '../panels/session-items.tsx';
 import { isUnfinished } from '../panels/session-words.ts';
+import { showLibrary } from '../panels/sessions-panel.tsx';
 import { useApp, useRun } from '../panels/use-app.ts';
 import classes from './top-bar.module.css';
+
+/** The exports of the session in view are in it. */
+export const openSessionMenu = (): void => document.querySelector<HTMLElement>('[data-session-menu]')?.click();
 
 export function SessionMenu() {
   const app = useApp();
   const session = useRun((run) => run.session);
   const active = useRun(isActive);
   const summary = useStore(app.library, ({ library }) => library?.sessions.find(({ id }) => id === session?.id));
-  const showLibrary = (): void => app.view.setState({ left: 'sessions' });
   if (!session)
     return (
       <span className={classes.session} data-none="">
@@ -25,7 +28,7 @@ export function SessionMenu() {
     <Menu position="bottom-start" withinPortal>
       <Tooltip label={session.file} multiline maw={480} openDelay={400}>
         <Menu.Target>
-          <button type="button" className={classes.session}>
+          <button data-session-menu="" type="button" className={classes.session}>
             <span>
               {session.name} <IconChevronDown size={12} aria-hidden="true" />
             </span>
@@ -36,7 +39,7 @@ export function SessionMenu() {
       <Menu.Dropdown>
         <Menu.Item
           onClick={() => {
-            showLibrary();
+            app.view.setState({ left: 'sessions' });
             app.library.edit(session.id);
           }}
         >
@@ -45,7 +48,7 @@ export function SessionMenu() {
         {summary && isUnfinished(summary) && !active && (
           <Menu.Item onClick={() => void app.library.continueMeasuring(session.id)}>Measure the rest</Menu.Item>
         )}
-        <Menu.Item onClick={showLibrary}>Show the library</Menu.Item>
+        <Menu.Item onClick={() => showLibrary(app)}>Show the library</Menu.Item>
         <SaveItems id={session.id} />
       </Menu.Dropdown>
     </Menu>

@@ -121,10 +121,12 @@ describe.skipIf(chromiumPath === undefined)('sessions in a browser', { timeout: 
     await page.keyboard.press('Delete');
     await page.getByText('old kernels is in the trash.').waitFor();
     expect(existsSync(file('old'))).toBe(false);
+    await session('old kernels').waitFor({ state: 'detached' });
     await page.getByRole('button', { name: 'Undo' }).press('Enter');
     await session('old kernels').waitFor();
     expect((await readFile(file('old'))).equals(bytes)).toBe(true);
     await choose('old kernels', 'Move to the trash');
+    await session('old kernels').waitFor({ state: 'detached' });
     await page.getByRole('button', { name: 'Trash: 1' }).click();
     await page.getByRole('button', { name: 'Restore old kernels' }).click();
     await session('old kernels').waitFor();
@@ -162,6 +164,18 @@ describe.skipIf(chromiumPath === undefined)('sessions in a browser', { timeout: 
       expect(name).toBe(`new.${format}`);
       expect(content.equals(Buffer.from(expected))).toBe(true);
     }
+  });
+
+  test('keys lead to the library, save the session and open its exports', async () => {
+    await page.getByRole('tab', { name: 'Sweep' }).click();
+    await page.keyboard.press('Control+o');
+    await page.locator('input[aria-label="Search sessions"]:focus').waitFor();
+    const [download] = await Promise.all([page.waitForEvent('download'), page.keyboard.press('Control+s')]);
+    expect(download.suggestedFilename()).toBe('new.fmqa');
+    await page.keyboard.press('Control+Shift+e');
+    await page.getByRole('menuitem', { name: 'Parquet' }).waitFor();
+    await page.keyboard.press('Escape');
+    await page.getByRole('menuitem', { name: 'Parquet' }).waitFor({ state: 'detached' });
   });
 
   test('a dropped session is kept and opened; another file is refused in words', async () => {

@@ -27,12 +27,12 @@ struct Distribution {
   }
 };
 
+}  // namespace
+
 bool needsCalibration(const Technique& t, int64_t kvHeads) {
   return t.cacheKind != CacheKind::direct || t.keyGrouping == Technique::Grouping::tensor || t.valueGrouping == Technique::Grouping::tensor ||
          (t.kvHeads < kvHeads && t.conversion == Conversion::aligned);
 }
-
-}  // namespace
 
 Technique exactTechnique(const DecoderShape& shape) {
   Technique t;

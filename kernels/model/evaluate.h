@@ -73,6 +73,9 @@ class EvaluatedModel {
 /// Technique of a model whose cache is exact.
 Technique exactTechnique(const DecoderShape& shape);
 
+/// Whether a level is fitted to calibration text.
+bool needsCalibration(const Technique& technique, int64_t kvHeads);
+
 /// A whole model under a level: its quality, then its speed.
 class ModelPoint : public TimedPoint {
  public:

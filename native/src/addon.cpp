@@ -147,6 +147,13 @@ Napi::Value bench(const Napi::CallbackInfo& call) {
       });
 }
 
+std::shared_ptr<const EvaluatedModel> evaluatedModel(const ModelSource& source, const EvaluationText& text) {
+  static Recent<EvaluatedModel, 2> recent;
+  return recent.get(source.key + "|" + text.key, [&] {
+    return std::make_shared<const EvaluatedModel>(loadModel(source, &cancelFlag), text, &cancelFlag);
+  });
+}
+
 Napi::Value prepare(const Napi::CallbackInfo& call) {
   const PointSpec spec = pointSpec(call[0].As<Napi::Object>());
   cancelFlag.clear();
@@ -163,13 +170,6 @@ Napi::Value prepare(const Napi::CallbackInfo& call) {
         out["handle"] = points.add(point);
         return out;
       });
-}
-
-std::shared_ptr<const EvaluatedModel> evaluatedModel(const ModelSource& source, const EvaluationText& text) {
-  static Recent<EvaluatedModel, 2> recent;
-  return recent.get(source.key + "|" + text.key, [&] {
-    return std::make_shared<const EvaluatedModel>(loadModel(source, &cancelFlag), text, &cancelFlag);
-  });
 }
 
 Napi::Value prepareModel(const Napi::CallbackInfo& call) {
@@ -266,6 +266,17 @@ Napi::Value logits(const Napi::CallbackInfo& call) {
         return logitsOf(*source, spec, *data, shape[0], prompt);
       },
       [](Napi::Env env, Logits& values) { return floats(env, values); });
+}
+
+Napi::Value speculateCall(const Napi::CallbackInfo& call) {
+  const auto source = std::make_shared<ModelSource>(modelSource(call[0].As<Napi::Object>()));
+  const auto text = std::make_shared<EvaluationText>(evaluationText(call[1].As<Napi::Object>()));
+  const auto spec = std::make_shared<SpeculationSpec>(speculationSpec(call[2].As<Napi::Object>()));
+  const auto prompts = std::make_shared<std::vector<Tokens>>(promptsOf(call[2].As<Napi::Object>()));
+  cancelFlag.clear();
+  return Task<Speculation>::run(
+      call.Env(), [=] { return speculate(*evaluatedModel(*source, *text), *prompts, *spec, &cancelFlag); },
+      [](Napi::Env env, Speculation& result) { return speculationOf(env, result); });
 }
 
 Napi::Value reachCall(const Napi::CallbackInfo& call) {
@@ -375,6 +386,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["attend"] = Napi::Function::New(env, attendCall);
   exports["createLayer"] = Napi::Function::New(env, createLayer);
   exports["logits"] = Napi::Function::New(env, logits);
+  exports["speculate"] = Napi::Function::New(env, speculateCall);
   exports["reach"] = Napi::Function::New(env, reachCall);
   exports["forward"] = Napi::Function::New(env, forward);
   exports["cancel"] = Napi::Function::New(env, cancel);

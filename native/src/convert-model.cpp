@@ -1,5 +1,6 @@
 #include "convert-model.h"
 
+#include "convert.h"
 #include "layer/recent.h"
 
 using namespace fastmqa;
@@ -181,5 +182,46 @@ Napi::Object qualityOf(Napi::Env env, const Quality& q) {
   }
   out["layerErrors"] = arrayOf(env, q.layerErrors);
   out["positions"] = static_cast<double>(q.positions);
+  return out;
+}
+
+SpeculationSpec speculationSpec(const Napi::Object& o) {
+  SpeculationSpec spec;
+  spec.target = pointSpec(o.Get("target").As<Napi::Object>()).technique;
+  spec.draft = pointSpec(o.Get("draft").As<Napi::Object>()).technique;
+  spec.draftTokens = whole(o, "draftTokens");
+  spec.tokens = whole(o, "tokens");
+  spec.temperature = number(o, "temperature");
+  spec.seed = static_cast<uint64_t>(whole(o, "seed", 1));
+  spec.plain = truth(o, "plain");
+  return spec;
+}
+
+std::vector<Tokens> promptsOf(const Napi::Object& o) { return tokenLists(o, "prompts"); }
+
+Napi::Object speculationOf(Napi::Env env, const Speculation& s) {
+  const auto lists = [&](const std::vector<Tokens>& from) {
+    Napi::Array out = Napi::Array::New(env, from.size());
+    for (size_t i = 0; i < from.size(); i++) {
+      Napi::Int32Array list = Napi::Int32Array::New(env, from[i].size());
+      std::copy(from[i].begin(), from[i].end(), list.Data());
+      out[static_cast<uint32_t>(i)] = list;
+    }
+    return out;
+  };
+  const auto counts = [&](const std::vector<int64_t>& from) { return arrayOf(env, std::vector<double>(from.begin(), from.end())); };
+  Napi::Object out = Napi::Object::New(env);
+  out["output"] = lists(s.output);
+  out["plainOutput"] = lists(s.plainOutput);
+  out["offered"] = counts(s.offered);
+  out["accepted"] = counts(s.accepted);
+  out["rounds"] = static_cast<double>(s.rounds);
+  out["tokens"] = static_cast<double>(s.tokens);
+  out["seconds"] = s.seconds;
+  out["plainSeconds"] = s.plainSeconds;
+  out["draftSeconds"] = s.draftSeconds;
+  out["verifySeconds"] = s.verifySeconds;
+  out["targetCacheBytes"] = static_cast<double>(s.targetCacheBytes);
+  out["draftCacheBytes"] = static_cast<double>(s.draftCacheBytes);
   return out;
 }

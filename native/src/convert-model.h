@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "model/evaluate.h"
+#include "model/speculate.h"
 
 struct ModelSource {
   std::string key;
@@ -19,3 +19,7 @@ std::shared_ptr<const fastmqa::DecoderWeights> loadModel(const ModelSource& sour
 
 fastmqa::EvaluationText evaluationText(const Napi::Object& text);
 Napi::Object qualityOf(Napi::Env env, const fastmqa::Quality& quality);
+
+fastmqa::SpeculationSpec speculationSpec(const Napi::Object& request);
+std::vector<fastmqa::Tokens> promptsOf(const Napi::Object& request);
+Napi::Object speculationOf(Napi::Env env, const fastmqa::Speculation& result);

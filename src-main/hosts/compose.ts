@@ -7,7 +7,7 @@ import type { DeviceInfo, LevelInfo, ProfilerApi, RunOptions, SweepRun } from '.
 import type { Comparison } from '../contract/comparison.ts';
 import { expected } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
-import type { MemoryPlan } from '../contract/model.ts';
+import type { MemoryPlan, SpeculationRow } from '../contract/model.ts';
 import {
   type Environment,
   type ExportFormat,
@@ -35,6 +35,7 @@ import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { type FleetHost, joinFleet, listFleet, type WorkerOptions, workForQueue } from './fleet.ts';
 import { withModels } from './model-backend.ts';
 import { type PlanOptions, planModel } from './plan.ts';
+import { type SpeculateOptions, speculateModel } from './speculate.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
 
 export { exportPoints } from '../sessions/export.ts';
@@ -58,6 +59,8 @@ export interface Profiler extends ProfilerApi {
   append(path: string, record: SessionRecord): Promise<void>;
   /** How far a device's memory goes on a model, per level. */
   plan(model: string, options: PlanOptions): Promise<MemoryPlan>;
+  /** Speculative decoding against plain decoding, per draft, draft length and context. */
+  speculate(options: SpeculateOptions): Promise<readonly SpeculationRow[]>;
   /** The kernels against the ceilings of this machine. */
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;
   /** Measures the points of a queue until `signal`; the one at hand is finished. */
@@ -129,6 +132,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
       await appendRecord(path, record).finally(release);
     },
     plan: (model, planOptions) => planModel(model, planOptions, backend),
+    speculate: (speculateOptions) => speculateModel(speculateOptions, backend),
     bench: (benchOptions) => backend.bench(benchOptions, benchDeadlineSeconds),
     work: async (workOptions) => {
       const environmentHere = await environment();

@@ -68,6 +68,41 @@ export interface BenchCase {
   readonly readBytesPerSecond: number;
 }
 
+export interface SpeculateRequest {
+  readonly target: PointConfig;
+  readonly draft: PointConfig;
+  /** Proposed in a round. */
+  readonly draftTokens: number;
+  /** Made after each prompt. */
+  readonly tokens: number;
+  /** 0 = greedy. */
+  readonly temperature: number;
+  readonly seed: number;
+  /** Also without a draft, for comparison. */
+  readonly plain: boolean;
+  readonly prompts: readonly Int32Array[];
+}
+
+export interface SpeculateResult {
+  /** Per prompt. */
+  readonly output: readonly Int32Array[];
+  /** By the target alone. */
+  readonly plainOutput: readonly Int32Array[];
+  /** By place in the round: proposals that were checked there, and those that were kept. */
+  readonly offered: readonly number[];
+  readonly accepted: readonly number[];
+  readonly rounds: number;
+  readonly tokens: number;
+  /** Prompts not counted. */
+  readonly seconds: number;
+  readonly plainSeconds: number;
+  readonly draftSeconds: number;
+  readonly verifySeconds: number;
+  /** Allocated, of the longest sequence. */
+  readonly targetCacheBytes: number;
+  readonly draftCacheBytes: number;
+}
+
 /** What a memory limit really held. */
 export interface Reached {
   readonly sequences: number;
@@ -107,6 +142,8 @@ export interface Addon {
    * once, the others one by one from the cache.
    */
   logits(model: ModelFiles, config: PointConfig, tokens: Tensor<Int32Array>, prompt: number): Promise<Float32Array>;
+  /** Speculative decoding from prompts, one after the other; the text is what levels are fitted to. */
+  speculate(model: ModelFiles, text: EvaluationText, request: SpeculateRequest): Promise<SpeculateResult>;
   /** Fills caches of whole sequences of `tokens` tokens until `limitBytes` are reached, or `mostSequences`. */
   reach(kinds: LevelOnModel, tokens: number, limitBytes: number, mostSequences: number): Promise<Reached>;
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;

@@ -13,7 +13,15 @@ import {
   type MeasuringBackend,
   type Prepared,
 } from '../engine/ports.ts';
-import type { AddonErrorCode, AttendRequest, AttendResult, BenchCase, BenchOptions, Tensor } from './addon-types.ts';
+import type {
+  AddonErrorCode,
+  AttendRequest,
+  AttendResult,
+  BenchCase,
+  BenchOptions,
+  SpeculateRequest,
+  Tensor,
+} from './addon-types.ts';
 import {
   type Answer,
   type Arguments,
@@ -134,6 +142,10 @@ export class Supervisor implements MeasuringBackend {
 
   logits(model: ModelFiles, config: PointConfig, tokens: Tensor<Int32Array>, prompt: number, deadlineSeconds: number) {
     return this.call('logits', [model, config, tokens, prompt], deadlineSeconds);
+  }
+
+  speculate(model: ModelFiles, text: EvaluationText, request: SpeculateRequest, deadlineSeconds: number) {
+    return this.call('speculate', [model, text, request], deadlineSeconds);
   }
 
   reach(kinds: LevelOnModel, tokens: number, limitBytes: number, mostSequences: number, deadlineSeconds: number) {

@@ -15,6 +15,7 @@ import { say } from './output.ts';
 import { addPlan } from './plan.ts';
 import { addServe } from './serve.ts';
 import type { Session } from './session.ts';
+import { addSpeculate } from './speculate.ts';
 import { addSweep } from './sweep.ts';
 import { addWorker } from './worker.ts';
 
@@ -29,6 +30,7 @@ function createProgram(session: Session): Command {
     addDevices,
     addSweep,
     addPlan,
+    addSpeculate,
     addAttend,
     addCompare,
     addExport,

@@ -1,6 +1,6 @@
 /** The command line over a scripted worker: everything a user meets before the first kernel runs. */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -247,7 +247,7 @@ describe('a session', () => {
   test('a second Ctrl+C ends at once', async () => {
     const session = path('cancelled.fmqa');
     const run = startCli(['sweep', 'baseline', ...small, '--out', session], scripted('hang'));
-    await new Promise((resolve) => setTimeout(resolve, 800));
+    await expect.poll(() => existsSync(session), { timeout: 20_000 }).toBe(true); // it listens to signals by then
     run.child.kill('SIGINT');
     await new Promise((resolve) => setTimeout(resolve, 400));
     run.child.kill('SIGINT');

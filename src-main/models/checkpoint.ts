@@ -2,11 +2,12 @@
  * A Hugging Face folder of weights: which bytes of which file are which matrix of the decoder (attention-spec F.1, F.3).
  * Only headers are read here; the engine reads the weights themselves. Nothing outside the folder is opened.
  */
-import { lstat, realpath, stat } from 'node:fs/promises';
-import { basename, dirname, join, sep } from 'node:path';
+import { lstat, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { expected } from '../contract/input-error.ts';
 import type { ModelConfig, ModelFiles, StoredRows } from '../contract/model.ts';
 import { readSmallFile } from './config.ts';
+import { fence } from './fence.ts';
 import { openSafetensors, type TensorEntry } from './safetensors.ts';
 import { type Json, parseStrictJson } from './strict-json.ts';
 
@@ -40,24 +41,6 @@ export async function openCheckpoint(folder: string, config: ModelConfig): Promi
     versions.push(`${path}:${size}:${mtimeMs}`);
   }
   return { key: versions.join('|'), config, tensors: new Layout(tensors, folder, config).all() };
-}
-
-/** Resolves a path and refuses one that leads out of the folder, or out of the cache that Hugging Face keeps it in. */
-async function fence(folder: string): Promise<(path: string) => Promise<string>> {
-  const real = await realpath(folder).catch((error: NodeJS.ErrnoException) => {
-    throw expected('a readable folder', 'model', `${folder} (${error.code})`);
-  });
-  // Snapshots of that cache are links to blobs beside them: models--x/snapshots/REVISION → models--x/blobs.
-  const snapshots = dirname(real);
-  const roots = basename(snapshots) === 'snapshots' ? [real, join(dirname(snapshots), 'blobs')] : [real];
-  return async (path) => {
-    const target = await realpath(path).catch((error: NodeJS.ErrnoException) => {
-      throw expected('a readable file', 'weights', `${path} (${error.code})`);
-    });
-    if (!roots.some((root) => target.startsWith(root + sep)))
-      throw expected(`a file inside ${folder}`, 'weights', `${path}, which leads elsewhere`);
-    return target;
-  };
 }
 
 async function shardsOf(folder: string, inside: (path: string) => Promise<string>): Promise<readonly string[]> {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { expected } from '../contract/input-error.ts';
 import type { ModelConfig } from '../contract/model.ts';
 import { readModelConfig } from './config.ts';
+import { fence } from './fence.ts';
 
 export const builtinModels = ['byte-mha', 'byte-mqa'] as const;
 
@@ -21,7 +22,10 @@ export async function findModel(name: string, builtinFolder: string): Promise<Fo
     return { name, folder, config: await readModelConfig(join(folder, 'config.json')) };
   }
   const found = await stat(name).catch(() => undefined);
-  if (found?.isDirectory()) return { name, folder: name, config: await readModelConfig(join(name, 'config.json')) };
+  if (found?.isDirectory()) {
+    const inside = await fence(name);
+    return { name, folder: name, config: await readModelConfig(await inside(join(name, 'config.json'))) };
+  }
   if (found) return { name, config: await readModelConfig(name) };
   throw expected(`one of ${builtinModels.join(', ')}, a model folder or a config.json`, 'model', name);
 }

@@ -296,8 +296,8 @@ describe('refused, in one sentence', () => {
     ['backslashes only', `{"${'\\'.repeat(16_000_000)}`],
     ['a long list', `{"a":[${'1,'.repeat(5_000_000)}1]}`],
   ])('%s in a header of 16 MB', async (_, header) => {
-    const since = performance.now();
+    const since = process.cpuUsage(); // time of ours: the machine may be busy with other things
     await expect(readAll(build(header))).rejects.toBeInstanceOf(InputError);
-    expect(performance.now() - since).toBeLessThan(5000);
+    expect(process.cpuUsage(since).user / 1e6).toBeLessThan(5);
   });
 });

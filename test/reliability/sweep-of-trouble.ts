@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import type { RunEvent } from '../../src-main/contract/api.ts';
 import type { Point } from '../../src-main/contract/metrics.ts';
 import { expandSweep, type PlannedPoint, resolveMeasuring } from '../../src-main/engine/plan.ts';
-import type { MeasuringBackend, Prepared } from '../../src-main/engine/ports.ts';
 import { startRun } from '../../src-main/engine/run.ts';
 import { forkWorker, type SpawnWorker } from '../../src-main/worker/spawn.ts';
 import { Supervisor } from '../../src-main/worker/supervisor.ts';
@@ -42,6 +41,7 @@ export async function sweepTrouble({
   timeoutSeconds = 20,
   graceSeconds = 0.1,
 }: TroubleOptions): Promise<Trouble> {
+  process.env.FASTMQA_FAKE_TELLS_PROCESS = '1';
   let processes = 0;
   const supervisor = new Supervisor({
     graceSeconds,
@@ -50,7 +50,6 @@ export async function sweepTrouble({
       return spawn(listener);
     },
   });
-  const watched = new Watched(supervisor);
   const measuring = resolveMeasuring({
     name: 'x',
     axes: {},
@@ -60,7 +59,7 @@ export async function sweepTrouble({
   const recorded: Point[] = [];
   const run = startRun({
     plan: planOfTrouble(behaviours),
-    backend: watched,
+    backend: supervisor,
     clock: { now: () => performance.now() / 1000 },
     measuring,
     environment,
@@ -72,55 +71,26 @@ export async function sweepTrouble({
   });
   try {
     const { points, how } = await run.finished;
-    const sticky = points.flatMap(({ id, outcome, config }) =>
-      outcome === 'measured' && watched.sticky.has(`${config.level} ${config.seqLen}`) ? [id] : [],
-    );
-    return { rows: recorded, events, sticky, processes, how };
+    return { rows: recorded, events, sticky: stickyRows(behaviours, points), processes, how };
   } finally {
     await supervisor.close();
   }
 }
 
-/** Notes from which generation each point's samples came, and which generations had been found faulty by then. */
-class Watched implements MeasuringBackend {
-  readonly sticky = new Set<string>();
-  private readonly inner: Supervisor;
-  private readonly faulty = new Set<number>();
-  private readonly names = new WeakMap<Prepared, string>();
-  private latest = 0;
+/** After these the worker is as good as before. */
+const sound = ['', 'out of memory', 'refused', 'failed', 'huge delay'];
 
-  constructor(inner: Supervisor) {
-    this.inner = inner;
-  }
-  info = () => this.inner.info();
-  ceilings = () => this.inner.ceilings();
-  release = (prepared: Prepared) => this.inner.release(prepared);
-  cancel = () => this.inner.cancel();
-  close = () => this.inner.close();
-
-  prepare: MeasuringBackend['prepare'] = async (config, deadline) => {
-    const prepared = await this.noting(() => this.inner.prepare(config, deadline));
-    const name = `${config.level} ${config.seqLen}`;
-    this.latest = prepared.generation;
-    this.names.set(prepared, name);
-    if (this.faulty.has(prepared.generation)) this.sticky.add(name);
-    return prepared;
-  };
-
-  sample: MeasuringBackend['sample'] = async (prepared, seconds, most, deadline) => {
-    const samples = await this.noting(() => this.inner.sample(prepared, seconds, most, deadline));
-    if (this.faulty.has(prepared.generation)) this.sticky.add(this.names.get(prepared) ?? '');
-    return samples;
-  };
-
-  private async noting<T>(call: () => Promise<T>): Promise<T> {
-    try {
-      return await call();
-    } catch (error) {
-      if ((error as { poisoned?: boolean }).poisoned) this.faulty.add(this.latest);
-      throw error;
-    }
-  }
+/** Rows that came from a process after it had been found faulty. */
+function stickyRows(behaviours: readonly string[], points: readonly Point[]): string[] {
+  const faulty = new Set<number>();
+  let last = 0;
+  return points.flatMap(({ id, outcome, memory }, i) => {
+    const isSound = sound.includes(behaviours[i]);
+    if (!isSound) faulty.add(last); // it served the point before, and then this one
+    if (outcome !== 'measured') return [];
+    last = memory?.extraWeightBytes ?? 0; // where the scripted worker tells its process
+    return isSound && faulty.has(last) ? [id] : [];
+  });
 }
 
 /** Processes of ours that are still there, zombies included, by what they are. */

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, expect, test, vi } from 'vitest';
 import type { Point } from '../../src-main/contract/metrics.ts';
-import { readAssets } from '../../src-main/hosts/web/assets.ts';
+import { readAssets } from '../../src-main/hosts/assets.ts';
 import { Keys } from '../../src-main/hosts/web/keys.ts';
 import { createRoutes } from '../../src-main/hosts/web/routes.ts';
 import { createGatedServer, listen, portOf } from '../../src-main/hosts/web/server.ts';

@@ -1,6 +1,6 @@
 /** Charts of the report as SVG text, over the same series that the window paints. */
 
-import { type Axis, tickLabel } from '../../src-renderer/series/axis.ts';
+import { type Axis, axisTick } from '../../src-renderer/series/axis.ts';
 import { headlineMetrics, levelBarsOf } from '../../src-renderer/series/levels.ts';
 import { markOf } from '../../src-renderer/series/marks.ts';
 import { axisLabel } from '../../src-renderer/series/metric.ts';
@@ -57,11 +57,11 @@ function axesOf(x: Axis, y: Axis): string[] {
   const inside = ({ domain: [from, to], ticks }: Axis): number[] => ticks.filter((tick) => tick >= from && tick <= to);
   const vertical = inside(x).map((tick) => {
     const at = tenth(toX(x, box, tick));
-    return `<path d="M${at},${box.top}V${box.bottom}" stroke="var(--chart-grid)"/><text class="quiet" x="${at}" y="${box.bottom + 16}" font-size="11" text-anchor="middle">${tickLabel(tick, x.metric.unit)}</text>`;
+    return `<path d="M${at},${box.top}V${box.bottom}" stroke="var(--chart-grid)"/><text class="quiet" x="${at}" y="${box.bottom + 16}" font-size="11" text-anchor="middle">${axisTick(x, tick)}</text>`;
   });
   const horizontal = inside(y).map((tick) => {
     const at = toY(y, box, tick);
-    return `<path d="M${box.left},${tenth(at)}H${box.right}" stroke="var(--chart-grid)"/><text class="quiet" x="${box.left - 8}" y="${tenth(at + 4)}" font-size="11" text-anchor="end">${tickLabel(tick, y.metric.unit)}</text>`;
+    return `<path d="M${box.left},${tenth(at)}H${box.right}" stroke="var(--chart-grid)"/><text class="quiet" x="${box.left - 8}" y="${tenth(at + 4)}" font-size="11" text-anchor="end">${axisTick(y, tick)}</text>`;
   });
   const middle = (box.top + box.bottom) / 2;
   return [

@@ -1,7 +1,7 @@
 /** One cell for each pair of values. Plain SVG: recharts has no such chart, and cells of one colour share a path. */
 import { type KeyboardEvent, type MouseEvent, memo, useMemo, useState } from 'react';
 import { formatMetric } from '../../src-main/contract/format.ts';
-import { tickLabel } from '../series/axis.ts';
+import { axisTick } from '../series/axis.ts';
 import { fieldTitle } from '../series/fields.ts';
 import type { HeatCell, HeatMap } from '../series/heat-map.ts';
 import { shareOf } from '../series/plane.ts';
@@ -248,7 +248,7 @@ const tallestKey = 220;
 
 /** The ramp with its figures. */
 function Key({
-  data: { colour, metric },
+  data: { colour },
   left,
   height,
 }: {
@@ -281,7 +281,7 @@ function Key({
             fontSize={11}
             fill="var(--chart-axis)"
           >
-            {tickLabel(tick, metric.unit).replace(/ ?tokens\/s$/, '')}
+            {axisTick(colour, tick).replace(/ ?tokens\/s$/, '')}
           </text>
         ) : null;
       })}

@@ -2,7 +2,7 @@
 import { type KeyboardEvent, memo, type ReactNode, useId, useMemo, useRef } from 'react';
 import { CartesianGrid, Scatter, ScatterChart, XAxis, YAxis } from 'recharts';
 import type { Metric } from '../../src-main/contract/metrics.ts';
-import { type Axis, tickLabel } from '../series/axis.ts';
+import { type Axis, axisTick } from '../series/axis.ts';
 import { axisLabel } from '../series/metric.ts';
 import {
   type Box,
@@ -165,17 +165,17 @@ export function PlaneChart(props: PlaneChartProps) {
 }
 
 /** Room for the longest tick in one line. */
-const widthOfTicks = ({ metric, ticks }: Axis): number =>
-  Math.max(leastTickWidth, ...ticks.map((tick) => tickLabel(tick, metric.unit).length * tickCharacter + 14));
+const widthOfTicks = (axis: Axis): number =>
+  Math.max(leastTickWidth, ...axis.ticks.map((tick) => axisTick(axis, tick).length * tickCharacter + 14));
 
-const axisProps = ({ metric, scale, domain, ticks }: Axis) => ({
+const axisProps = (axis: Axis) => ({
   type: 'number' as const,
-  scale,
-  domain: [...domain],
-  ticks: [...ticks],
+  scale: axis.scale,
+  domain: [...axis.domain],
+  ticks: [...axis.ticks],
   interval: 'equidistantPreserveStart' as const,
   allowDataOverflow: true,
-  tickFormatter: (value: number) => tickLabel(value, metric.unit),
+  tickFormatter: (value: number) => axisTick(axis, value),
   stroke: 'var(--chart-axis)',
   tick: { fill: 'var(--chart-axis)', fontSize: 11 },
 });

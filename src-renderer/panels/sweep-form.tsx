@@ -3,7 +3,7 @@ import { ActionIcon, Checkbox, Group, Select, Text, TextInput, Title, Tooltip } 
 import { IconArrowBackUp, IconArrowForwardUp, IconX } from '@tabler/icons-react';
 import { type ReactNode, useId } from 'react';
 import { useStore } from 'zustand';
-import { modelPresets } from '../../src-main/contract/presets.ts';
+import { type ModelPreset, modelPresets } from '../../src-main/contract/presets.ts';
 import { type Phase, phases, pointConfigSchema } from '../../src-main/contract/sweep.ts';
 import { Swatch } from '../charts/mark.tsx';
 import { markOf } from '../series/marks.ts';
@@ -122,41 +122,55 @@ const Section = ({ title, hint, children }: { title: string; hint?: string; chil
   );
 };
 
-/** Fills the fields of the layer with those of a known model; the fields stay the user's. */
-function ModelShape() {
+const layerAxes = ['hiddenDim', 'heads', 'headDim', 'referenceKvHeads'];
+/** Come with FastMQA, weights and all: what a level does to their words is measured. */
+const trained = ['byte-mha', 'byte-mqa'];
+
+const shapeOf = ({ hiddenDim, heads, headDim, kvHeads, ropeTheta }: ModelPreset): Record<string, string> => ({
+  hiddenDim: String(hiddenDim),
+  heads: String(heads),
+  headDim: String(headDim),
+  referenceKvHeads: String(kvHeads),
+  ropeTheta: String(ropeTheta),
+});
+
+/** A whole trained model, or one layer in the shape of a known model; the fields stay the user's. */
+function ModelChoice() {
   const { axes, extraAxes } = useDraft();
   const { edit } = useApp().draft;
-  const shapeOf = ({ hiddenDim, heads, headDim, kvHeads, ropeTheta }: (typeof modelPresets)[number]) => ({
-    hiddenDim: String(hiddenDim),
-    heads: String(heads),
-    headDim: String(headDim),
-    referenceKvHeads: String(kvHeads),
-    ropeTheta: String(ropeTheta),
-  });
-  const current = modelPresets.find((preset) =>
+  const shape = modelPresets.find((preset) =>
     Object.entries(shapeOf(preset)).every(([axis, value]) => axes[axis] === value),
   );
+  const choose = (name: string | null): void => {
+    const preset = modelPresets.find((candidate) => candidate.name === name);
+    const { model: _, ropeTheta: __, ...others } = axes;
+    const chosen = preset
+      ? shapeOf(preset)
+      : { ...Object.fromEntries(layerAxes.map((axis) => [axis, ''])), ...(name === null ? {} : { model: name }) };
+    const added = preset ? 'ropeTheta' : 'model';
+    const kept = extraAxes.filter((axis) => axis !== 'model' && axis !== 'ropeTheta');
+    edit({ axes: { ...others, ...chosen }, extraAxes: name === null ? kept : [...kept, added] });
+  };
   return (
     <Select
       size="xs"
       label="Model"
-      placeholder="own shape"
+      placeholder={axes.model || 'own shape'}
       searchable
-      value={current?.name ?? null}
-      data={modelPresets.map(({ name }) => name)}
-      onChange={(name) => {
-        const preset = modelPresets.find((candidate) => candidate.name === name);
-        if (!preset) return;
-        const added = extraAxes.includes('ropeTheta') ? extraAxes : [...extraAxes, 'ropeTheta'];
-        edit({ axes: { ...axes, ...shapeOf(preset) }, extraAxes: added });
-      }}
+      clearable
+      value={trained.includes(axes.model ?? '') ? (axes.model as string) : (shape?.name ?? null)}
+      data={[
+        { group: 'Trained, the whole model', items: trained },
+        { group: 'One layer in the shape of', items: modelPresets.map(({ name }) => name) },
+      ]}
+      onChange={choose}
     />
   );
 }
 
 const Layer = () => (
   <Section title="Layer" hint="512,1024 or 512-4096*2">
-    <ModelShape />
+    <ModelChoice />
     <div className={classes.pair}>
       <AxisField axis="hiddenDim" label="Hidden size d" />
       <AxisField axis="heads" label="Heads" />

@@ -5,7 +5,7 @@ import { ChartCard } from '../charts/chart-card.tsx';
 import { TradeOffChart } from '../charts/trade-off-chart.tsx';
 import { toCsv } from '../series/csv.ts';
 import { metricOf } from '../series/metric.ts';
-import { type TradeOff, tradeOffOf } from '../series/trade-off.ts';
+import { errorMetricOf, type TradeOff, tradeOffOf } from '../series/trade-off.ts';
 import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './point-table.tsx';
@@ -18,7 +18,8 @@ const choices = metrics.map(({ id, title }) => ({ value: id, label: title }));
 export function TradeOffPanel({ points }: ChartPanelProps) {
   const app = useApp();
   const levels = useLevelNames();
-  const axes = useView((view) => view.tradeOff);
+  const chosen = useView((view) => view.tradeOff);
+  const axes = useMemo(() => ({ ...chosen, y: chosen.y ?? errorMetricOf(points) }), [chosen, points]);
   const linked = useLinked();
   const { scales, zoom, onZoom, onScale } = usePlane('trade-off', axes);
   const baselines = useBaselines();
@@ -40,7 +41,7 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
       data={choices}
       value={axes[axis]}
       comboboxProps={{ width: 240, position: 'bottom-start' }}
-      onChange={(id) => id && app.view.setState({ tradeOff: { ...axes, [axis]: id } })}
+      onChange={(id) => id && app.view.setState({ tradeOff: { ...chosen, [axis]: id } })}
     />
   );
   const [x, y] = [metricOf(axes.x), metricOf(axes.y)];

@@ -8,6 +8,8 @@ export interface Axis {
   readonly scale: 'log' | 'linear';
   readonly domain: readonly [number, number];
   readonly ticks: readonly number[];
+  /** Where zero stands on a log scale, below everything else; absent if no value is zero. */
+  readonly zero?: number;
 }
 
 const mostTicks = 9;
@@ -18,14 +20,23 @@ export type Scale = Axis['scale'];
 /** @param scale as the user wants it; by default as the metric is usually read */
 export function axisFor(metric: Metric, values: readonly number[], scale: Scale = defaultScale(metric)): Axis {
   const usable = values.filter((value) => Number.isFinite(value) && (scale === 'linear' || value > 0));
+  const hasZero = scale === 'log' && values.includes(0);
+  if (usable.length === 0 && hasZero) return { metric, scale, domain: [0.5, 10], ticks: [1], zero: 1 };
   if (usable.length === 0) return { metric, scale, domain: scale === 'log' ? [1, 10] : [0, 1], ticks: [] };
   let [least, most] = [usable[0], usable[0]];
   for (const value of usable) {
     least = Math.min(least, value);
     most = Math.max(most, value);
   }
-  return { metric, scale, ...(scale === 'log' ? logRange(least, most, metric.unit) : linearRange(least, most)) };
+  if (scale === 'linear') return { metric, scale, ...linearRange(least, most) };
+  if (!hasZero) return { metric, scale, ...logRange(least, most, metric.unit) };
+  const zero = least / Math.max(4, (most / least) ** 0.15);
+  const { domain, ticks } = logRange(zero, most, metric.unit);
+  return { metric, scale, domain, zero, ticks: [zero, ...ticks.filter((tick) => tick > Math.sqrt(zero * least))] };
 }
+
+/** Where a value stands on an axis. */
+export const placeOn = ({ zero }: Axis, value: number): number => (value === 0 && zero !== undefined ? zero : value);
 
 export const defaultScale = (metric: Metric): Scale => (isLogarithmic(metric) ? 'log' : 'linear');
 
@@ -36,7 +47,13 @@ export const zoomedAxis = (axis: Axis, domain: Axis['domain'] | undefined): Axis
     : {
         ...axis,
         domain,
-        ticks: axis.scale === 'log' ? logTicks(domain, axis.metric.unit) : linearTicks(domain),
+        ticks:
+          axis.scale === 'log'
+            ? [
+                ...(axis.zero === undefined ? [] : [axis.zero]),
+                ...logTicks(domain, axis.metric.unit).filter((tick) => tick > 1.5 * (axis.zero ?? 0)),
+              ]
+            : linearTicks(domain),
       };
 
 function logRange(least: number, most: number, unit: Metric['unit']): Pick<Axis, 'domain' | 'ticks'> {
@@ -104,6 +121,9 @@ function linearRange(least: number, most: number): Pick<Axis, 'domain' | 'ticks'
   const ticks = Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
   return { domain: [Math.min(ticks[0], least), Math.max(ticks[ticks.length - 1], most)], ticks };
 }
+
+export const axisTick = ({ metric, zero }: Axis, tick: number): string =>
+  tick === zero ? '0' : tickLabel(tick, metric.unit);
 
 /** A tick is round, so it needs no three digits. */
 export function tickLabel(value: number, unit: Metric['unit']): string {

@@ -1,10 +1,10 @@
 /** A metric over two fields of the configuration: one cell for each pair, the median of its points. */
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
-import { type Axis, axisFor, defaultScale, type Scale } from './axis.ts';
+import { type Axis, axisFor, defaultScale, placeOn, type Scale } from './axis.ts';
 import { cellValue, readField, valuesOf } from './fields.ts';
 import { medianOf } from './levels.ts';
 import { metricOf } from './metric.ts';
-import { type Missing, placeOf, whyMissing } from './missing.ts';
+import { type Missing, whyMissing } from './missing.ts';
 import { shareOf } from './plane.ts';
 
 export interface HeatCell {
@@ -62,14 +62,14 @@ export function heatMapOf(
   }));
   const colour = axisFor(
     metric,
-    medians.map(({ value }) => placeOf(value, chosen)),
+    medians.map(({ value }) => value),
     chosen,
   );
   const cells = medians.map(({ key, inCell, value }) => ({
     column: key % xValues.length,
     row: Math.floor(key / xValues.length),
     value,
-    share: shareOf(colour, placeOf(value, chosen)),
+    share: shareOf(colour, placeOn(colour, value)),
     ids: inCell.map(({ id }) => id),
     point: inCell[0],
   }));

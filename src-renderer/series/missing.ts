@@ -7,9 +7,6 @@ export interface Missing {
   readonly reason: string;
 }
 
-/** Nothing measured comes near this: an error of exactly zero is drawn here on a log scale. */
-export const smallestPlace = 1e-12;
-
 /** The reason why a point cannot be drawn on these axes; undefined if it can. */
 export function whyMissing(
   point: Point,
@@ -23,7 +20,3 @@ export function whyMissing(
   }
   return undefined;
 }
-
-/** Where a value stands on its axis. */
-export const placeOf = (value: number, scale: Scale): number =>
-  scale === 'log' ? Math.max(value, smallestPlace) : value;

@@ -1,10 +1,10 @@
 /** A metric along a numeric axis: one line for each level and whatever else varies. */
 import type { Point } from '../../src-main/contract/metrics.ts';
-import { type Axis, axisFor, defaultScale, type Scale } from './axis.ts';
+import { type Axis, axisFor, defaultScale, placeOn, type Scale } from './axis.ts';
 import { fieldMetric, fieldTitle, readField, tellingFields } from './fields.ts';
 import { medianOf } from './levels.ts';
 import { metricOf } from './metric.ts';
-import { type Missing, placeOf, whyMissing } from './missing.ts';
+import { type Missing, whyMissing } from './missing.ts';
 import type { Mark } from './plane.ts';
 
 export interface ScalingOptions {
@@ -48,38 +48,41 @@ export function scalingOf(
   const [x, y] = [fieldMetric(ids.x), metricOf(ids.y)];
   const scaleX = options.x ?? 'log';
   const scaleY = options.y ?? defaultScale(y);
-  const marks: Mark[] = [];
+  const raw: Mark[] = [];
   const missing: Missing[] = [];
   for (const point of points) {
     const reason = whyMissing(point, [x, scaleX], [y, scaleY]);
     if (reason !== undefined) missing.push({ point, reason });
     else {
       const { level, phase } = point.config;
-      marks.push({
+      raw.push({
         id: point.id,
         level,
         phase,
-        x: placeOf(x.read(point) as number, scaleX),
-        y: placeOf(y.read(point) as number, scaleY),
+        x: x.read(point) as number,
+        y: y.read(point) as number,
         size: 0.1,
         point,
       });
     }
   }
+  const axisX = axisFor(
+    x,
+    raw.map((mark) => mark.x),
+    scaleX,
+  );
+  const axisY = axisFor(
+    y,
+    raw.map((mark) => mark.y),
+    scaleY,
+  );
+  const marks = raw.map((mark) => ({ ...mark, x: placeOn(axisX, mark.x), y: placeOn(axisY, mark.y) }));
   const telling = options.telling ?? tellingFields(points, ids.x);
   const isTooMany = isHatching(marks, telling);
   const { lines, rests } = linesOf(marks, isTooMany ? [] : telling, levels);
   return {
-    x: axisFor(
-      x,
-      marks.map((mark) => mark.x),
-      scaleX,
-    ),
-    y: axisFor(
-      y,
-      marks.map((mark) => mark.y),
-      scaleY,
-    ),
+    x: axisX,
+    y: axisY,
     marks,
     lines,
     rests,

@@ -1,8 +1,8 @@
 /** Two metrics against each other, a third as size: what the trade-off chart paints. */
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
-import { type Axis, axisFor, defaultScale, type Scale } from './axis.ts';
+import { type Axis, axisFor, defaultScale, placeOn, type Scale } from './axis.ts';
 import { metricOf } from './metric.ts';
-import { type Missing, placeOf, whyMissing } from './missing.ts';
+import { type Missing, whyMissing } from './missing.ts';
 import { paretoFrontier } from './pareto.ts';
 import type { Mark } from './plane.ts';
 
@@ -21,6 +21,10 @@ export interface TradeOff {
   readonly missing: readonly Missing[];
 }
 
+/** Of a whole model what its words lose, of a layer how far its output is off. */
+export const errorMetricOf = (points: readonly Point[]): string =>
+  points.some(({ quality }) => quality !== undefined) ? 'logitKl' : 'relativeL2';
+
 export function tradeOffOf(
   points: readonly Point[],
   ids: { readonly x: string; readonly y: string; readonly size: string },
@@ -33,36 +37,35 @@ export function tradeOffOf(
   const [scaleX, scaleY] = [scales.x ?? defaultScale(x), scales.y ?? defaultScale(y)];
   const missing: Missing[] = [];
   const whyNot = (point: Point): string | undefined => whyMissing(point, [x, scaleX], [y, scaleY]);
+  const shown = points.filter((point) => {
+    const reason = whyNot(point);
+    if (reason !== undefined) missing.push({ point, reason });
+    return reason === undefined;
+  });
+  const shownBeside = besidePoints.map((others) => others.filter((point) => whyNot(point) === undefined));
+  const axisOver = (metric: Metric, scale: Scale): Axis =>
+    axisFor(
+      metric,
+      [shown, ...shownBeside].flat().map((point) => metric.read(point) as number),
+      scale,
+    );
+  const [axisX, axisY] = [axisOver(x, scaleX), axisOver(y, scaleY)];
   const markOf = (point: Point): Mark => ({
     id: point.id,
     level: point.config.level,
     phase: point.config.phase,
-    x: placeOf(x.read(point) as number, scaleX),
-    y: placeOf(y.read(point) as number, scaleY),
+    x: placeOn(axisX, x.read(point) as number),
+    y: placeOn(axisY, y.read(point) as number),
     size: scaleSize(size.read(point)),
     point,
   });
-  const marks = points.flatMap((point): Mark[] => {
-    const reason = whyNot(point);
-    if (reason === undefined) return [markOf(point)];
-    missing.push({ point, reason });
-    return [];
-  });
-  const beside = besidePoints.map((others) => others.filter((point) => whyNot(point) === undefined).map(markOf));
-  const all = [marks, ...beside].flat();
+  const marks = shown.map(markOf);
+  const beside = shownBeside.map((others) => others.map(markOf));
   const byLevel = groupBy(marks, (mark) => mark.level);
   const place = (level: string): number => (levels.indexOf(level) + levels.length + 1) % (levels.length + 1);
   return {
-    x: axisFor(
-      x,
-      all.map((mark) => mark.x),
-      scaleX,
-    ),
-    y: axisFor(
-      y,
-      all.map((mark) => mark.y),
-      scaleY,
-    ),
+    x: axisX,
+    y: axisY,
     size,
     groups: [...byLevel]
       .map(([level, ofLevel]) => ({ level, marks: ofLevel }))

@@ -56,8 +56,7 @@ export function createApp(client: Client, memory?: Memory) {
       library.start();
       baselines.start();
       void catalogue.loadDevices();
-      void attempt(sweeps.load);
-      await Promise.all([catalogue.loadLevels(), run.known]);
+      await Promise.all([catalogue.loadLevels(), run.known, attempt(sweeps.begin)]);
     },
     /** @param given instead of the one that is drafted */
     startRun: (given?: Sweep) =>

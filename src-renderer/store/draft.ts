@@ -148,6 +148,8 @@ export function createDraftStore(draft: Draft = firstDraft) {
           editing: field,
         };
       }),
+    /** Nothing came before it: no step back leads past it. */
+    begin: (draft: Draft) => setState({ draft, past: [], future: [], editing: undefined }),
     undo: () =>
       setState(({ draft, past, future }) => {
         const before = past.at(-1);

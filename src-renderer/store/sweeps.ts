@@ -10,6 +10,7 @@ interface SweepsStore {
   readonly named: NamedSweeps | undefined;
 }
 
+const firstSweep = 'quick';
 const largestFile = 4 * 1024 * 1024;
 
 export function createSweepsStore(client: Client, draft: ReturnType<typeof createDraftStore>) {
@@ -19,7 +20,13 @@ export function createSweepsStore(client: Client, draft: ReturnType<typeof creat
   const open = (sweep: Sweep): void => draft.edit(draftOf(sweep));
   return {
     ...store,
-    load: () => client.api.sweeps({}).then(keep),
+    /** A newcomer finds the sweep `quick` ready to run. */
+    begin: async (): Promise<void> => {
+      const named = await client.api.sweeps({});
+      keep(named);
+      const quick = named.builtin.find(({ name }) => name === firstSweep);
+      if (quick) draft.begin(draftOf(quick));
+    },
     save: (sweep: Sweep) => client.api.saveSweep({ sweep }).then(keep),
     remove: (name: string) => client.api.deleteSweep({ name }).then(keep),
     open,

@@ -20,7 +20,8 @@ export interface View {
   readonly zoom: Readonly<Record<string, Zoom>>;
   /** Scales that differ from the usual one, by chart and axis. */
   readonly scales: Readonly<Record<string, 'log' | 'linear'>>;
-  readonly tradeOff: { readonly x: string; readonly y: string; readonly size: string };
+  /** Vertical axis undefined: the error that the points are best judged by. */
+  readonly tradeOff: { readonly x: string; readonly y: string | undefined; readonly size: string };
   /** Axes that the points do not offer fall back to one that they do. */
   readonly scaling: { readonly x: string; readonly y: string };
   readonly heatMap: { readonly x: string; readonly y: string; readonly colour: string };
@@ -66,7 +67,7 @@ const firstView: View = {
   scales: {},
   scaling: { x: 'seqLen', y: 'medianSeconds' },
   heatMap: { x: 'seqLen', y: 'level', colour: 'tokensPerSecond' },
-  tradeOff: { x: 'multiplierVsF32Mha', y: 'relativeL2', size: 'tokensPerSecond' },
+  tradeOff: { x: 'multiplierVsF32Mha', y: undefined, size: 'tokensPerSecond' },
   sort: undefined,
   left: 'sweep',
   baselines: [],

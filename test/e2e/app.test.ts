@@ -1,9 +1,10 @@
 /** The app as a user has it: the real engine, the web host, a real Chromium. */
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readSession } from '../../src-main/sessions/recovery.ts';
+import { firstDraft, sweepOf } from '../../src-renderer/store/draft.ts';
 import { startApp } from './app.ts';
 import { chromiumPath, noChromium, openBrowser, seriousFindings, type Watched, watch } from './browser.ts';
 
@@ -41,10 +42,20 @@ describe.skipIf(chromiumPath === undefined)('the app in a browser', { timeout: 1
     await page.waitForURL(app.host.url);
     await run().and(page.locator(':enabled')).waitFor();
     await page.getByText('Nothing measured yet').waitFor();
-    expect(await page.getByLabel('What this sweep would cost').innerText()).toContain('12');
+    expect(await page.getByLabel('Name').inputValue()).toBe('quick');
+    await expect.poll(() => page.getByLabel('What this sweep would cost').innerText()).toMatch(/\b15\b/);
   });
 
+  /** A sweep of one small layer: 12 points, of which half are decoding. */
+  const openSmall = async (): Promise<void> => {
+    const path = join(app.folder, 'small.json');
+    await writeFile(path, JSON.stringify(sweepOf(firstDraft).sweep));
+    await page.getByLabel('Sweep as JSON').setInputFiles(path);
+    await expect.poll(() => page.getByLabel('What this sweep would cost').innerText()).toMatch(/\b12\b/);
+  };
+
   test('what is wrong with a field stands at the field, and Run waits', async () => {
+    await openSmall();
     const heads = page.getByLabel('Heads', { exact: true });
     await heads.fill('7,x');
     await page.getByText('but received x').waitFor();
@@ -75,6 +86,7 @@ describe.skipIf(chromiumPath === undefined)('the app in a browser', { timeout: 1
     await status().getByText('done · 12 of 12').waitFor({ timeout: 60_000 });
     await expect.poll(() => marks().count()).toBe(6);
     expect(app.host.hub.snapshot().points).toHaveLength(12);
+    await openSmall();
   });
 
   test('the session on the disk holds what the window shows', async () => {

@@ -49,8 +49,8 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', { timeout: 60_0
     expect(await field('Model KV heads').inputValue()).toBe('8');
     expect(await field('ropeTheta').inputValue()).toBe('500000');
     await page.getByRole('button', { name: 'Undo' }).click();
-    expect(await field('Hidden size d').inputValue()).toBe('512');
-    expect(await page.getByRole('combobox', { name: 'Model' }).inputValue()).toBe('');
+    expect(await field('Hidden size d').inputValue()).toBe('');
+    expect(await page.getByRole('combobox', { name: 'Model' }).inputValue()).toBe('byte-mha');
   });
 
   test('a named sweep of FastMQA opens whole; what has no field can be taken away', async () => {
@@ -91,6 +91,8 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', { timeout: 60_0
     await page.getByRole('menuitem', { name: 'scaling', exact: true }).click();
     await field('Name').fill('mine');
     await menu('Keep under its name');
+    await startFrom().click();
+    await page.getByRole('menuitem', { name: 'mine', exact: true }).waitFor();
     await page.reload();
     await page.getByRole('application').waitFor();
     await startFrom().click();

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Point } from '../../src-main/contract/metrics.ts';
 import { levelNames } from '../../src-main/engine/levels.ts';
-import { axisFor, tickLabel } from '../../src-renderer/series/axis.ts';
+import { axisFor, axisTick, tickLabel } from '../../src-renderer/series/axis.ts';
 import { toCsv } from '../../src-renderer/series/csv.ts';
 import { levelBarsOf, medianOf } from '../../src-renderer/series/levels.ts';
 import { markOf } from '../../src-renderer/series/marks.ts';
@@ -82,11 +82,18 @@ test('the trade-off places what was measured and lists the rest with its reason'
   expect(frontier.length).toBeGreaterThan(0);
 });
 
-test('an error of exactly zero still has a place on a log scale', () => {
-  const exact: Point = { ...baseline, error: { ...(baseline.error as NonNullable<Point['error']>), relativeL2: 0 } };
-  const { y, groups } = tradeOffOf([exact], axes, levelNames);
-  expect(groups[0].marks[0].y).toBeGreaterThan(0);
-  expect(y.domain.every(Number.isFinite)).toBe(true);
+test('an error of exactly zero stands below all others on a log scale, and its tick says 0', () => {
+  const error = baseline.error as NonNullable<Point['error']>;
+  const exact: Point = { ...baseline, id: 'exact', error: { ...error, relativeL2: 0 } };
+  const { y, groups } = tradeOffOf([exact, fourBit], axes, levelNames);
+  const placeOf = (id: string) => groups.flatMap(({ marks }) => marks).find((mark) => mark.id === id)?.y as number;
+  expect(placeOf('exact')).toBe(y.zero);
+  expect(placeOf('exact')).toBeLessThan(placeOf(fourBit.id) / 3);
+  expect(placeOf('exact')).toBeGreaterThan(placeOf(fourBit.id) / 100);
+  expect(y.ticks.map((tick) => axisTick(y, tick))[0]).toBe('0');
+  const alone = tradeOffOf([exact], axes, levelNames);
+  expect(alone.y.domain.every(Number.isFinite)).toBe(true);
+  expect(alone.groups[0].marks[0].y).toBe(alone.y.zero);
 });
 
 test('levels side by side: one bar a level and metric, medians over points', () => {

@@ -24,6 +24,9 @@ const familyChance = 0.05;
 /** Below this a rank test of two samples cannot reach any useful chance, however far apart they are. */
 const leastSamples = 5;
 
+/** Where the floor is that high something else was running: only differences of so many floors are believed. */
+const floorsWhenDisturbed = 4;
+
 /**
  * Samples in a row resemble each other: from this many on, the error of their median is also taken from the medians of so many
  * stretches, which sees what changes more slowly than one sample.
@@ -155,7 +158,8 @@ function verdictOf(
   const size = Math.max(ratio, 1 / ratio) - 1;
   const said = `${percent(size)} ${ratio > 1 ? 'slower' : 'faster'}`;
   const tested = `${samples[0]} and ${samples[1]} samples`;
-  if (size > floor && chance < familyChance) {
+  const believed = floor > usefulFloor ? floorsWhenDisturbed * floor : floor;
+  if (size > believed && chance < familyChance) {
     // A machine that moved so much between two runs may well move as much again within one.
     if (movement > 1 + ceilingTolerance && size < movement ** 2 - 1)
       return {
@@ -177,7 +181,7 @@ function verdictOf(
   if (floor > usefulFloor)
     return {
       verdict: 'UNSURE',
-      reason: `the samples spread so far that ${percent(floor)} could hide: run longer`,
+      reason: `${said}, but the samples spread so far that ${percent(believed)} could hide: run longer, with nothing else running`,
     } as const;
   if (size > floor)
     return {

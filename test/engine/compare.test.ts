@@ -98,6 +98,14 @@ describe('verdicts and their reasons', () => {
     expect(verdictOf(withSamples(wide), withSamples(wide.map((s) => s * 1.001)))).toMatchObject({ verdict: 'UNSURE' });
   });
 
+  test('where samples spread far, only a difference of several times that is believed', () => {
+    const spread = Array.from({ length: 30 }, (_, i) => 0.01 * (1 + ((i * 7) % 30) / 60));
+    const slower = (factor: number) => verdictOf(withSamples(spread), withSamples(spread.map((s) => s * factor)));
+    expect(slower(1.4)).toMatchObject({ verdict: 'UNSURE' });
+    expect(slower(1.4).reason).toMatch(/^40 % slower, but the samples spread so far that \d+ % could hide: run longer/);
+    expect(slower(4)).toMatchObject({ verdict: 'SLOWER' });
+  });
+
   test('a difference between disturbed samples is not believed', () => {
     const disturbed = withSamples(steady(0.0104));
     const throughput = disturbed.throughput && { ...disturbed.throughput, flags: ['foreign-load' as const] };

@@ -19,6 +19,8 @@ import { readWhole } from '../sessions/storage.ts';
 import { builtinFolder } from './plan.ts';
 
 export interface SweepChanges {
+  /** In place of the sweep's own. */
+  readonly name?: string;
   /** `AXIS=VALUES`, as {@link parseValues} reads them. */
   readonly set?: readonly string[];
   readonly backend?: string;
@@ -27,13 +29,19 @@ export interface SweepChanges {
 }
 
 /**
- * @param source name of a sweep or level, FILE.json, or a session; absent: what `set` says, or else the sweep `quick`
+ * @param source name of a sweep or level, FILE.json, `-` for JSON on stdin, or a session; absent: what `set` says, or else
+ * the sweep `quick`
  * @throws InputError
  */
 export async function readSweep(source: string | undefined, changes: SweepChanges = {}): Promise<Sweep> {
   const values = axesOf(changes);
-  const sweep = await findSweep(source ?? (values.size > 0 ? 'baseline' : 'quick'));
-  return withMeasuring(await withModelShapes(withAxes(sweep, values)), changes.measuring ?? {});
+  const isWritten = source === undefined && values.size > 0;
+  const sweep = isWritten ? sweepAsWritten(values) : withAxes(await findSweep(source ?? 'quick'), values);
+  const measured = withMeasuring(await withModelShapes(sweep), changes.measuring ?? {});
+  if (changes.name === undefined) return measured;
+  const name = sweepSchema.shape.name.safeParse(changes.name);
+  if (!name.success) throw expected('a name of 1 to 200 characters', '--name', changes.name);
+  return { ...measured, name: name.data };
 }
 
 /** A sweep over a model of the user's says its shape, so that it can be planned, resumed and read anywhere. */
@@ -55,21 +63,34 @@ async function withModelShapes(sweep: Sweep): Promise<Sweep> {
   return { ...(await complete(sweep)), ...(also && { also }) };
 }
 
+/** Axes in the order given, levels last. */
+function sweepAsWritten(values: ReadonlyMap<string, AxisValue[]>): Sweep {
+  const { level = ['baseline'], ...axes } = Object.fromEntries(values);
+  return { name: 'baseline', axes: { ...('phase' in axes ? {} : { phase: ['prefill', 'decode'] }), ...axes, level } };
+}
+
 async function findSweep(source: string): Promise<Sweep> {
   if (Object.hasOwn(sweeps, source)) return sweeps[source];
   if (levelNames.some((name) => name === source))
     return { name: source, axes: { phase: ['prefill', 'decode'], level: [source] } };
-  if (source.endsWith('.json')) return readSweepFile(source);
+  if (source === '-') return asSweep(await readStdin(), 'stdin');
+  if (source.endsWith('.json')) return asSweep(await readWhole(source), source);
   if (source.endsWith('.fmqa')) return (await readSession(source)).header.sweep;
   throw expected(
-    `one of ${Object.keys(sweeps).join(', ')}, a level, FILE.json or a session FILE.fmqa`,
+    `one of ${Object.keys(sweeps).join(', ')}, a level, FILE.json, - or a session FILE.fmqa`,
     'sweep',
     source,
   );
 }
 
-async function readSweepFile(path: string): Promise<Sweep> {
-  const sweep = sweepSchema.safeParse(parseJson(await readWhole(path), path));
+async function readStdin(): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  for await (const part of process.stdin) parts.push(part);
+  return Buffer.concat(parts);
+}
+
+function asSweep(bytes: Uint8Array, path: string): Sweep {
+  const sweep = sweepSchema.safeParse(parseJson(bytes, path));
   if (sweep.success) return sweep.data;
   const [issue] = sweep.error.issues;
   const where = issue.path.length > 0 ? `${issue.path.join('.')} of ${path}` : path;
@@ -130,7 +151,11 @@ function withMeasuring(sweep: Sweep, changes: Partial<Measuring>): Sweep {
   const { minSeconds, maxSeconds } = resolveMeasuring({ ...sweep, measuring: { ...sweep.measuring, ...changes } });
   if (changes.maxSeconds !== undefined && changes.maxSeconds < minSeconds)
     throw expected(`at least minSeconds, ${minSeconds},`, 'maxSeconds', changes.maxSeconds);
-  const measuring = { ...sweep.measuring, ...changes, maxSeconds: Math.max(minSeconds, maxSeconds) };
+  const measuring = {
+    ...sweep.measuring,
+    ...changes,
+    ...(minSeconds > maxSeconds ? { maxSeconds: minSeconds } : {}),
+  };
   const checked = measuringSchema.partial().safeParse(measuring);
   if (checked.success) return { ...sweep, measuring: checked.data };
   const [{ path, message }] = checked.error.issues;

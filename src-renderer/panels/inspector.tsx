@@ -1,6 +1,7 @@
 /** One point, whole: what it cost in memory, how far off it is, how fast it ran, and what to make of that. */
 import { Alert, Badge, Button, Group, Text, Title, Tooltip } from '@mantine/core';
 import type { ReactNode } from 'react';
+import { cacheFormula } from '../../src-main/contract/cache-formula.ts';
 import { formatBytes, formatMetric, formatNumber, formatSeconds } from '../../src-main/contract/format.ts';
 import type { Controls, LayerError, Memory, Point, Throughput } from '../../src-main/contract/metrics.ts';
 import { isActive } from '../../src-main/contract/run-state.ts';
@@ -65,7 +66,7 @@ function Details({ point }: { readonly point: Point }) {
             {text}
           </Alert>
         ))}
-      {memory && <MemorySection memory={memory} />}
+      {memory && <MemorySection memory={memory} config={config} />}
       {error && <ErrorSection error={error} controls={controls} />}
       {throughput && <ThroughputSection point={point} throughput={throughput} />}
       <Section title="Configuration">
@@ -167,15 +168,40 @@ const Headline = ({ memory, error, throughput }: HeadlineProps) => (
   </dl>
 );
 
-function MemorySection({ memory }: { readonly memory: Memory }) {
+const partsOf = ({ kvParts }: Memory): string =>
+  [
+    ['payload', kvParts.payloadBytes] as const,
+    ['scales', kvParts.scaleBytes] as const,
+    ['sinks', kvParts.sinkBytes] as const,
+    ['residual', kvParts.residualBytes] as const,
+  ]
+    .filter(([, bytes]) => bytes > 0)
+    .map(([name, bytes]) => `${name} ${formatBytes(bytes)}`)
+    .join(' + ');
+
+interface MemorySectionProps {
+  readonly memory: Memory;
+  readonly config: Point['config'];
+}
+
+function MemorySection({ memory, config }: MemorySectionProps) {
   const figures = [
     ['cache by formula', memory.kvLogicalBytes],
     ['cache allocated', memory.kvAllocatedBytes],
     ['peak of everything', memory.peakBytes],
   ] as const;
+  const formula = cacheFormula(config);
+  const isFormula = formula !== undefined && Math.round(formula.bytes) === memory.kvLogicalBytes;
+  const lines = isFormula ? formula.lines : [partsOf(memory)];
   return (
     <Section title="Memory">
       <Facts facts={figures.map(([name, bytes]) => [name, formatBytes(bytes)])} />
+      <Text size="xs" c="var(--app-quiet)" component="div">
+        {isFormula ? 'Formula: ' : 'By parts, as the cache was filled: '}
+        {lines.map((line) => (
+          <div key={line}>{line}</div>
+        ))}
+      </Text>
       <Text size="xs" c="var(--app-quiet)">
         {memory.differenceExplained}
       </Text>
@@ -211,6 +237,15 @@ const gradeColour = {
   destroyed: 'red',
 } as const;
 
+/** What the figures say, for someone who does not read them every day. */
+const errorInWords = ({ relativeL2, cosine, maxAbs, referenceRms, positions }: LayerError): string =>
+  [
+    `The output is off by ${formatMetric(100 * relativeL2, '%')} of its length; an all-zero output is off by 100 %.`,
+    `It points ${formatNumber((Math.acos(Math.min(1, Math.max(-1, cosine))) * 180) / Math.PI)}° away from the reference (cosine).`,
+    `The worst single value is off by ${formatNumber(maxAbs / referenceRms)} times a typical value (max abs).`,
+    `Compared at ${positions.length} query ${positions.length === 1 ? 'position' : 'positions'} a sequence.`,
+  ].join(' ');
+
 const ErrorSection = ({ error, controls }: ErrorSectionProps) => (
   <Section
     title="Error against fp64"
@@ -232,6 +267,9 @@ const ErrorSection = ({ error, controls }: ErrorSectionProps) => (
         ['token median, p95', `${formatNumber(error.tokenMedian)}, ${formatNumber(error.tokenP95)}`],
       ]}
     />
+    <Text size="xs" c="var(--app-quiet)">
+      {errorInWords(error)}
+    </Text>
     {controls && (
       <>
         <Text size="xs" fw={600}>

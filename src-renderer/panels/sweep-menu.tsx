@@ -1,11 +1,11 @@
 /** Where a sweep comes from and where it goes: named sweeps, a JSON file, a command line. */
-import { ActionIcon, Button, Menu, Tooltip } from '@mantine/core';
-import { IconDotsVertical, IconX } from '@tabler/icons-react';
+import { ActionIcon, Button, Menu, TextInput, Tooltip } from '@mantine/core';
+import { IconDotsVertical, IconPencil, IconX } from '@tabler/icons-react';
 import { useEffect, useRef, useState } from 'react';
 import { useStore } from 'zustand';
 import type { Sweep } from '../../src-main/contract/sweep.ts';
 import { download } from '../charts/export.ts';
-import { commandOf, commandOfFile, fileNameOf } from '../store/command.ts';
+import { commandOf, fileNameOf } from '../store/command.ts';
 import classes from './sweep-form.module.css';
 import { useApp } from './use-app.ts';
 
@@ -60,10 +60,7 @@ const exportSweep = (sweep: Sweep): void =>
 
 const copiedMilliseconds = 1500;
 
-/**
- * Puts the command of a sweep into the clipboard; where no command line can hold it, the sweep is saved as the file that the
- * command then names. @returns whether that has just been done, and how to do it
- */
+/** Puts the command of a sweep into the clipboard. @returns whether that has just been done, and how to do it */
 export function useCopyCommand(sweep: Sweep | undefined): [copied: boolean, copy: () => void] {
   const app = useApp();
   const [copied, setCopied] = useState(false);
@@ -72,9 +69,7 @@ export function useCopyCommand(sweep: Sweep | undefined): [copied: boolean, copy
   const copy = (): void =>
     void app.attempt(async () => {
       if (!sweep) return;
-      const command = commandOf(sweep);
-      await navigator.clipboard.writeText(command ?? commandOfFile(fileNameOf(sweep)));
-      if (command === undefined) exportSweep(sweep);
+      await navigator.clipboard.writeText(commandOf(sweep));
       setCopied(true);
       clearTimeout(timer.current);
       timer.current = setTimeout(() => setCopied(false), copiedMilliseconds);
@@ -82,7 +77,7 @@ export function useCopyCommand(sweep: Sweep | undefined): [copied: boolean, copy
   return [copied, copy];
 }
 
-/** Names of sweeps to start from; the user's own can be deleted. */
+/** Names of sweeps to start from; the user's own can be renamed and deleted. */
 export function StartFrom() {
   const app = useApp();
   const named = useStore(app.sweeps, (sweeps) => sweeps.named);
@@ -96,20 +91,7 @@ export function StartFrom() {
       <Menu.Dropdown className={classes.named}>
         {named && named.own.length > 0 && <Menu.Label>Your own</Menu.Label>}
         {named?.own.map((sweep) => (
-          <div key={sweep.name} className={classes.namedRow}>
-            <Menu.Item onClick={() => app.sweeps.open(sweep)}>{sweep.name}</Menu.Item>
-            <Tooltip label="Delete">
-              <ActionIcon
-                variant="subtle"
-                color="gray"
-                size="sm"
-                aria-label={`Delete ${sweep.name}`}
-                onClick={() => void app.attempt(() => app.sweeps.remove(sweep.name))}
-              >
-                <IconX size={14} />
-              </ActionIcon>
-            </Tooltip>
-          </div>
+          <OwnSweep key={sweep.name} sweep={sweep} />
         ))}
         <Menu.Label>Of FastMQA</Menu.Label>
         {named?.builtin.map((sweep) => (
@@ -119,5 +101,52 @@ export function StartFrom() {
         ))}
       </Menu.Dropdown>
     </Menu>
+  );
+}
+
+function OwnSweep({ sweep }: { readonly sweep: Sweep }) {
+  const app = useApp();
+  const [name, setName] = useState<string>();
+  if (name !== undefined)
+    return (
+      <TextInput
+        size="xs"
+        data-autofocus
+        autoFocus
+        aria-label={`New name of ${sweep.name}`}
+        value={name}
+        onChange={(event) => setName(event.currentTarget.value)}
+        onKeyDown={(event) => {
+          if (event.key !== 'Enter' || name.trim() === '') return;
+          void app.attempt(() => app.sweeps.rename(sweep, name.trim())).then(() => setName(undefined));
+        }}
+      />
+    );
+  return (
+    <div className={classes.namedRow}>
+      <Menu.Item onClick={() => app.sweeps.open(sweep)}>{sweep.name}</Menu.Item>
+      <Tooltip label="Rename">
+        <ActionIcon
+          variant="subtle"
+          color="gray"
+          size="sm"
+          aria-label={`Rename ${sweep.name}`}
+          onClick={() => setName(sweep.name)}
+        >
+          <IconPencil size={14} />
+        </ActionIcon>
+      </Tooltip>
+      <Tooltip label="Delete">
+        <ActionIcon
+          variant="subtle"
+          color="gray"
+          size="sm"
+          aria-label={`Delete ${sweep.name}`}
+          onClick={() => void app.attempt(() => app.sweeps.remove(sweep.name))}
+        >
+          <IconX size={14} />
+        </ActionIcon>
+      </Tooltip>
+    </div>
   );
 }

@@ -89,7 +89,9 @@ export function sweepOf(draft: Draft): DraftResult {
   const maxSeconds = read('maxSeconds', () => secondsOf(draft.maxSeconds, 'maxSeconds', minSeconds ?? 0));
   if (Object.keys(errors).length > 0) return { errors };
 
-  const all: Record<string, AxisValue[]> = { ...axes, phase: firstDecode(draft.phases), level: [...draft.levels] };
+  // Values of a zip group stand beside their neighbours: their order is not ours to change.
+  const phase = draft.kept.zip?.flat().includes('phase') ? [...draft.phases] : firstDecode(draft.phases);
+  const all: Record<string, AxisValue[]> = { ...axes, phase, level: [...draft.levels] };
   const rank = (axis: string): number => {
     const known = axisOrder.indexOf(axis);
     return known === -1 ? axisOrder.length - 2.5 : known; // added axes: before phase and level

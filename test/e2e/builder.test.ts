@@ -99,8 +99,13 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', { timeout: 60_0
     await page.getByRole('menuitem', { name: 'mine', exact: true }).click();
     expect(await field('Context tokens').inputValue()).toBe('512,1024,2048,4096,8192');
     await startFrom().click();
-    await page.getByRole('button', { name: 'Delete mine' }).click();
-    await page.getByRole('menuitem', { name: 'mine', exact: true }).waitFor({ state: 'detached' });
+    await page.getByRole('button', { name: 'Rename mine' }).click();
+    await page.getByLabel('New name of mine').fill('ours');
+    await page.keyboard.press('Enter');
+    await page.getByRole('button', { name: 'Delete ours' }).waitFor();
+    expect(await page.getByRole('menuitem', { name: 'mine', exact: true }).count()).toBe(0);
+    await page.getByRole('button', { name: 'Delete ours' }).click();
+    await page.getByRole('menuitem', { name: 'ours', exact: true }).waitFor({ state: 'detached' });
     await page.keyboard.press('Escape');
   });
 
@@ -108,7 +113,7 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', { timeout: 60_0
     await menu('Copy as command');
     await page.getByRole('menuitem', { name: 'Copied' }).waitFor();
     expect(await copied()).toMatch(
-      /^npm run -s fastmqa -- sweep --set .*--set level=baseline,near-lossless,four-bit,balanced/,
+      /^npm run -s fastmqa -- sweep --name .*--set level=baseline,near-lossless,four-bit,balanced/,
     );
     await page.keyboard.press('Escape');
   });
@@ -133,6 +138,5 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', { timeout: 60_0
     }
     expect(watched.complaints).toEqual([]);
     expect(watched.foreign).toEqual([]);
-    await page.screenshot({ path: '/tmp/builder.png' });
   });
 });

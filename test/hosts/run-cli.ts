@@ -1,6 +1,7 @@
 /** Runs the compiled command line as a user would. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process';
 import { join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
 
 export const mainScript = join(import.meta.dirname, '../../dist/src-main/hosts/cli/main.js');
 export const fakeWorker = join(import.meta.dirname, '../fakes/misbehaving-worker.mjs');
@@ -18,11 +19,16 @@ export interface CliRun {
   heard(pattern: RegExp): Promise<void>;
 }
 
-export function startCli(args: readonly string[], environment: Readonly<Record<string, string>> = {}): CliRun {
+export function startCli(
+  args: readonly string[],
+  environment: Readonly<Record<string, string>> = {},
+  stdin?: string,
+): CliRun {
   const child = spawn(process.execPath, [mainScript, ...args], {
     env: { ...process.env, ...environment },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+    stdio: [stdin === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+  }) as ChildProcessByStdio<Writable | null, Readable, Readable>;
+  child.stdin?.end(stdin);
   let [stdout, stderr] = ['', ''];
   const listeners = new Set<() => void>();
   child.stdout.setEncoding('utf8').on('data', (text: string) => {

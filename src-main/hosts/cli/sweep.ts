@@ -25,7 +25,10 @@ interface Options {
   readonly resume?: boolean;
   readonly seed?: number;
   readonly timeout?: number;
+  readonly name?: string;
   readonly minTime?: number;
+  readonly minSamples?: number;
+  readonly maxSamples?: number;
   readonly maxTime?: number;
   readonly maxNoise?: number;
   readonly verbose?: boolean;
@@ -36,15 +39,19 @@ interface Options {
 const positive = (name: string) =>
   numberOption(name, 'a number of seconds above 0', (value) => value > 0 && value <= 86400);
 
+const samples = (name: string, most: number) =>
+  numberOption(name, `a whole number from 1 to ${most}`, (n) => Number.isInteger(n) && n >= 1 && n <= most);
+
 export const addSweep = (program: Command, session: Session): Command =>
   program
     .command('sweep')
     .description('measure memory, throughput and error of every point of a sweep')
     .argument(
       '[sweep]',
-      'quick, levels, kv-dtype, scaling, pareto, a level, FILE.json or a session FILE.fmqa (default: quick)',
+      'quick, levels, kv-dtype, scaling, pareto, a level, FILE.json, - for JSON on stdin, or a session FILE.fmqa (default: quick)',
     )
     .option('--set <axis=values>', 'set an axis: 1,2,4 or 512-8192*2 or 512-2048+512 or names; repeatable', collect, [])
+    .option('--name <name>', 'name of the sweep and of its session')
     .option('--backend <backend>', 'cpu or cuda:N')
     .option('--out <file>', 'record a session, *.fmqa: each point is on the disk before it is reported')
     .option('--format <format>', formats.join(', '), choiceOption('--format', formats), 'table')
@@ -66,6 +73,8 @@ export const addSweep = (program: Command, session: Session): Command =>
       numberOption('--min-time', 'a number of seconds from 0 to 3600', (s) => s >= 0 && s <= 3600),
     )
     .option('--max-time <s>', 'seconds to sample each point at most', positive('--max-time'))
+    .option('--min-samples <n>', 'samples of each point at least', samples('--min-samples', 100_000))
+    .option('--max-samples <n>', 'samples of each point at most', samples('--max-samples', 1_000_000))
     .option(
       '--max-noise <f>',
       'relative spread at which sampling may end',
@@ -91,14 +100,23 @@ export const addSweep = (program: Command, session: Session): Command =>
 
 const collect = (value: string, before: readonly string[]): string[] => [...before, value];
 
-function changesOf({ set, backend, seed, timeout, minTime, maxTime, maxNoise }: Options) {
+function changesOf(options: Options) {
+  const { set, name, backend, seed, timeout, minTime, maxTime, minSamples, maxSamples, maxNoise } = options;
   const measuring: Partial<Measuring> = {
     ...(timeout === undefined ? {} : { timeoutSeconds: timeout }),
     ...(minTime === undefined ? {} : { minSeconds: minTime }),
     ...(maxTime === undefined ? {} : { maxSeconds: maxTime }),
+    ...(minSamples === undefined ? {} : { minSamples }),
+    ...(maxSamples === undefined ? {} : { maxSamples }),
     ...(maxNoise === undefined ? {} : { maxNoise }),
   };
-  return { set, measuring, ...(backend === undefined ? {} : { backend }), ...(seed === undefined ? {} : { seed }) };
+  return {
+    set,
+    measuring,
+    ...(name === undefined ? {} : { name }),
+    ...(backend === undefined ? {} : { backend }),
+    ...(seed === undefined ? {} : { seed }),
+  };
 }
 
 async function printPreview(profiler: Profiler, sweep: Sweep, format: Options['format']): Promise<void> {

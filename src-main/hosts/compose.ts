@@ -8,6 +8,7 @@ import type { Comparison } from '../contract/comparison.ts';
 import { expected } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
 import type { MemoryPlan, SpeculationRow } from '../contract/model.ts';
+import type { Recommendation } from '../contract/recommendation.ts';
 import {
   type Environment,
   type ExportFormat,
@@ -18,8 +19,9 @@ import {
 import type { Sweep } from '../contract/sweep.ts';
 import { compareSessions } from '../engine/compare.ts';
 import { levelNames, levels } from '../engine/levels.ts';
-import { expandSweep, previewSweep, resolveMeasuring } from '../engine/plan.ts';
+import { defaultMeasuring, expandSweep, previewSweep, resolveMeasuring } from '../engine/plan.ts';
 import { BackendFailure, type Clock, type MeasuringBackend } from '../engine/ports.ts';
+import { checkBudget } from '../engine/recommend.ts';
 import { startRun } from '../engine/run.ts';
 import { exportSession } from '../sessions/export-session.ts';
 import { holdSession } from '../sessions/hold.ts';
@@ -35,6 +37,7 @@ import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { type FleetHost, joinFleet, listFleet, type WorkerOptions, workForQueue } from './fleet.ts';
 import { withModels } from './model-backend.ts';
 import { type PlanOptions, planModel } from './plan.ts';
+import { type RecommendOptions, recommendLevel } from './recommend.ts';
 import { type SpeculateOptions, speculateModel } from './speculate.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
 
@@ -61,6 +64,8 @@ export interface Profiler extends ProfilerApi {
   plan(model: string, options: PlanOptions): Promise<MemoryPlan>;
   /** Speculative decoding against plain decoding, per draft, draft length and context. */
   speculate(options: SpeculateOptions): Promise<readonly SpeculationRow[]>;
+  /** The smallest cache that keeps an error budget. */
+  recommend(options: RecommendOptions): Promise<Recommendation>;
   /** The kernels against the ceilings of this machine. */
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;
   /** Measures the points of a queue until `signal`; the one at hand is finished. */
@@ -133,6 +138,26 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
     },
     plan: (model, planOptions) => planModel(model, planOptions, backend),
     speculate: (speculateOptions) => speculateModel(speculateOptions, backend),
+    recommend: async ({ model, context, batch, tokenFile, out, ...asked }) => {
+      const text = tokenFile === undefined ? [] : [`tokenFile=${tokenFile}`];
+      const set = [`model=${model}`, `seqLen=${context}`, `batch=${batch}`, 'phase=decode', ...text];
+      const sweep = { ...(await readSweep('baseline', { set })), name: 'recommend' };
+      const base = Object.fromEntries(
+        Object.entries(sweep.axes).map(([name, [value]]) => [name, value as string | number]),
+      );
+      const { level: _, ...shared } = base;
+      asked.budgets.forEach(checkBudget);
+      const header = { sweep, measuring: defaultMeasuring, environment: await environment() };
+      const recording = out === undefined ? undefined : (await openRecording(out, header, false, recordings)).recording;
+      const record = async (point: Point) => recording?.append({ kind: 'point', point });
+      try {
+        const found = await recommendLevel(shared, asked, measuring, record);
+        await recording?.append({ kind: 'ended', how: 'done' });
+        return found;
+      } finally {
+        await recording?.close();
+      }
+    },
     bench: (benchOptions) => backend.bench(benchOptions, benchDeadlineSeconds),
     work: async (workOptions) => {
       const environmentHere = await environment();

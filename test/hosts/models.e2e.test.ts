@@ -4,11 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { type Point, pointSchema } from '../../src-main/contract/metrics.ts';
+import type { Recommendation } from '../../src-main/contract/recommendation.ts';
 import { builtinModelShapes } from '../../src-main/engine/builtin-models.ts';
 import { resolvePoint } from '../../src-main/engine/plan.ts';
 import { openModel } from '../../src-main/hosts/model-backend.ts';
 import { builtinFolder } from '../../src-main/hosts/plan.ts';
 import { findModel } from '../../src-main/models/find.ts';
+import { readSession } from '../../src-main/sessions/recovery.ts';
 import { workerScript } from '../../src-main/worker/location.ts';
 import { forkWorker } from '../../src-main/worker/spawn.ts';
 import { Supervisor } from '../../src-main/worker/supervisor.ts';
@@ -153,3 +155,31 @@ describe('a model of the user’s', () => {
     expect(other.stdout).toMatch(/impossible: .* model byte-mha has hiddenDim 256, not 512/);
   });
 });
+
+test('recommend: nothing measured that keeps the budget is smaller, and the search is on record', async () => {
+  const session = join(folder, 'search.fmqa');
+  const args = [
+    'recommend',
+    '--context',
+    '96',
+    '--budget',
+    'relativeL2=0.02',
+    '--budget',
+    'top1Agreement=0.9',
+    '--out',
+    session,
+  ];
+  const { code, stdout } = await runCli([...args, '--format', 'json']);
+  expect(code).toBe(0);
+  const { chosen, trace, rounds, others } = JSON.parse(stdout) as Recommendation;
+  const keeps = ({ error, quality }: Point): boolean =>
+    (error?.relativeL2 as number) <= 0.02 && (quality?.top1Agreement as number) >= 0.9;
+  expect(keeps(chosen as Point)).toBe(true);
+  for (const point of trace.filter(({ outcome, config }) => outcome === 'measured' && config.seqLen === 96))
+    if (keeps(point))
+      expect(chosen?.memory?.kvAllocatedBytes).toBeLessThanOrEqual(point.memory?.kvAllocatedBytes as number);
+  expect(rounds.map(({ seqLen }) => seqLen)).toEqual([64, 64, 96]);
+  expect(others).toHaveLength(5);
+  const recorded = await readSession(session);
+  expect([...recorded.points.keys()]).toEqual(trace.map(({ id }) => id));
+}, 120_000);

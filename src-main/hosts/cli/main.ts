@@ -13,6 +13,7 @@ import { addFleet } from './fleet.ts';
 import { addLevels } from './levels.ts';
 import { say } from './output.ts';
 import { addPlan } from './plan.ts';
+import { addRecommend } from './recommend.ts';
 import { addServe } from './serve.ts';
 import type { Session } from './session.ts';
 import { addSpeculate } from './speculate.ts';
@@ -30,6 +31,7 @@ function createProgram(session: Session): Command {
     addDevices,
     addSweep,
     addPlan,
+    addRecommend,
     addSpeculate,
     addAttend,
     addCompare,

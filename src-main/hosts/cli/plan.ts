@@ -20,7 +20,7 @@ const units: Readonly<Record<string, number>> = {
 };
 
 /** `80GiB`, `24GB`, `512MiB`, or bytes. */
-const bytesOption =
+export const bytesOption =
   (name: string) =>
   (text: string): number => {
     const [, figure, unit] = /^(\d+(?:\.\d+)?)\s*([A-Za-z]*)$/.exec(text.trim()) ?? [];

@@ -240,7 +240,7 @@ const gradeColour = {
 /** What the figures say, for someone who does not read them every day. */
 const errorInWords = ({ relativeL2, cosine, maxAbs, referenceRms, positions }: LayerError): string =>
   [
-    `The output is off by ${formatMetric(100 * relativeL2, '%')} of its length; an all-zero output is off by 100 %.`,
+    `The output is off by ${formatNumber(100 * relativeL2)} % of its length; an all-zero output is off by 100 %.`,
     `It points ${formatNumber((Math.acos(Math.min(1, Math.max(-1, cosine))) * 180) / Math.PI)}° away from the reference (cosine).`,
     `The worst single value is off by ${formatNumber(maxAbs / referenceRms)} times a typical value (max abs).`,
     `Compared at ${positions.length} query ${positions.length === 1 ? 'position' : 'positions'} a sequence.`,

@@ -21,10 +21,8 @@ export const addServe = (program: Command, { profiler }: Session): Command =>
         ...(file === undefined ? {} : { file }),
       });
       // Listened for to the end: npm may pass on an interrupt that the terminal has delivered already.
-      let unlisten = (): void => undefined;
       await new Promise<void>((end) => {
-        unlisten = onInterrupt({ onStop: end, onCancel: end });
+        onInterrupt({ onStop: end, onCancel: end });
       });
       await host.close();
-      unlisten();
     });

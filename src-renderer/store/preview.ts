@@ -9,7 +9,7 @@ import { type createDraftStore, type DraftErrors, sweepOf } from './draft.ts';
 const settleMilliseconds = 150;
 
 interface PreviewStore {
-  /** Undefined while the draft has an error. */
+  /** What the draft says this moment; undefined while it has an error. */
   readonly sweep: Sweep | undefined;
   readonly errors: DraftErrors;
   /** Of the last draft without an error: it stays in view while a field is being typed. */
@@ -29,7 +29,7 @@ export function createPreviewStore(client: Client, draft: ReturnType<typeof crea
     const mine = latest;
     try {
       const summary = await client.api.preview({ sweep });
-      if (mine === latest) store.setState({ sweep, summary, errors: {} });
+      if (mine === latest) store.setState({ summary, errors: {} });
     } catch (error) {
       if (mine !== latest || !(error instanceof CallError)) return;
       store.setState({ sweep: undefined, errors: { [fieldOf(error.subject, sweep)]: error.message } });
@@ -40,8 +40,8 @@ export function createPreviewStore(client: Client, draft: ReturnType<typeof crea
     clearTimeout(timer);
     latest += 1; // an answer still on its way is to an older question
     const { sweep, errors } = sweepOf(draft.getState().draft);
+    store.setState(sweep ? { sweep } : { sweep, errors }); // what the host blamed stays in view until it answers
     if (sweep) timer = setTimeout(() => void ask(sweep), settleMilliseconds);
-    else store.setState({ sweep: undefined, errors });
   }
 
   const start = (): (() => void) => {

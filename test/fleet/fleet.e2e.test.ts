@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { readSession } from '../../src-main/sessions/recovery.ts';
 import { type CliRun, fakeWorker, startCli } from '../hosts/run-cli.ts';
@@ -107,10 +108,13 @@ describe.skipIf(!redisProgram)(`fleet${why}`, () => {
     const honest = readFileSync(fakeWorker, 'utf8');
     writeFileSync(
       script,
-      honest.replace(
-        "config?.level ?? ''",
-        "(config?.level === 'near-lossless' && config.seqLen === 17 ? 'kills its host' : '')",
-      ),
+      honest
+        .replace(
+          "config?.level ?? ''",
+          "(config?.level === 'near-lossless' && config.seqLen === 17 ? 'kills its host' : '')",
+        )
+        // It stands elsewhere than the script it was made from.
+        .replace(/'(\.\.?\/[^']+)'/g, (_, path: string) => `'${new URL(path, pathToFileURL(fakeWorker))}'`),
     );
     await hire(1, { FASTMQA_WORKER: script });
     const submitted = cli(['sweep', file, '--min-time', '0', '--format', 'json']);

@@ -7,6 +7,10 @@ import classes from './filter-bar.module.css';
 import { useApp, useView } from './use-app.ts';
 import { usePhase, usePlannedPhases } from './use-points.ts';
 
+const filterId = 'filter-points';
+
+export const focusFilter = (): void => document.getElementById(filterId)?.focus();
+
 export function FilterBar() {
   const app = useApp();
   return (
@@ -30,6 +34,7 @@ function FreeFilter() {
   const { problem } = parseFilter(text);
   return (
     <TextInput
+      id={filterId}
       size="xs"
       w={220}
       aria-label="Filter points"

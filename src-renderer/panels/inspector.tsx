@@ -15,12 +15,16 @@ import { useCopyCommand } from './sweep-menu.tsx';
 import { useApp, useLevelNames, useRun, useView } from './use-app.ts';
 import { useSamples } from './use-samples.ts';
 
+const inspectorId = 'inspector';
+
+export const focusInspector = (): void => document.getElementById(inspectorId)?.focus();
+
 export function Inspector() {
   const id = useView((view) => view.selected.at(-1));
   const point = useRun((run) => (id === undefined ? undefined : run.points.find((candidate) => candidate.id === id)));
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard
-    <aside className={classes.inspector} aria-label="Inspector" tabIndex={0}>
+    <aside id={inspectorId} className={classes.inspector} aria-label="Inspector" tabIndex={0}>
       {point ? <Details point={point} /> : <NothingSelected />}
     </aside>
   );

@@ -5,7 +5,7 @@ import { download } from '../charts/export.ts';
 import type { App } from '../store/app.ts';
 import { useApp } from './use-app.ts';
 
-const formatNames: Readonly<Record<ExportFormat, string>> = {
+export const formatNames: Readonly<Record<ExportFormat, string>> = {
   csv: 'CSV',
   json: 'JSON',
   md: 'Markdown',

@@ -25,6 +25,16 @@ export function showLibrary(app: App): void {
   requestAnimationFrame(() => document.getElementById(searchId)?.focus());
 }
 
+/** For those who have the file but not the hand to drop it. */
+export function chooseSessionFile(app: App): void {
+  const input = document.createElement('input');
+  input.type = 'file';
+  input.accept = '.fmqa';
+  input.multiple = true;
+  input.addEventListener('change', () => void app.library.take([...(input.files ?? [])]));
+  input.click();
+}
+
 export function SessionsPanel() {
   const app = useApp();
   const { library, search } = useStore(app.library);
@@ -42,14 +52,18 @@ export function SessionsPanel() {
           value={search}
           onChange={({ currentTarget }) => app.library.search(currentTarget.value)}
         />
-        <Text size="xs" c="var(--app-quiet)" mt={6}>
-          A sweep is saved by itself, point by point.
-          {library && (
-            <Tooltip label={library.folder} multiline maw={420}>
-              <span> {sessions.length === 1 ? '1 session' : `${sessions.length} sessions`} in the library.</span>
-            </Tooltip>
-          )}
-        </Text>
+        <div className={classes.library}>
+          <Tooltip
+            label={`A sweep is saved by itself, point by point, in ${library?.folder ?? 'the library'}`}
+            multiline
+            maw={420}
+          >
+            <span>{library && (sessions.length === 1 ? '1 session' : `${sessions.length} sessions`)}</span>
+          </Tooltip>
+          <Button size="compact-xs" variant="default" onClick={() => chooseSessionFile(app)}>
+            Add a file…
+          </Button>
+        </div>
       </div>
       {library && sessions.length === 0 && <NothingSaved />}
       {sessions.length > 0 && found.length === 0 && (

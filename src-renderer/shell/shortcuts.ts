@@ -1,33 +1,28 @@
-/** Keys that work anywhere in the window. */
+/** Keys that work anywhere in the window: those of the commands. What lies over the window keeps its keys to itself. */
 import { useHotkeys } from '@mantine/hooks';
-import { saveSession } from '../panels/session-items.tsx';
-import { showLibrary } from '../panels/sessions-panel.tsx';
 import { useApp } from '../panels/use-app.ts';
-import { openSessionMenu } from './session-menu.tsx';
+import type { Command } from './commands.ts';
 
-export function useShortcuts(): void {
+/** These open, and close, what lies over the window. */
+const overlays: readonly string[] = ['commands', 'keys'];
+
+export function useShortcuts(commands: readonly Command[]): void {
   const app = useApp();
-  const pauseOrContinue = (): void => {
-    const { status } = app.run.getState().run;
-    if (status === 'running') void app.steer('pause');
-    if (status === 'paused') void app.steer('continue');
+  const press = ({ id, notIn = [], isPossible, act }: Command, event: KeyboardEvent): void => {
+    const { overlay } = app.view.getState();
+    const isTaken = event.target instanceof HTMLElement && notIn.includes(event.target.tagName);
+    if (isTaken || (overlay !== undefined && !overlays.includes(id))) return;
+    event.preventDefault();
+    if (isPossible?.(app.run.getState().run) ?? true) act();
   };
-  const saveAs = (): void => {
-    const { session } = app.run.getState().run;
-    if (session) void saveSession(app, session.id, 'fmqa');
-  };
-  // Text being typed has its own undo; buttons have their own use of the space bar.
-  useHotkeys([['space', pauseOrContinue]], ['INPUT', 'TEXTAREA', 'SELECT', 'BUTTON']);
-  useHotkeys([['escape', app.view.stepBack]], ['INPUT', 'TEXTAREA', 'SELECT']);
   useHotkeys(
-    [
-      ['mod+Z', app.draft.undo],
-      ['mod+shift+Z', app.draft.redo],
-      ['mod+Enter', () => void app.startRun()],
-      ['mod+O', () => showLibrary(app)],
-      ['mod+S', saveAs],
-      ['mod+shift+E', openSessionMenu],
-    ],
+    commands.flatMap((command) =>
+      (command.keys ?? []).map((keys) => [
+        keys,
+        (event: KeyboardEvent) => press(command, event),
+        { preventDefault: false },
+      ]),
+    ),
     [],
   );
 }

@@ -6,17 +6,21 @@ import { LeftPanel } from '../panels/left-panel.tsx';
 import { PointTable } from '../panels/point-table.tsx';
 import { useApp, useView } from '../panels/use-app.ts';
 import { Banner } from './banner.tsx';
+import { CommandPalette } from './command-palette.tsx';
 import { Divider } from './divider.tsx';
 import { FileDrop } from './file-drop.tsx';
+import { KeyboardMap } from './keyboard-map.tsx';
 import { useShortcuts } from './shortcuts.ts';
 import { TopBar } from './top-bar.tsx';
+import { useCommands } from './use-commands.ts';
 import classes from './window.module.css';
 
 export function Window() {
   const app = useApp();
   const { leftPixels, rightPixels, bottomPixels } = useView((view) => view.layout);
   const isComparing = useView((view) => view.chart === 'compare');
-  useShortcuts();
+  const commands = useCommands();
+  useShortcuts(commands);
   return (
     <div
       className={classes.window}
@@ -28,7 +32,9 @@ export function Window() {
       <TopBar />
       <Banner />
       <FileDrop />
-      <div className={classes.left}>
+      <CommandPalette commands={commands} />
+      <KeyboardMap commands={commands} />
+      <div className={classes.left} data-pane="left">
         <LeftPanel />
       </div>
       <Divider
@@ -38,7 +44,7 @@ export function Window() {
         range={[260, 480]}
         onChange={(pixels) => app.view.resize({ leftPixels: pixels })}
       />
-      <main className={classes.centre} aria-label="Charts">
+      <main className={classes.centre} data-pane="centre" aria-label="Charts">
         <ChartsPanel />
       </main>
       <Divider
@@ -49,7 +55,7 @@ export function Window() {
         isReversed
         onChange={(pixels) => app.view.resize({ rightPixels: pixels })}
       />
-      <div className={classes.right}>
+      <div className={classes.right} data-pane="right">
         <Inspector />
       </div>
       <Divider
@@ -61,7 +67,7 @@ export function Window() {
         isReversed
         onChange={(pixels) => app.view.resize({ bottomPixels: pixels })}
       />
-      <section className={classes.bottom} aria-label="All points">
+      <section className={classes.bottom} data-pane="bottom" aria-label="All points">
         {isComparing ? <ComparisonTable /> : <PointTable />}
       </section>
     </div>

@@ -28,6 +28,10 @@ export interface View {
   readonly sort: { readonly column: string; readonly descending: boolean } | undefined;
   /** What the left column shows. */
   readonly left: 'sweep' | 'sessions';
+  /** What lies over the window and takes its keys. */
+  readonly overlay: 'commands' | 'keys' | undefined;
+  /** Columns of a table that the user chose, by table; others show the usual ones. */
+  readonly columns: Readonly<Record<string, readonly string[]>>;
   /** Sessions that the current one is seen against. */
   readonly baselines: readonly Baseline[];
   /** Other verdicts are left out of a comparison; undefined = all are shown. */
@@ -70,6 +74,8 @@ const firstView: View = {
   tradeOff: { x: 'multiplierVsF32Mha', y: undefined, size: 'tokensPerSecond' },
   sort: undefined,
   left: 'sweep',
+  overlay: undefined,
+  columns: {},
   baselines: [],
   verdict: undefined,
   comparisonSort: undefined,
@@ -83,7 +89,7 @@ export interface Memory {
 }
 
 const memoryKey = 'fastmqa.view';
-const remembered = ['layout', 'tradeOff', 'chart', 'scaling', 'heatMap', 'scales', 'baselines'] as const;
+const remembered = ['layout', 'tradeOff', 'chart', 'scaling', 'heatMap', 'scales', 'columns', 'baselines'] as const;
 
 export function createViewStore(memory?: Memory) {
   const store = createStore<View>(() => ({ ...firstView, ...recall(memory) }));
@@ -122,6 +128,11 @@ export function createViewStore(memory?: Memory) {
         );
         return free === undefined ? {} : { baselines: [...baselines, { id, colour: free }] };
       }),
+    /** @param columns undefined: the usual ones */
+    setColumns: (table: string, columns: readonly string[] | undefined) =>
+      store.setState(({ columns: { [table]: _, ...others } }) => ({
+        columns: columns ? { ...others, [table]: columns } : others,
+      })),
     setScale: (key: string, scale: 'log' | 'linear') =>
       store.setState(({ scales }) => ({ scales: { ...scales, [key]: scale } })),
     setZoom: (key: string, ends: Zoom | undefined) =>
@@ -144,6 +155,7 @@ function recall(memory?: Memory): Partial<View> {
       scaling: { ...firstView.scaling, ...stored.scaling },
       heatMap: { ...firstView.heatMap, ...stored.heatMap },
       scales: { ...stored.scales },
+      columns: { ...stored.columns },
       baselines: (stored.baselines ?? []).slice(0, mostBaselines),
       chart: stored.chart ?? firstView.chart,
     };

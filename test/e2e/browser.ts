@@ -67,6 +67,11 @@ const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.mi
 
 /** What axe calls serious or critical, each with the first element it names. */
 export async function seriousFindings(page: Page): Promise<string[]> {
+  // Colours that fade from one theme to the other are neither.
+  await page.waitForTimeout(50);
+  await page.evaluate(
+    'Promise.allSettled(document.getAnimations().map(({ finished }) => finished)).then(() => undefined)',
+  );
   await page.evaluate(axe);
   const found: { id: string; impact: string; help: string; nodes: { html: string }[] }[] = await page.evaluate(
     'axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => violations)',

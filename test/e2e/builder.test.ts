@@ -133,7 +133,6 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', { timeout: 60_0
   test('axe finds nothing serious, and nothing else is wrong', async () => {
     for (const colorScheme of ['light', 'dark'] as const) {
       await page.emulateMedia({ colorScheme });
-      await page.waitForTimeout(400); // colours fade
       expect(await seriousFindings(page)).toEqual([]);
     }
     expect(watched.complaints).toEqual([]);

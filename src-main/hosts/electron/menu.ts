@@ -83,6 +83,12 @@ export function menuOf({ run, recentFiles, platform }: MenuState, deeds: MenuDee
     {
       label: '&View',
       submenu: [
+        {
+          label: 'Command &Palette…',
+          ...keyOfWindow('CmdOrCtrl+Shift+P'),
+          click: () => deeds.press({ keyCode: 'P', modifiers: [command, 'shift'] }),
+        },
+        { type: 'separator' },
         { role: 'reload' },
         { role: 'toggleDevTools' },
         { type: 'separator' },

@@ -1,0 +1,136 @@
+/** The window without a mouse: the command palette, the keyboard map, panes, and every key that a command names. */
+import { join } from 'node:path';
+import type { BrowserContext, Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { pointsOf, startSynthetic, sweepOf } from '../fakes/synthetic-sweep.ts';
+import { chromiumPath, openBrowser, seriousFindings, type Watched, watch } from './browser.ts';
+
+const sweep = sweepOf({
+  level: ['baseline', 'four-bit', 'balanced'],
+  hiddenDim: [512],
+  heads: [8],
+  seqLen: [256, 1024],
+  phase: ['decode'],
+});
+
+describe.skipIf(chromiumPath === undefined)('the keyboard', { timeout: 60_000 }, () => {
+  let app: Awaited<ReturnType<typeof startSynthetic>>;
+  let browser: BrowserContext;
+  let page: Page;
+  let watched: Watched;
+  beforeAll(async () => {
+    app = await startSynthetic(sweep, pointsOf(sweep));
+    browser = await openBrowser(join(app.folder, 'browser'), { width: 1280, height: 800 });
+    page = browser.pages()[0] ?? (await browser.newPage());
+    watched = await watch(page, app.host.url);
+    await page.goto(app.host.link());
+    await page.getByRole('application').waitFor();
+  });
+  afterAll(async () => {
+    await browser?.close();
+    await app?.close();
+  });
+  const chart = (name: string) => page.getByRole('tab', { name, selected: true }).waitFor();
+  const palette = () => page.getByRole('dialog', { name: 'Command palette' });
+  const map = () => page.getByRole('dialog', { name: 'Keyboard map' });
+  const focused = (selector: string) => page.locator(`${selector}:focus`).waitFor();
+
+  test('the palette finds a command by its words and does it', async () => {
+    await page.keyboard.press('Control+Shift+P');
+    await palette().waitFor();
+    await page.keyboard.type('map heat');
+    await page.getByRole('option', { name: /Show Heat map/ }).waitFor();
+    await page.keyboard.press('Enter');
+    await palette().waitFor({ state: 'detached' });
+    await chart('Heat map');
+  });
+
+  test('it says so when nothing fits, and Escape closes it', async () => {
+    await page.keyboard.press('Control+K');
+    await palette().waitFor();
+    await page.keyboard.type('no such thing');
+    await palette().getByText('No command has all of these words.').waitFor();
+    expect(await seriousFindings(page)).toEqual([]);
+    await page.keyboard.press('Escape');
+    await palette().waitFor({ state: 'detached' });
+  });
+
+  test('what cannot be done now cannot be chosen', async () => {
+    await page.keyboard.press('Control+Shift+P');
+    expect(
+      await page.getByRole('option', { name: /Stop after the points/ }).getAttribute('data-combobox-disabled'),
+    ).toBe('true');
+    expect(await seriousFindings(page)).toEqual([]);
+    await page.keyboard.press('Control+Shift+P');
+    await palette().waitFor({ state: 'detached' });
+  });
+
+  test('the map lists keys, and while it is open they do nothing else', async () => {
+    await page.keyboard.press('?');
+    await map().waitFor();
+    for (const word of ['Command palette', 'Pause or continue', 'go from point to point', 'open, rename, throw away'])
+      await map().getByText(word).waitFor();
+    await page.keyboard.press('Alt+2');
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme });
+      expect(await seriousFindings(page)).toEqual([]);
+    }
+    await page.keyboard.press('?');
+    await map().waitFor({ state: 'detached' });
+    await chart('Heat map');
+  });
+
+  test('charts have numbers, panes a key, the filter one of its own', async () => {
+    await page.keyboard.press('Alt+3');
+    await chart('Scaling');
+    await page.keyboard.press('Alt+1');
+    await chart('Trade-off');
+    await page.keyboard.press('Control+f');
+    await focused('[aria-label="Filter points"]');
+    await page.keyboard.type('?');
+    expect(await map().count()).toBe(0);
+    await page.keyboard.press('Backspace');
+    await page.keyboard.press('F6');
+    await focused('[aria-label="Inspector"]');
+    await page.keyboard.press('F6');
+    await focused('[role="grid"]');
+    await page.keyboard.press('Shift+F6');
+    await page.keyboard.press('Shift+F6');
+    await focused('[role="application"]');
+  });
+
+  test('points are selected, added and chosen without a mouse', async () => {
+    const rows = () => page.getByRole('row', { selected: true }).count();
+    await page.keyboard.press('Home');
+    await expect.poll(rows).toBe(1);
+    await page.keyboard.press('Shift+ArrowRight');
+    await expect.poll(rows).toBe(2);
+    await page.keyboard.press('Control+Shift+P');
+    await page.keyboard.type('choose the selected');
+    await page.getByRole('option', { name: /Choose the selected/ }).waitFor();
+    await page.keyboard.press('Enter');
+    await page
+      .getByRole('main')
+      .getByRole('button', { name: /2 points chosen/ })
+      .waitFor();
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('Escape');
+    await page
+      .getByRole('main')
+      .getByRole('button', { name: /2 points chosen/ })
+      .waitFor({ state: 'detached' });
+  });
+
+  test('borders of panes move with the arrow keys', async () => {
+    const border = page.getByRole('separator', { name: 'Width of the inspector' });
+    const before = Number(await border.getAttribute('aria-valuenow'));
+    await border.focus();
+    await page.keyboard.press('ArrowLeft');
+    expect(Number(await border.getAttribute('aria-valuenow'))).toBe(before + 16);
+  });
+
+  test('the page is quiet', () => {
+    expect(watched.complaints).toEqual([]);
+    expect(watched.foreign).toEqual([]);
+  });
+});

@@ -104,7 +104,7 @@ export function commandsOf(app: App, { switchTheme }: WindowDeeds): readonly Com
       keys: ['mod+O'],
       act: () => showLibrary(app),
     },
-    { id: 'import', group: 'Session', title: 'Add a session file…', act: () => chooseSessionFile(app) },
+    { id: 'add-file', group: 'Session', title: 'Add a session file…', act: () => chooseSessionFile(app) },
     {
       id: 'save',
       group: 'Session',

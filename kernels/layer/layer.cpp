@@ -179,7 +179,7 @@ std::vector<Band> waterFilling(const std::vector<double>& energy, double budget,
 
 AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const Technique& technique, int64_t positions,
                                int64_t calibrationTokens, uint64_t inputSeed, const CancelFlag* cancel)
-    : arena_(&arena), technique_(technique), weights_(model.weights()), cancel_(cancel) {
+    : arena_(&arena), technique_(technique), weights_(model.weights()), positions_(positions), cancel_(cancel) {
   d_ = weights_.d;
   if (weights_.window > 0) {
     technique_.window = weights_.window;
@@ -523,7 +523,7 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
   std::vector<int64_t> positions;
   for (int64_t end = 64; end <= tokens; end += 64)
     for (int64_t p = end - run; p < end; p++) positions.push_back(p);
-  const std::vector<double> target = exactOutput(model, stream, tokens, positions);
+  const std::vector<double> target = referenceOutput(weights_, stream.data(), tokens, positions, positions_, false);
   double best = INFINITY;
   std::pair<int64_t, int64_t> winner;
   for (const auto& candidate : candidates) {
@@ -543,25 +543,6 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     if (error < best) best = error, winner = candidate;
   }
   setLatent(arena, withRanks(winner.first, winner.second));
-}
-
-// The layer with its converted heads and an exact cache, at the given positions.
-std::vector<double> AttentionLayer::exactOutput(const ReferenceModel& model, const std::vector<float>& x, int64_t tokens,
-                                                const std::vector<int64_t>& positions) const {
-  if (model.isSynthetic()) {
-    const ReferenceLayer exact{d_, weights_.heads, weights_.kvHeads, weights_.headDim, weights_.wq.data(), weights_.wk.data(), weights_.wv.data(), weights_.wo.data(), model.spec().ropeTheta};
-    return referenceOutput(exact, x.data(), tokens, positions, false);
-  }
-  Technique plain;
-  plain.kvHeads = weights_.kvHeads;
-  const ReferenceModel converted(weights_, {});
-  const AttentionLayer layer(*arena_, converted, plain, tokens, 0, 0, cancel_);
-  const auto cache = layer.newCache(*arena_);
-  std::vector<float> y(static_cast<size_t>(tokens * d_));
-  layer.prefill(*cache, x.data(), tokens, y.data());
-  std::vector<double> out;
-  for (int64_t p : positions) out.insert(out.end(), y.begin() + p * d_, y.begin() + (p + 1) * d_);
-  return out;
 }
 
 // Keys computed from the layer input, or cached before the rotary embedding, are rotated when they are read.

@@ -66,13 +66,12 @@ class AttentionLayer {
   void buildDirect(Arena& arena, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed);
   void buildLatent(Arena& arena, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed,
                    const CancelFlag* cancel);
-  std::vector<double> exactOutput(const ReferenceModel& model, const std::vector<float>& x, int64_t tokens,
-                                  const std::vector<int64_t>& positions) const;
   void setLatent(Arena& arena, const struct LatentBasis& basis);
 
   Arena* arena_;
   Technique technique_;
   LayerWeights weights_;  ///< after head conversion
+  int64_t positions_;     ///< in use: some rotary embeddings depend on it
   int64_t d_, queryWidth_, keyWidth_;
   PackedWeights q_, k_, v_, o_;
   PackedWeights downKeys_, downValues_, upKeysPacked_, upValuesPacked_;

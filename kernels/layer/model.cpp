@@ -12,11 +12,6 @@
 namespace fastmqa {
 namespace {
 
-ReferenceLayer referenceOf(const ReferenceModel& model) {
-  const LayerWeights& w = model.weights();
-  return {w.d, w.heads, w.kvHeads, w.headDim, w.wq.data(), w.wk.data(), w.wv.data(), w.wo.data(), model.spec().ropeTheta};
-}
-
 std::vector<float> narrowed(const std::vector<double>& x) { return std::vector<float>(x.begin(), x.end()); }
 
 double norm(const std::vector<double>& x) {
@@ -147,28 +142,35 @@ std::shared_ptr<const Workload> workload(const std::shared_ptr<const ReferenceMo
   static Recent<Workload, 2> recent;
   const std::string key = keyOf(model->spec()) + "|" + std::to_string(batch) + "/" + std::to_string(seqLen) + "/" + std::to_string(seed);
   return recent.get(key, [&] {
-    auto w = std::make_shared<Workload>();
-    w->batch = batch;
-    w->seqLen = seqLen;
-    w->extraTokens = 65;
-    w->positions = samplePositions(seqLen, batch);
-    const ReferenceLayer layer = referenceOf(*model);
-    for (int64_t b = 0; b < batch; b++) {
-      w->x.push_back(model->inputs(seqLen + w->extraTokens, evaluationSeed(seed, b)));
-      w->y.push_back(referenceOutput(layer, w->x.back().data(), seqLen, w->positions, false));
-    }
-    // Controls, on the first sequence: outputs that no method should resemble (attention-spec C).
-    const std::vector<double>& y = w->y.front();
-    w->uniformAttention = relativeL2(referenceOutput(layer, w->x.front().data(), seqLen, w->positions, true), y);
+    constexpr int64_t mostStepTokens = 65;
+    std::vector<std::vector<float>> x;
+    for (int64_t b = 0; b < batch; b++) x.push_back(model->inputs(seqLen + mostStepTokens, evaluationSeed(seed, b)));
     ModelSpec other = model->spec();
     other.seed += 1000;
-    const ReferenceModel stranger(other);
-    std::vector<double> foreign = referenceOutput(referenceOf(stranger), w->x.front().data(), seqLen, w->positions, false);
-    const double rescale = norm(y) / norm(foreign);
-    for (double& v : foreign) v *= rescale;
-    w->independentLayer = relativeL2(foreign, y);
-    return std::shared_ptr<const Workload>(w);
+    return workloadOf(model->weights(), ReferenceModel(other).weights(), std::move(x), seqLen, seqLen + mostStepTokens);
   });
+}
+
+std::shared_ptr<const Workload> workloadOf(const LayerWeights& layer, const LayerWeights& stranger,
+                                           std::vector<std::vector<float>> x, int64_t seqLen, int64_t room) {
+  auto w = std::make_shared<Workload>();
+  w->batch = static_cast<int64_t>(x.size());
+  w->seqLen = seqLen;
+  w->room = room;
+  w->positions = samplePositions(seqLen, w->batch);
+  w->x = std::move(x);
+  const auto outputs = [&](const LayerWeights& of, const std::vector<float>& inputs, bool uniform) {
+    return referenceOutput(of, inputs.data(), seqLen, w->positions, room, uniform);
+  };
+  for (const auto& inputs : w->x) w->y.push_back(outputs(layer, inputs, false));
+  // Controls, on the first sequence: outputs that no method should resemble (attention-spec C).
+  const std::vector<double>& y = w->y.front();
+  w->uniformAttention = relativeL2(outputs(layer, w->x.front(), true), y);
+  std::vector<double> foreign = outputs(stranger, w->x.front(), false);
+  const double rescale = norm(y) / norm(foreign);
+  for (double& v : foreign) v *= rescale;
+  w->independentLayer = relativeL2(foreign, y);
+  return w;
 }
 
 }  // namespace fastmqa

@@ -9,28 +9,11 @@
 
 #include "fastmqa/memory.h"
 #include "fastmqa/problem.h"
-#include "math/rope.h"
 #include "recent.h"
+#include "reference/layer.h"
 #include "reference/synthetic.h"
 
 namespace fastmqa {
-
-/// f32 weights of one attention layer, row-major, y = x W^T. The values are exact: the reference uses them in fp64.
-struct LayerWeights {
-  int64_t d = 0, heads = 0, kvHeads = 0, headDim = 0;
-  std::vector<float> wq;  ///< [heads * headDim][d]
-  std::vector<float> wk;  ///< [kvHeads * headDim][d]
-  std::vector<float> wv;  ///< [kvHeads * headDim][d]
-  std::vector<float> wo;  ///< [d][heads * headDim]
-  // What some trained models add; empty or zero where a model has none.
-  std::vector<float> bq, bk, bv, bo;
-  std::vector<float> queryNorm, keyNorm;  ///< [headDim] RMSNorm of every head, before the rotary embedding
-  double normEpsilon = 1e-6;
-  double scale = 0;    ///< of the scores; 0: 1 / sqrt(headDim)
-  double softcap = 0;  ///< scores become softcap * tanh(score / softcap)
-  int64_t window = 0;  ///< keys a query sees in the model itself: such a layer is not windowed further and has no sinks
-  RopeParameters rope;  ///< rotaryDim 0: no rotary embedding
-};
 
 /// Inputs of calibration, each stream [Calibration::streamTokens][d]; they never overlap the evaluation stream.
 using CalibrationStreams = std::vector<std::shared_ptr<const std::vector<float>>>;
@@ -55,7 +38,6 @@ class ReferenceModel {
   ReferenceModel(LayerWeights weights, CalibrationStreams streams);
   const ModelSpec& spec() const { return spec_; }
   const LayerWeights& weights() const { return weights_; }
-  bool isSynthetic() const { return synthetic_ != nullptr; }
   /// One stream of inputs, [tokens][d]. Synthetic models only.
   std::vector<float> inputs(int64_t tokens, uint64_t seed) const;
   /// The first streams, enough for `tokens` tokens, or all there are. Cached.
@@ -84,12 +66,17 @@ class ReferenceModel {
 struct Workload {
   static constexpr int64_t runTokens = 8;
   int64_t batch = 0, seqLen = 0;
-  std::vector<std::vector<float>> x;        ///< per sequence [seqLen + extraTokens][d]
-  int64_t extraTokens = 0;                  ///< inputs beyond seqLen, for decode and verify steps
+  int64_t room = 0;                         ///< positions in use: seqLen, and those of a decode or verify step
+  std::vector<std::vector<float>> x;        ///< per sequence [seqLen][d], or more rows: the inputs of a step
   std::vector<int64_t> positions;           ///< ascending
   std::vector<std::vector<double>> y;       ///< per sequence [positions][d]
   double zeroOutput = 1, uniformAttention = 0, independentLayer = 0;  ///< controls: relative L2
 };
+
+/// fp64 outputs of a layer for given inputs. `stranger`: another layer of the same kind, for the control.
+/// @param x per sequence [seqLen][d] or more
+std::shared_ptr<const Workload> workloadOf(const LayerWeights& layer, const LayerWeights& stranger,
+                                           std::vector<std::vector<float>> x, int64_t seqLen, int64_t room);
 
 /// Made once per (model, batch, seqLen, seed) and kept while it is the last one asked for.
 std::shared_ptr<const ReferenceModel> referenceModel(const ModelSpec& spec);

@@ -24,18 +24,19 @@ double quantile(std::vector<double> sorted, double q) {
 
 }  // namespace
 
-MeasuredPoint::MeasuredPoint(const PointSpec& spec, const CancelFlag* cancel) : TimedPoint(cancel), spec_(spec) {
-  const ModelSpec& m = spec.model;
-  if (m.heads % m.kvHeads || m.kvHeads % spec.technique.kvHeads) refuse("expected KV heads that divide the heads they serve");
-  if (m.headDim % 2 && m.ropeTheta > 0) refuse("expected an even head size for the rotary embedding but received " + std::to_string(m.headDim));
-  if (spec.technique.hadamard && (m.headDim & (m.headDim - 1))) refuse("expected a head size that is a power of two for hadamard but received " + std::to_string(m.headDim));
-  model_ = referenceModel(m);
-  if (cancel) cancel->check();
-  workload_ = workload(model_, spec.batch, spec.seqLen, spec.inputSeed);
-  if (cancel) cancel->check();
-  layer_ = std::make_unique<AttentionLayer>(arena_, *model_, spec.technique, spec.seqLen + workload_->extraTokens,
-                                            spec.calibrationTokens, spec.inputSeed, cancel);
+MeasuredPoint::MeasuredPoint(const PointSpec& spec, const CancelFlag* cancel)
+    : MeasuredPoint(spec, referenceModel(spec.model), nullptr, cancel) {}
+
+MeasuredPoint::MeasuredPoint(const PointSpec& spec, std::shared_ptr<const ReferenceModel> model, std::shared_ptr<const Workload> workload, const CancelFlag* cancel)
+    : TimedPoint(cancel), spec_(spec), model_(std::move(model)), workload_(std::move(workload)) {
   const LayerWeights& w = model_->weights();
+  if (w.heads % w.kvHeads || w.kvHeads % spec.technique.kvHeads) refuse("expected KV heads that divide the heads they serve");
+  if (spec.technique.hadamard && (w.headDim & (w.headDim - 1))) refuse("expected a head size that is a power of two for hadamard but received " + std::to_string(w.headDim));
+  if (cancel) cancel->check();
+  if (!workload_) workload_ = fastmqa::workload(model_, spec.batch, spec.seqLen, spec.inputSeed);
+  if (cancel) cancel->check();
+  layer_ = std::make_unique<AttentionLayer>(arena_, *model_, spec.technique, workload_->room, spec.calibrationTokens,
+                                            spec.inputSeed, cancel);
   const int64_t plain = (2 * w.heads + 2 * w.kvHeads) * w.headDim * w.d * static_cast<int64_t>(sizeof(float));
   memory_.extraWeightBytes = std::max<int64_t>(0, layer_->weightBytes() - plain);
   if (spec.phase == Phase::prefill)
@@ -47,6 +48,7 @@ MeasuredPoint::MeasuredPoint(const PointSpec& spec, const CancelFlag* cancel) : 
     runStep();  // a warm-up, and shows the peak; for prefill the evaluation was both
   }
   memory_.peakBytes = arena_.peakBytes() + workspaceBytes();
+  if (w.window > 0) memory_.ownTokens = std::min(w.window, spec.seqLen);
 }
 
 template <class Reference>
@@ -81,7 +83,7 @@ PointError ErrorSum::result() const {
 }
 
 void MeasuredPoint::compare(const std::vector<float>& outputs, const std::vector<size_t>& used) {
-  const int64_t d = spec_.model.hiddenDim;
+  const int64_t d = model_->weights().d;
   ErrorSum sum;
   size_t row = 0;
   for (int64_t b = 0; b < spec_.batch; b++)
@@ -91,8 +93,11 @@ void MeasuredPoint::compare(const std::vector<float>& outputs, const std::vector
   for (size_t p : used) error_.positions.push_back(workload_->positions[p]);
 }
 
-// Positions that a window actually cuts, where there are any: before that a window has no effect to show.
-static std::vector<size_t> positionsOf(const Workload& w, int64_t window) {
+// Positions that a window actually cuts, where there are any: before that a window has no effect to show. The window of
+// the model itself cuts the reference alike.
+std::vector<size_t> MeasuredPoint::positionsUsed() const {
+  const Workload& w = *workload_;
+  const int64_t window = model_->weights().window > 0 ? 0 : spec_.technique.window;
   std::vector<size_t> all, beyond;
   for (size_t p = 0; p < w.positions.size(); p++) {
     all.push_back(p);
@@ -103,9 +108,9 @@ static std::vector<size_t> positionsOf(const Workload& w, int64_t window) {
 }
 
 void MeasuredPoint::evaluatePrefill() {
-  const int64_t d = spec_.model.hiddenDim, n = spec_.seqLen;
+  const int64_t d = model_->weights().d, n = spec_.seqLen;
   stepOutputs_ = Buffer<float>(arena_, n * d);
-  const std::vector<size_t> used = positionsOf(*workload_, spec_.technique.window);
+  const std::vector<size_t> used = positionsUsed();
   std::vector<float> outputs;
   for (int64_t b = 0; b < spec_.batch; b++) {
     caches_.push_back(layer_->newCache(arena_));
@@ -124,9 +129,9 @@ void MeasuredPoint::evaluatePrefill() {
 // Every sampled query reads the compressed cache as it stands at its position: the tokens before it settled, its own
 // run of `runTokens` included, as in steady decoding.
 void MeasuredPoint::evaluateSteps() {
-  const int64_t d = spec_.model.hiddenDim, run = Workload::runTokens;
-  const std::vector<size_t> used = positionsOf(*workload_, spec_.technique.window);
-  const bool windowed = spec_.technique.window > 0;
+  const int64_t d = model_->weights().d, run = Workload::runTokens;
+  const std::vector<size_t> used = positionsUsed();
+  const int64_t window = layer_->cacheSpec().window;
   std::vector<float> outputs(used.size() * static_cast<size_t>(spec_.batch * d));
   for (int64_t b = 0; b < spec_.batch; b++) {
     const float* x = workload_->x[static_cast<size_t>(b)].data();
@@ -138,7 +143,7 @@ void MeasuredPoint::evaluateSteps() {
       const auto n = static_cast<int64_t>(end - k);
       float* y = outputs.data() + (static_cast<size_t>(b) * used.size() + k) * static_cast<size_t>(d);
       layer_->fill(*cache, x + cache->length() * d, start - cache->length(), true);
-      layer_->fill(*cache, x + start * d, n, !windowed);
+      layer_->fill(*cache, x + start * d, n, window == 0);
       layer_->attendAt({cache.get()}, x + start * d, start, n, y);
       cache->settle();
       k = end;
@@ -154,14 +159,17 @@ void MeasuredPoint::evaluateSteps() {
   stepInputs_ = Buffer<float>(arena_, spec_.batch * tokens * d);
   stepOutputs_ = Buffer<float>(arena_, spec_.batch * tokens * d);
   for (int64_t b = 0; b < spec_.batch; b++)
-    std::copy_n(workload_->x[static_cast<size_t>(b)].data() + spec_.seqLen * d, tokens * d, stepInputs_.data() + b * tokens * d);
+    for (int64_t i = 0; i < tokens; i++) {  // what comes next, or any text again where nothing does
+      const std::vector<float>& x = workload_->x[static_cast<size_t>(b)];
+      std::copy_n(x.data() + (spec_.seqLen + i) * d % static_cast<int64_t>(x.size()), d, stepInputs_.data() + (b * tokens + i) * d);
+    }
   int64_t visible = spec_.seqLen + tokens;
-  if (windowed) visible = std::min(visible, spec_.technique.window + spec_.technique.sinks);
+  if (window > 0) visible = std::min(visible, window + layer_->cacheSpec().sinks);
   work_ = layer_->stepWork(spec_.batch, tokens, visible, static_cast<int64_t>(memory_.cache.logical));
 }
 
 void MeasuredPoint::runStep() {
-  const int64_t d = spec_.model.hiddenDim;
+  const int64_t d = model_->weights().d;
   if (spec_.phase == Phase::prefill) {
     for (int64_t b = 0; b < spec_.batch; b++) {
       caches_[static_cast<size_t>(b)] = nullptr;

@@ -60,6 +60,8 @@ class MeasuredPoint : public TimedPoint {
   /// Builds the layer, fills its caches, and compares its output with the fp64 reference.
   /// @throws Failure: refused (the point cannot exist), outOfMemory, cancelled, failed (a non-finite output)
   MeasuredPoint(const PointSpec& spec, const CancelFlag* cancel);
+  /// The same for a given layer and the inputs it is to be judged on.
+  MeasuredPoint(const PointSpec& spec, std::shared_ptr<const ReferenceModel> model, std::shared_ptr<const Workload> workload, const CancelFlag* cancel);
 
   const Workload& inputs() const { return *workload_; }
 
@@ -68,6 +70,7 @@ class MeasuredPoint : public TimedPoint {
   void evaluatePrefill();
   void evaluateSteps();
   void compare(const std::vector<float>& outputs, const std::vector<size_t>& used);
+  std::vector<size_t> positionsUsed() const;
 
   PointSpec spec_;
   std::shared_ptr<const ReferenceModel> model_;

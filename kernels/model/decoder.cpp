@@ -103,7 +103,7 @@ Decoder::Decoder(Arena& arena, std::shared_ptr<const DecoderWeights> weights, co
     : weights_(std::move(weights)), positions_(positions), cancel_(cancel) {
   if (!weights_->positions.empty() && positions > weights_->shape.maxPositions)
     refuse("expected at most " + std::to_string(weights_->shape.maxPositions) + " tokens, the model's positions, but received " + std::to_string(positions));
-  for (size_t i = 0; i < weights_->layers.size(); i++) {
+  for (size_t i = 0; i < techniques.size(); i++) {
     const ReferenceModel& model = calibrated.empty() ? *weights_->layers[i].attention : *calibrated[i];
     attention_.push_back(std::make_unique<AttentionLayer>(arena, model, techniques[i], positions, calibrationTokens, 0, cancel));
   }
@@ -173,7 +173,7 @@ void Decoder::run(const int32_t* tokens, int64_t rows, int64_t firstPosition, in
   const auto add = [&](const std::vector<float>& from) {
     for (size_t i = 0; i < x.size(); i++) x[i] += from[i];
   };
-  for (int64_t i = 0; i < s.layers; i++) {
+  for (int64_t i = 0; i < static_cast<int64_t>(attention_.size()); i++) {
     if (cancel_) cancel_->check();
     const DecoderWeights::Layer& layer = weights_->layers[static_cast<size_t>(i)];
     normalise(layer.attentionNorm, x.data(), rows, a.data());

@@ -76,6 +76,7 @@ struct SequenceState {
 
 class Decoder {
  public:
+  /// @param techniques  per layer; where there are fewer than layers, the others are left out
   /// @param calibrated  per layer, its attention with calibration streams; empty where no level needs any
   /// @param positions  most tokens of a sequence
   Decoder(Arena& arena, std::shared_ptr<const DecoderWeights> weights, const std::vector<Technique>& techniques,

@@ -40,6 +40,25 @@ Technique exactTechnique(const DecoderShape& shape) {
   return t;
 }
 
+void checkCalibration(const EvaluationText& text) {
+  for (const Tokens& t : text.calibration)
+    if (static_cast<int64_t>(t.size()) != Calibration::streamTokens) refuse("expected calibration texts of " + std::to_string(Calibration::streamTokens) + " tokens");
+}
+
+void visitAttentionInputs(const std::shared_ptr<const DecoderWeights>& weights, const std::vector<Tokens>& texts, int64_t lastLayer,
+                          const CancelFlag* cancel, const std::function<void(int64_t layer, const float* x, int64_t rows)>& visit) {
+  size_t longest = 1;
+  for (const Tokens& text : texts) longest = std::max(longest, text.size());
+  Arena arena;
+  Decoder decoder(arena, weights, std::vector<Technique>(static_cast<size_t>(lastLayer) + 1, exactTechnique(weights->shape)), {},
+                  static_cast<int64_t>(longest), 0, cancel);
+  decoder.onAttentionInput = visit;
+  for (const Tokens& text : texts) {
+    SequenceState sequence = decoder.newSequence(arena);
+    decoder.prefill(sequence, text.data(), static_cast<int64_t>(text.size()), nullptr);
+  }
+}
+
 EvaluatedModel::EvaluatedModel(std::shared_ptr<const DecoderWeights> weights, EvaluationText text, const CancelFlag* cancel)
     : weights_(std::move(weights)), text_(std::move(text)), cancel_(cancel) {
   if (text_.documents.empty() || text_.prompt < 1 || static_cast<int64_t>(text_.documents.front().size()) < text_.prompt + 2)
@@ -56,8 +75,7 @@ EvaluatedModel::EvaluatedModel(std::shared_ptr<const DecoderWeights> weights, Ev
           probes[i].answer.size() != first[i].answer.size() || probes[i].question.empty() || probes[i].answer.empty())
         refuse("expected the same kinds of probes in every haystack");
     }
-  for (const Tokens& t : text_.calibration)
-    if (static_cast<int64_t>(t.size()) != Calibration::streamTokens) refuse("expected calibration texts of " + std::to_string(Calibration::streamTokens) + " tokens");
+  checkCalibration(text_);
   const auto rows = static_cast<int64_t>(text_.documents.size()) * (static_cast<int64_t>(text_.documents.front().size()) - text_.prompt);
   stride_ = std::max<int64_t>(1, rows * weights_->shape.vocabSize / keptFloats);
   Arena arena;
@@ -72,15 +90,9 @@ const AttentionModels& EvaluatedModel::calibrated() const {
   if (!calibrated_.empty()) return calibrated_;
   const auto layers = weights_->layers.size();
   std::vector<CalibrationStreams> streams(layers);
-  Arena arena;
-  Decoder decoder(arena, weights_, std::vector<Technique>(layers, exactTechnique(weights_->shape)), {}, Calibration::streamTokens, 0, cancel_);
-  decoder.onAttentionInput = [&](int64_t layer, const float* x, int64_t rows) {
+  visitAttentionInputs(weights_, text_.calibration, static_cast<int64_t>(layers) - 1, cancel_, [&](int64_t layer, const float* x, int64_t rows) {
     streams[static_cast<size_t>(layer)].push_back(std::make_shared<const std::vector<float>>(x, x + rows * weights_->shape.hiddenDim));
-  };
-  for (const Tokens& text : text_.calibration) {
-    SequenceState sequence = decoder.newSequence(arena);
-    decoder.prefill(sequence, text.data(), Calibration::streamTokens, nullptr);
-  }
+  });
   AttentionModels made;
   for (size_t i = 0; i < layers; i++)
     made.push_back(std::make_shared<const ReferenceModel>(weights_->layers[i].attention->weights(), std::move(streams[i])));

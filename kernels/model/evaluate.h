@@ -70,8 +70,16 @@ class EvaluatedModel {
   mutable AttentionModels calibrated_;
 };
 
+/// @throws Failure refused for calibration texts that are not as long as they should be
+void checkCalibration(const EvaluationText& text);
+
 /// Technique of a model whose cache is exact.
 Technique exactTechnique(const DecoderShape& shape);
+
+/// Runs texts through a model with an exact cache and shows what the attention of layers 0 to `lastLayer` reads: rows [count][d],
+/// text by text.
+void visitAttentionInputs(const std::shared_ptr<const DecoderWeights>& weights, const std::vector<Tokens>& texts, int64_t lastLayer,
+                          const CancelFlag* cancel, const std::function<void(int64_t layer, const float* x, int64_t rows)>& visit);
 
 /// Whether a level is fitted to calibration text.
 bool needsCalibration(const Technique& technique, int64_t kvHeads);

@@ -17,6 +17,7 @@
 #include "layer/recent.h"
 #include "layer/tensors.h"
 #include "math/threads.h"
+#include "model/layer-point.h"
 #include "simd/simd.h"
 
 namespace {
@@ -154,6 +155,14 @@ std::shared_ptr<const EvaluatedModel> evaluatedModel(const ModelSource& source, 
   });
 }
 
+void setControls(Napi::Object& out, const Workload& inputs) {
+  Napi::Object controls = Napi::Object::New(out.Env());
+  controls["zeroOutput"] = inputs.zeroOutput;
+  controls["uniformAttention"] = inputs.uniformAttention;
+  controls["independentLayer"] = inputs.independentLayer;
+  out["controls"] = controls;
+}
+
 Napi::Value prepare(const Napi::CallbackInfo& call) {
   const PointSpec spec = pointSpec(call[0].As<Napi::Object>());
   cancelFlag.clear();
@@ -162,11 +171,7 @@ Napi::Value prepare(const Napi::CallbackInfo& call) {
       call.Env(), [spec] { return std::make_shared<MeasuredPoint>(spec, &cancelFlag); },
       [](Napi::Env env, Point& point) {
         Napi::Object out = preparedPoint(env, *point);
-        Napi::Object controls = Napi::Object::New(env);
-        controls["zeroOutput"] = point->inputs().zeroOutput;
-        controls["uniformAttention"] = point->inputs().uniformAttention;
-        controls["independentLayer"] = point->inputs().independentLayer;
-        out["controls"] = controls;
+        setControls(out, point->inputs());
         out["handle"] = points.add(point);
         return out;
       });
@@ -177,12 +182,26 @@ Napi::Value prepareModel(const Napi::CallbackInfo& call) {
   const auto source = std::make_shared<ModelSource>(modelSource(call[1].As<Napi::Object>()));
   const auto text = std::make_shared<EvaluationText>(evaluationText(call[2].As<Napi::Object>()));
   cancelFlag.clear();
-  using Point = std::shared_ptr<ModelPoint>;
-  return Task<Point>::run(
-      call.Env(), [=] { return std::make_shared<ModelPoint>(evaluatedModel(*source, *text), spec, &cancelFlag); },
-      [](Napi::Env env, Point& point) {
+  struct Made {
+    std::shared_ptr<ModelPoint> whole;
+    std::shared_ptr<MeasuredPoint> layer;
+  };
+  return Task<Made>::run(
+      call.Env(),
+      [=] {
+        Made made;
+        if (spec.modelLayer < 0)
+          made.whole = std::make_shared<ModelPoint>(evaluatedModel(*source, *text), spec, &cancelFlag);
+        else
+          made.layer = layerPoint(source->key + "|" + text->key, loadModel(*source, &cancelFlag), *text, spec, &cancelFlag);
+        return made;
+      },
+      [](Napi::Env env, Made& made) {
+        std::shared_ptr<TimedPoint> point = made.layer;
+        if (made.whole) point = made.whole;
         Napi::Object out = preparedPoint(env, *point);
-        out["quality"] = qualityOf(env, point->quality());
+        if (made.whole) out["quality"] = qualityOf(env, made.whole->quality());
+        if (made.layer) setControls(out, made.layer->inputs());
         out["handle"] = points.add(point);
         return out;
       });

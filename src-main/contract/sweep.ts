@@ -90,10 +90,12 @@ export const unsaid = { level: 'baseline', phase: 'decode' } as const satisfies 
 /** One point of a sweep, complete: running it needs nothing else. */
 export const pointConfigSchema = z.strictObject({
   level: z.string().min(1).max(64),
-  /** A trained model, measured as a whole: a built-in name or a folder. Absent = one layer of synthetic weights. */
+  /** A trained model: a built-in name or a folder. Absent = one layer of synthetic weights. */
   model: z.string().min(1).max(4096).optional(),
   /** Of the model. */
   layers: count.max(1024).optional(),
+  /** Of the model, this layer on its own, from 0; its inputs are what it meets when the model reads. Absent = the whole model. */
+  layer: z.number().int().min(0).max(1023).optional(),
   /** Token ids the model is judged on, for models with a tokenizer of their own; absent = the built-in corpus. */
   tokenFile: z.string().min(1).max(4096).optional(),
   ...modelShapeSchema.shape,

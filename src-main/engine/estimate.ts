@@ -86,6 +86,9 @@ export function logicalCacheBytes(c: PointConfig): number {
   return c.batch * (exactTokens * exact + (held - exactTokens) * compressed);
 }
 
+/** Layers of a model that a point runs. */
+export const layersOf = ({ layers, layer }: PointConfig): number => (layer === undefined ? (layers ?? 1) : 1);
+
 /** What a cache of full heads in f32 needs: B * S * 2HD * 4 bytes. The "64x, 128x, 512x" refer to this. */
 export const f32MhaBytes = (c: PointConfig): number => c.batch * c.seqLen * 2 * c.heads * c.headDim * 4;
 
@@ -120,8 +123,8 @@ const layerWeights = 12;
 
 /** Reference, calibration and filling the cache of one point. */
 function prepareSeconds(c: PointConfig): number {
-  if (c.model !== undefined) {
-    const tokens = evaluationSequences * c.seqLen * (c.layers ?? 1);
+  if (c.model !== undefined && c.layer === undefined) {
+    const tokens = evaluationSequences * c.seqLen * layersOf(c);
     const perToken = 2 * layerWeights * c.hiddenDim ** 2 + 4 * c.heads * c.headDim * (c.seqLen / 2);
     return (tokens * perToken) / kernelFlopsPerSecond;
   }
@@ -139,7 +142,7 @@ function prepareSeconds(c: PointConfig): number {
 
 /** Preparing, warming up and sampling until the stopping rule is met. */
 export function estimateSeconds(c: PointConfig, measuring: Measuring): number {
-  const step = stepSeconds(c) * (c.layers ?? 1);
+  const step = stepSeconds(c) * layersOf(c);
   const sampling = Math.min(
     Math.max(measuring.minSeconds, measuring.minSamples * step),
     Math.max(measuring.maxSeconds, 3 * step),

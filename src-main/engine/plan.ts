@@ -130,6 +130,7 @@ export function resolvePoint(values: Readonly<Record<string, AxisValue>>): { con
     level,
     model: axes.model,
     layers: axes.layers ?? known?.layers,
+    layer: axes.layer,
     tokenFile: axes.tokenFile,
     ...shape,
     ...technique,
@@ -216,10 +217,12 @@ function completeGrouping(technique: Technique, shape: ModelShape): void {
 /** A model has one shape: axes cannot give it another. */
 function whyModelImpossible(c: PointConfig, known: KnownModel | undefined): string | undefined {
   if (c.model === undefined) {
-    const stray = (['layers', 'tokenFile'] as const).find((name) => c[name] !== undefined);
+    const stray = (['layers', 'layer', 'tokenFile'] as const).find((name) => c[name] !== undefined);
     return stray && `${stray} needs a model`;
   }
   if (c.layers === undefined) return `the shape of model ${c.model} is not known here`;
+  if (c.layer !== undefined && c.layer >= c.layers)
+    return `model ${c.model} has layers 0 to ${c.layers - 1}, not ${c.layer}`;
   const names = Object.keys(known ?? {}) as (keyof KnownModel)[];
   const other = names.find((name) => c[name] !== known?.[name]);
   return other && `model ${c.model} has ${other} ${known?.[other]}, not ${c[other]}`;

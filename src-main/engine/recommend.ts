@@ -8,6 +8,7 @@ import { expected } from '../contract/input-error.ts';
 import { type Metric, metrics, type Point } from '../contract/metrics.ts';
 import type { Budget, Recommendation } from '../contract/recommendation.ts';
 import type { AxisValue, PointConfig } from '../contract/sweep.ts';
+import { layersOf } from './estimate.ts';
 import { levelNames } from './levels.ts';
 import { pagedCacheBytes } from './memory-plan.ts';
 import { pointId, resolvePoint } from './plan.ts';
@@ -56,7 +57,7 @@ function excess({ metric, bound }: Checked, point: Point): number {
 const keeps = (budgets: readonly Checked[], point: Point): boolean =>
   point.outcome === 'measured' && budgets.every((budget) => excess(budget, point) === 0);
 
-const bytesByFormula = (c: PointConfig): number => pagedCacheBytes(c, c.seqLen) * c.batch * (c.layers ?? 1);
+const bytesByFormula = (c: PointConfig): number => pagedCacheBytes(c, c.seqLen) * c.batch * layersOf(c);
 
 export async function recommend({ base, budgets, memoryBytes, measure }: RecommendRequest): Promise<Recommendation> {
   const checked = budgets.map(checkBudget);

@@ -1,4 +1,4 @@
-/** A backend that also measures whole models: finds their files and text, and hands both to the worker with every point. */
+/** A backend that also measures models, whole or layer by layer: finds their files and text, and hands both to the worker with every point. */
 import { InputError } from '../contract/input-error.ts';
 import type { EvaluationText, ModelFiles } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
@@ -14,12 +14,13 @@ export async function openModel(config: PointConfig): Promise<{ files: ModelFile
   const name = config.model as string;
   const found = await findModel(name, builtinFolder);
   if (found.folder === undefined) throw new InputError(`model ${name} is a configuration without weights`, 'model');
-  const { seqLen, seed, calibrationTokens, tokenFile } = config;
+  const { seqLen, seed, calibrationTokens, tokenFile, layer, batch } = config;
   return {
     files: await openCheckpoint(found.folder, found.config),
     text: await evaluationText({
       config: found.config,
       ...{ seqLen, seed, calibrationTokens },
+      ...(layer !== undefined && { batch }),
       ...(tokenFile !== undefined && { tokenFile }),
     }),
   };

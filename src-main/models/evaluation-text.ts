@@ -9,6 +9,8 @@ export interface TextRequest {
   readonly seqLen: number;
   readonly seed: number;
   readonly calibrationTokens: number;
+  /** For one layer, of as many sequences: no questions are asked then. Absent: for the whole model. */
+  readonly batch?: number;
   /** Token ids separated by anything that is no digit; absent: the built-in corpus, one token a byte. */
   readonly tokenFile?: string;
 }
@@ -38,19 +40,19 @@ export async function evaluationText(request: TextRequest): Promise<EvaluationTe
 
 const streams = (calibrationTokens: number): number => Math.max(1, Math.ceil(calibrationTokens / calibrationLength));
 
-function fromCorpus({ config, seqLen, seed, calibrationTokens }: TextRequest): EvaluationText {
+function fromCorpus({ config, seqLen, seed, calibrationTokens, batch }: TextRequest): EvaluationText {
   // Training took even seeds. The three kinds of text take different odd ones.
   const seedOf = (kind: number, i: number): number => (2 * ((seed % 1_000_000) * 256 + i) + 1 + kind * 2 ** 30) >>> 0;
   const bytes = (text: string): Int32Array => Int32Array.from(Buffer.from(text, 'latin1'));
   // The last question and answer must fit the model's positions too.
   const room = Math.min(seqLen, config.maxPositions - 16);
   const needles = Math.min(mostNeedles, Math.floor(room / charactersPerNeedle));
-  const count = needles > 0 ? haystacks : 0;
+  const count = needles > 0 && batch === undefined ? haystacks : 0;
   const stacks = Array.from({ length: count }, (_, i) => haystack(seedOf(1, i), room, needles));
   return {
-    key: `corpus/${seqLen}/${seed}/${calibrationTokens}`,
+    key: `corpus/${seqLen}/${seed}/${calibrationTokens}/${batch ?? 'whole'}`,
     prompt: Math.floor(seqLen / 2),
-    documents: Array.from({ length: documents }, (_, i) => bytes(corpusDocument(seedOf(0, i), seqLen).text)),
+    documents: Array.from({ length: batch ?? documents }, (_, i) => bytes(corpusDocument(seedOf(0, i), seqLen).text)),
     haystacks: stacks.map(({ text }) => bytes(text)),
     probes: stacks.map(({ probes }) =>
       probes.map(({ depth, question, answer }): Probe => ({ depth, question: bytes(question), answer: bytes(answer) })),
@@ -68,9 +70,9 @@ async function readTokens(path: string): Promise<Int32Array> {
   return tokens;
 }
 
-function fromFile({ seqLen, tokenFile, calibrationTokens }: TextRequest, tokens: Int32Array): EvaluationText {
+function fromFile({ seqLen, tokenFile, calibrationTokens, batch }: TextRequest, tokens: Int32Array): EvaluationText {
   const count = streams(calibrationTokens);
-  const fits = Math.min(documents, Math.floor((tokens.length - count * calibrationLength) / seqLen));
+  const fits = Math.min(batch ?? documents, Math.floor((tokens.length - count * calibrationLength) / seqLen));
   if (fits < 1) {
     const needed = count * calibrationLength + seqLen;
     throw expected(`at least ${needed} token ids, calibration included,`, `tokenFile ${tokenFile}`, tokens.length);
@@ -79,7 +81,7 @@ function fromFile({ seqLen, tokenFile, calibrationTokens }: TextRequest, tokens:
   let checksum = 0;
   for (const token of tokens) checksum = (Math.imul(checksum, 31) + token) | 0;
   return {
-    key: `${tokenFile}/${tokens.length}/${checksum}/${seqLen}/${calibrationTokens}`,
+    key: `${tokenFile}/${tokens.length}/${checksum}/${seqLen}/${calibrationTokens}/${batch ?? 'whole'}`,
     prompt: Math.floor(seqLen / 2),
     documents: Array.from({ length: fits }, (_, i) => tokens.slice(i * seqLen, (i + 1) * seqLen)),
     haystacks: [],

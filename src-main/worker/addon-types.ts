@@ -124,7 +124,7 @@ export interface Addon {
   info(): { readonly threads: number; readonly instructionSet: string; readonly buildFlags: string };
   ceilings(): Promise<{ readonly fmaFlopsPerSecond: number; readonly readBytesPerSecond: number }>;
   prepare(config: PointConfig): Promise<Omit<Prepared, 'generation'>>;
-  /** A whole model: its quality on the text, then to be timed. */
+  /** A whole model, its quality on the text; or one of its layers, on what it meets in the text. Then to be timed. */
   prepareModel(config: PointConfig, model: ModelFiles, text: EvaluationText): Promise<Omit<Prepared, 'generation'>>;
   /** Seconds per step of each sample. */
   sample(handle: number, seconds: number, maxSamples: number): Promise<Float64Array>;

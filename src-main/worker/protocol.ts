@@ -25,7 +25,11 @@ export const answerSchemas = {
   info: z.object({ threads: z.number().int().min(1), instructionSet: z.string(), buildFlags: z.string() }),
   ceilings: z.object({ fmaFlopsPerSecond: positive, readBytesPerSecond: positive }),
   prepare: z.object({ ...prepared, controls: controlsSchema }),
-  prepareModel: z.object({ ...prepared, quality: qualitySchema.omit({ perplexityChangePercent: true }) }),
+  prepareModel: z.object({
+    ...prepared,
+    quality: qualitySchema.omit({ perplexityChangePercent: true }).optional(),
+    controls: controlsSchema.optional(),
+  }),
   sample: z
     .instanceof(Float64Array)
     .refine((samples) => samples.length > 0, 'no sample')

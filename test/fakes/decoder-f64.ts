@@ -12,6 +12,8 @@ export type RawTensors = ReadonlyMap<string, RawTensor>;
 export type RawConfig = Record<string, any>;
 
 type Row = number[];
+/** Shown what leaves the attention of a layer, a row a token. */
+type Show = (layer: number, rows: Row[]) => void;
 
 class Weights {
   private readonly tensors: RawTensors;
@@ -165,7 +167,7 @@ const split = (row: Row, size: number): Row[] =>
   Array.from({ length: row.length / size }, (_, i) => row.slice(i * size, (i + 1) * size));
 
 /** Llama, Mistral, Qwen 2.5 and 3, Gemma 2 and 3, Phi-3. */
-function llamaLike(config: RawConfig, w: Weights, tokens: readonly number[]): Row[] {
+function llamaLike(config: RawConfig, w: Weights, tokens: readonly number[], show: Show): Row[] {
   const family: string = config.model_type;
   const isGemma = family.startsWith('gemma');
   const [heads, kvHeads] = [config.num_attention_heads, config.num_key_value_heads ?? config.num_attention_heads];
@@ -220,8 +222,10 @@ function llamaLike(config: RawConfig, w: Weights, tokens: readonly number[]): Ro
         gate.map((g, c) => act(g) * (up[c] as number)),
       );
     };
+    const attended = mixed.map((row) => w.linear(`${at}self_attn.o_proj`, row));
+    show(i, attended);
     x = x.map((row, t) => {
-      const out = w.linear(`${at}self_attn.o_proj`, mixed[t] as Row);
+      const out = attended[t] as Row;
       if (isGemma) {
         const middle = plus(row, norm(`${at}post_attention_layernorm`, out));
         const after = norm(`${at}post_feedforward_layernorm`, mlp(norm(`${at}pre_feedforward_layernorm`, middle)));
@@ -240,7 +244,7 @@ function llamaLike(config: RawConfig, w: Weights, tokens: readonly number[]): Ro
   });
 }
 
-function gptNeoX(config: RawConfig, w: Weights, tokens: readonly number[]): Row[] {
+function gptNeoX(config: RawConfig, w: Weights, tokens: readonly number[], show: Show): Row[] {
   const D = config.hidden_size / config.num_attention_heads;
   const frequencies = frequenciesOf(config.rotary_emb_base ?? 10000, Math.floor(D * config.rotary_pct), null, config);
   const epsilon = config.layer_norm_eps;
@@ -256,8 +260,10 @@ function gptNeoX(config: RawConfig, w: Weights, tokens: readonly number[]): Row[
     const mixed = attention({ q, k, v }, 1 / Math.sqrt(D));
     const mlp = (row: Row): Row =>
       w.linear(`${at}mlp.dense_4h_to_h`, w.linear(`${at}mlp.dense_h_to_4h`, row).map(gelu));
+    const attended = mixed.map((row) => w.linear(`${at}attention.dense`, row));
+    show(i, attended);
     x = x.map((row, t) => {
-      const out = w.linear(`${at}attention.dense`, mixed[t] as Row);
+      const out = attended[t] as Row;
       const base = config.use_parallel_residual ? row : plus(row, out);
       const rest = mlp(w.layerNorm(`${at}post_attention_layernorm`, base, epsilon));
       return config.use_parallel_residual ? plus(plus(row, out), rest) : plus(base, rest);
@@ -266,7 +272,7 @@ function gptNeoX(config: RawConfig, w: Weights, tokens: readonly number[]): Row[
   return x.map((row) => w.linear('embed_out', w.layerNorm('gpt_neox.final_layer_norm', row, epsilon)));
 }
 
-function falcon(config: RawConfig, w: Weights, tokens: readonly number[]): Row[] {
+function falcon(config: RawConfig, w: Weights, tokens: readonly number[], show: Show): Row[] {
   const heads = config.num_attention_heads;
   const D = config.hidden_size / heads;
   const fresh = config.new_decoder_architecture;
@@ -286,8 +292,10 @@ function falcon(config: RawConfig, w: Weights, tokens: readonly number[]): Row[]
     const k = fused.map((groups, t) => groups.map((g) => rotate(g.at(-2) as Row, t, frequencies)));
     const v = fused.map((groups) => groups.map((g) => g.at(-1) as Row));
     const mixed = attention({ q, k, v }, 1 / Math.sqrt(D));
+    const attended = mixed.map((row) => w.linear(`${at}self_attention.dense`, row));
+    show(i, attended);
     x = x.map((row, t) => {
-      const out = w.linear(`${at}self_attention.dense`, mixed[t] as Row);
+      const out = attended[t] as Row;
       const hidden = w.linear(`${at}mlp.dense_h_to_4h`, toMlp[t] as Row).map(gelu);
       return plus(plus(row, out), w.linear(`${at}mlp.dense_4h_to_h`, hidden));
     });
@@ -295,7 +303,7 @@ function falcon(config: RawConfig, w: Weights, tokens: readonly number[]): Row[]
   return x.map((row) => w.linear('transformer.word_embeddings', w.layerNorm('transformer.ln_f', row, epsilon)));
 }
 
-function gptBigCode(config: RawConfig, w: Weights, tokens: readonly number[]): Row[] {
+function gptBigCode(config: RawConfig, w: Weights, tokens: readonly number[], show: Show): Row[] {
   const [d, heads] = [config.n_embd, config.n_head];
   const D = d / heads;
   const epsilon = config.layer_norm_epsilon;
@@ -307,8 +315,10 @@ function gptBigCode(config: RawConfig, w: Weights, tokens: readonly number[]): R
     const k = fused.map((row) => [row.slice(d, d + D)]);
     const v = fused.map((row) => [row.slice(d + D)]);
     const mixed = attention({ q, k, v }, 1 / Math.sqrt(D));
+    const attended = mixed.map((row) => w.linear(`${at}attn.c_proj`, row));
+    show(i, attended);
     x = x.map((row, t) => {
-      const middle = plus(row, w.linear(`${at}attn.c_proj`, mixed[t] as Row));
+      const middle = plus(row, attended[t] as Row);
       const hidden = w.linear(`${at}mlp.c_fc`, w.layerNorm(`${at}ln_2`, middle, epsilon)).map(geluTanh);
       return plus(middle, w.linear(`${at}mlp.c_proj`, hidden));
     });
@@ -317,10 +327,15 @@ function gptBigCode(config: RawConfig, w: Weights, tokens: readonly number[]): R
 }
 
 /** Logits [token][vocabulary]. */
-export function decodeInF64(config: RawConfig, tensors: RawTensors, tokens: readonly number[]): number[][] {
+export function decodeInF64(
+  config: RawConfig,
+  tensors: RawTensors,
+  tokens: readonly number[],
+  show: Show = () => undefined,
+): number[][] {
   const weights = new Weights(tensors);
-  if (config.model_type === 'gpt_neox') return gptNeoX(config, weights, tokens);
-  if (config.model_type === 'falcon') return falcon(config, weights, tokens);
-  if (config.model_type === 'gpt_bigcode') return gptBigCode(config, weights, tokens);
-  return llamaLike(config, weights, tokens);
+  if (config.model_type === 'gpt_neox') return gptNeoX(config, weights, tokens, show);
+  if (config.model_type === 'falcon') return falcon(config, weights, tokens, show);
+  if (config.model_type === 'gpt_bigcode') return gptBigCode(config, weights, tokens, show);
+  return llamaLike(config, weights, tokens, show);
 }

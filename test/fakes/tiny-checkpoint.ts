@@ -97,17 +97,26 @@ function generator(seed: number): () => number {
   };
 }
 
-const f32 = new Float32Array(1);
-const bits = new Uint32Array(f32.buffer);
-/** The nearest bf16 number below in size. */
-function bf16(value: number): number {
-  f32[0] = value;
-  bits[0] = ((bits[0] as number) & 0xffff0000) >>> 0;
-  return f32[0];
+/** [exponent bits, mantissa bits] of the types smaller than f32. */
+const smallTypes = { F16: [5, 10], BF16: [8, 7], F8_E4M3: [4, 3], F8_E5M2: [5, 2] } as const;
+type Small = keyof typeof smallTypes;
+export type Stored = 'F32' | 'F64' | Small;
+const isSmall = (stored: Stored): stored is Small => stored in smallTypes;
+
+/** The nearest number below in size that a type has, and its bits. Weights are far below the largest. */
+function rounded(value: number, stored: Small): { readonly code: number; readonly value: number } {
+  const [exponentBits, mantissaBits] = smallTypes[stored];
+  const bias = 2 ** (exponentBits - 1) - 1;
+  const exponent = Math.max(1 - bias, Math.floor(Math.log2(Math.abs(value))));
+  const mantissa = Math.floor(Math.abs(value) / 2 ** (exponent - mantissaBits));
+  const field = mantissa < 2 ** mantissaBits ? 0 : exponent + bias;
+  const sign = value < 0 ? 1 : 0;
+  const code = ((sign << exponentBits) + field) * 2 ** mantissaBits + (mantissa % 2 ** mantissaBits);
+  return { code, value: (sign ? -1 : 1) * mantissa * 2 ** (exponent - mantissaBits) };
 }
 
 /** Weights that keep every part of the network in play: norms about 1, projections about 1/sqrt(width), loud attention. */
-export function tinyWeights(config: RawConfig, seed: number, stored: 'F32' | 'BF16' = 'F32'): Map<string, RawTensor> {
+export function tinyWeights(config: RawConfig, seed: number, stored: Stored = 'F32'): Map<string, RawTensor> {
   const next = generator(seed);
   const plusOne = String(config.model_type).startsWith('gemma');
   const tensors = new Map<string, RawTensor>();
@@ -119,25 +128,24 @@ export function tinyWeights(config: RawConfig, seed: number, stored: 'F32' | 'BF
     const spread = /embed|wte|wpe/.test(name) ? 1 : loud / Math.sqrt(width);
     const data = Float64Array.from({ length: size }, () => {
       const value = isNorm ? (plusOne ? 0 : 1) + 0.3 * next() : spread * next();
-      return stored === 'BF16' ? bf16(value) : Math.fround(value);
+      return isSmall(stored) ? rounded(value, stored).value : Math.fround(value);
     });
     tensors.set(name, { shape, data });
   }
   return tensors;
 }
 
-function encode(tensors: Iterable<[string, RawTensor]>, stored: 'F32' | 'BF16'): Buffer {
+function encode(tensors: Iterable<[string, RawTensor]>, stored: Stored): Buffer {
   const header: Record<string, object> = {};
   const parts: Buffer[] = [];
   let end = 0;
   for (const [name, { shape, data }] of tensors) {
-    const part = Buffer.alloc(data.length * (stored === 'F32' ? 4 : 2));
+    const bytes = isSmall(stored) ? (smallTypes[stored][0] + smallTypes[stored][1] + 1) / 8 : stored === 'F32' ? 4 : 8;
+    const part = Buffer.alloc(data.length * bytes);
     data.forEach((value, i) => {
-      if (stored === 'F32') part.writeFloatLE(value, 4 * i);
-      else {
-        f32[0] = value;
-        part.writeUInt16LE((bits[0] as number) >>> 16, 2 * i);
-      }
+      if (isSmall(stored)) part.writeUIntLE(rounded(value, stored).code, bytes * i, bytes);
+      else if (stored === 'F32') part.writeFloatLE(value, bytes * i);
+      else part.writeDoubleLE(value, bytes * i);
     });
     header[name] = { dtype: stored, shape, data_offsets: [end, end + part.length] };
     parts.push(part);
@@ -154,7 +162,7 @@ export function writeCheckpoint(
   folder: string,
   config: RawConfig,
   tensors: ReadonlyMap<string, RawTensor>,
-  { stored = 'F32', shards = 1 }: { stored?: 'F32' | 'BF16'; shards?: number } = {},
+  { stored = 'F32', shards = 1 }: { stored?: Stored; shards?: number } = {},
 ): void {
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'config.json'), JSON.stringify(config));

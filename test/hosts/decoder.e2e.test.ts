@@ -169,12 +169,11 @@ describe('logits agree with the definition to 1e-4', () => {
     );
   });
 
-  test('weights in bf16', async () => {
-    const folder = join(root, 'bf16');
-    const config = { ...llama, torch_dtype: 'bfloat16' };
-    const weights = tinyWeights(config, 77, 'BF16');
-    writeCheckpoint(folder, config, weights, { stored: 'BF16' });
-    expect(worst(await logitsOf(folder, {}, 10), decodeInF64(config, weights, tokens))).toBeLessThan(1e-4);
+  test.each(['F64', 'F16', 'BF16', 'F8_E4M3', 'F8_E5M2'] as const)('weights in %s', async (stored) => {
+    const folder = join(root, stored);
+    const weights = tinyWeights(llama, 77, stored);
+    writeCheckpoint(folder, llama, weights, { stored });
+    expect(worst(await logitsOf(folder, {}, 10), decodeInF64(llama, weights, tokens))).toBeLessThan(1e-4);
   });
 
   test('multimodal wrappers: the language model stands one level down', async () => {
@@ -184,6 +183,54 @@ describe('logits agree with the definition to 1e-4', () => {
     const renamed = new Map([...weights].map(([name, tensor]) => [`language_model.${name}`, tensor]));
     writeCheckpoint(folder, { model_type: 'gemma3', text_config: config }, renamed);
     expect(worst(await logitsOf(folder, {}, 8), decodeInF64(config, weights, tokens))).toBeLessThan(1e-4);
+  });
+});
+
+/** Root mean square of what leaves a layer's attention, at some tokens. */
+const rmsOf = (rows: readonly (readonly number[])[], positions: readonly number[]): number => {
+  const values = positions.flatMap((position) => rows[position] ?? []);
+  return Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
+};
+
+describe('one layer of a model, on what it meets when the model reads', () => {
+  test.each(Object.entries(families))('%s', async (_, config) => {
+    written += 1;
+    const folder = join(root, `model-${written}`);
+    const weights = tinyWeights(config, written);
+    writeCheckpoint(folder, config, weights);
+    const attended: number[][][] = [];
+    decodeInF64(config, weights, tokens, (layer, rows) => {
+      attended[layer] = rows;
+    });
+    const model = await readModelConfig(join(folder, 'config.json'));
+    const files = await openCheckpoint(folder, model);
+    const text = { key: folder, prompt: 12, haystacks: [], probes: [], calibration: [] };
+    for (const layer of attended.keys()) {
+      const under = async (axes: Record<string, string | number>) => {
+        const shape = { hiddenDim: model.hiddenDim, heads: model.heads, headDim: model.headDim };
+        const asked = { model: folder, layers: attended.length, layer, seqLen: tokens.length };
+        const kept = { referenceKvHeads: model.kvHeads, ropeTheta: model.layers[0]?.rope?.theta ?? 0 };
+        const { config: point } = resolvePoint({ ...shape, ...kept, ...asked, ...axes });
+        const prepared = await backend.prepareModel(
+          point,
+          files,
+          { ...text, documents: [Int32Array.from(tokens)] },
+          60,
+        );
+        await backend.release(prepared);
+        return prepared;
+      };
+      for (const phase of ['prefill', 'decode', 'verify'] as const) {
+        const { error, controls, quality } = await under({ phase });
+        // The engine's fp64 reference is the right layer on the right inputs, and an exact cache agrees with it.
+        expect(error.referenceRms / rmsOf(attended[layer] as number[][], error.positions)).toBeCloseTo(1, 4);
+        expect(error.relativeL2).toBeLessThan(1e-5);
+        expect(quality).toBeUndefined();
+        expect(controls?.independentLayer).toBeGreaterThan(0.3);
+      }
+      const { error } = await under({ level: 'custom', cacheDtype: 'int2', keyGroupSize: 8, valueGroupSize: 8 });
+      expect(error.relativeL2).toBeGreaterThan(1e-2);
+    }
   });
 });
 

@@ -120,6 +120,25 @@ describe('a model of the user’s', () => {
     expect(point?.quality?.logitKl).toBeLessThan(1e-7);
   });
 
+  test('one layer of it: every level fitted to the text the model reads, and judged on other text', async () => {
+    const points = await sweep(
+      '--set',
+      'layer=1',
+      '--set',
+      'level=baseline,near-lossless,conservative',
+      '--set',
+      'batch=3',
+    );
+    for (const { config, outcome, quality, controls } of points) {
+      expect({ outcome, layer: config.layer, quality }).toEqual({ outcome: 'measured', layer: 1, quality: undefined });
+      expect(controls?.zeroOutput).toBe(1);
+    }
+    const errors = points.map(({ error }) => error?.relativeL2 as number);
+    expect(errors[0]).toBeLessThan(1e-5);
+    expect(errors[1]).toBeGreaterThan(1e-4);
+    expect(errors[2]).toBeGreaterThan(errors[1] as number);
+  });
+
   test('too few heads and too little text are rows with a reason', async () => {
     const [merged] = await sweep('--set', 'kvHeads=MQA');
     expect(merged?.outcome).toBe('measured');

@@ -41,6 +41,7 @@ struct Technique {
 
 struct PointSpec {
   ModelSpec model;
+  int64_t modelLayer = -1;  ///< of a trained model: this layer on its own; -1: the whole model, or a synthetic layer
   Technique technique;
   Phase phase = Phase::decode;
   int64_t batch = 1, seqLen = 512, verifyTokens = 1;

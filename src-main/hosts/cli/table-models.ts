@@ -117,4 +117,4 @@ function lessons(points: readonly Point[]): string[] {
   ];
 }
 
-export const isModelPoint = ({ config }: Point): boolean => config.model !== undefined;
+export const isModelPoint = ({ config }: Point): boolean => config.model !== undefined && config.layer === undefined;

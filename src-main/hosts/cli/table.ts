@@ -2,6 +2,7 @@
  * A sweep as people read it: prefill and decode of one level on one layer in one row, the controls under each layer, and what the
  * columns mean below. Figures in the sentences are those of the rows.
  */
+import { basename } from 'node:path';
 import { formatBytes, formatNumber } from '../../contract/format.ts';
 import type { Point } from '../../contract/metrics.ts';
 import { type PointConfig, pointConfigSchema } from '../../contract/sweep.ts';
@@ -78,6 +79,8 @@ export function sweepTable(points: readonly Point[]): string {
 /** What makes a layer, and the stream it was measured on. */
 const layerFields = [
   'model',
+  'layer',
+  'tokenFile',
   'hiddenDim',
   'heads',
   'headDim',
@@ -90,7 +93,9 @@ const layerFields = [
   'calibrationTokens',
   'backend',
 ] as const satisfies readonly (keyof PointConfig)[];
-const namedInLayer: readonly string[] = ['hiddenDim', 'heads', 'headDim', 'referenceKvHeads', 'seqLen', 'batch'];
+const namedInLayer: readonly string[] = [
+  ...['model', 'layer', 'hiddenDim', 'heads', 'headDim', 'referenceKvHeads', 'seqLen', 'batch'],
+];
 const keyOf = (config: PointConfig, names: readonly (keyof PointConfig)[]): string =>
   names.map((name) => config[name]).join();
 const varies = (configs: readonly PointConfig[], name: keyof PointConfig): boolean =>
@@ -155,8 +160,10 @@ export function levelName(row: Row, { rows }: Block): string {
   return [config.level, ...shown].join(' ');
 }
 
-function layerName({ hiddenDim, heads, headDim, referenceKvHeads, seqLen, batch }: PointConfig): string {
-  const shape = `${hiddenDim}/${heads}${headDim * heads === hiddenDim ? '' : `x${headDim}`}/${seqLen}/${batch}`;
+function layerName(config: PointConfig): string {
+  const { model, layer, hiddenDim, heads, headDim, referenceKvHeads, seqLen, batch } = config;
+  const of = model === undefined ? '' : `${basename(model)}[${layer}] `;
+  const shape = `${of}${hiddenDim}/${heads}${headDim * heads === hiddenDim ? '' : `x${headDim}`}/${seqLen}/${batch}`;
   return referenceKvHeads < heads ? `${shape} shared KV${referenceKvHeads > 1 ? ` (${referenceKvHeads})` : ''}` : shape;
 }
 

@@ -3,6 +3,7 @@
  * queueing over Redis or Valkey; every key there begins with `fastmqa`.
  */
 import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { z } from 'zod';
 import { expected, InputError } from '../contract/input-error.ts';
@@ -100,10 +101,16 @@ export function readQueueAddress(
 
 export interface Connection {
   readonly redis: Redis;
+  /**
+   * Several commands at a time: if the line breaks between their answers, those without one are given up, so the task is done
+   * again as a whole. It must be one that may be done twice.
+   */
+  steadily<T>(task: () => Promise<T>): Promise<T>;
   close(): void;
 }
 
 const connectSeconds = 5;
+const againMilliseconds = 50;
 
 /**
  * Connected, and from now on connected again whenever the line breaks; commands wait for that.
@@ -131,7 +138,9 @@ export async function connect(address: QueueAddress, tell: (line: string) => voi
     throw new InputError(`the queue at ${address.url} cannot be reached: ${why}`, '--queue');
   }
   connected = true;
+  let [losses, closed] = [0, false];
   redis.on('close', () => {
+    losses += 1;
     if (connected) tell(`the queue at ${address.url} is out of reach; trying again`);
     connected = false;
   });
@@ -141,8 +150,20 @@ export async function connect(address: QueueAddress, tell: (line: string) => voi
   });
   return {
     redis,
+    steadily: async (task) => {
+      for (;;) {
+        const lossesBefore = losses;
+        try {
+          return await task();
+        } catch (error) {
+          const broke = losses > lossesBefore || redis.status !== 'ready';
+          if (closed || !broke) throw error;
+          await sleep(againMilliseconds);
+        }
+      }
+    },
     close: () => {
-      connected = false;
+      [connected, closed] = [false, true];
       redis.disconnect();
     },
   };

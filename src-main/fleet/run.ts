@@ -172,18 +172,17 @@ class FleetRun {
     for (const [name, queue] of this.queues) {
       const points = this.openIn(name);
       for (let first = 0; first < points.length; first += 500) {
-        await queue.addBulk(
-          points.slice(first, first + 500).map(({ id, config }) => ({
-            name: 'point',
-            data: { version, run, point: { id, config }, measuring } satisfies Job,
-            opts: {
-              jobId: jobId(run, id),
-              // Kept for a while, so that submitting again does not measure again.
-              removeOnComplete: { age: keepSeconds },
-              removeOnFail: { age: keepSeconds },
-            },
-          })),
-        );
+        const jobs = points.slice(first, first + 500).map(({ id, config }) => ({
+          name: 'point',
+          data: { version, run, point: { id, config }, measuring } satisfies Job,
+          opts: {
+            jobId: jobId(run, id),
+            // Kept for a while, so that submitting again does not measure again.
+            removeOnComplete: { age: keepSeconds },
+            removeOnFail: { age: keepSeconds },
+          },
+        }));
+        await this.steadily(() => queue.addBulk(jobs));
       }
     }
   }
@@ -192,12 +191,12 @@ class FleetRun {
   private async withdraw(): Promise<void> {
     const { run } = this.options;
     for (const [name, queue] of this.queues)
-      await Promise.all(this.openIn(name).map(({ id }) => queue.remove(jobId(run, id))));
+      await this.steadily(() => Promise.all(this.openIn(name).map(({ id }) => queue.remove(jobId(run, id)))));
   }
 
   private async isAnyAtWork(): Promise<boolean> {
     for (const [name, queue] of this.queues) {
-      const active = new Set((await queue.getActive()).flatMap((job) => job?.id ?? []));
+      const active = new Set((await this.steadily(() => queue.getActive())).flatMap((job) => job?.id ?? []));
       if (this.openIn(name).some(({ id }) => active.has(jobId(this.options.run, id)))) return true;
     }
     return false;
@@ -211,13 +210,13 @@ class FleetRun {
     const { redis } = this.options.connection;
     let cursor = '0';
     do {
-      const [next, found] = await redis.hscan(this.key, cursor, 'COUNT', 200);
+      const [next, found] = await this.steadily(() => redis.hscan(this.key, cursor, 'COUNT', 200));
       cursor = next;
       for (let i = 0; i + 1 < found.length; i += 2) {
         const [id, text] = [found[i] as string, found[i + 1] as string];
         const planned = this.open.get(id);
         if (planned) await this.take(rowOf(planned, text), startedAt);
-        await redis.hdel(this.key, id); // on our disk, or there for the second time
+        await this.steadily(() => redis.hdel(this.key, id)); // on our disk, or there for the second time
       }
     } while (cursor !== '0');
   }
@@ -231,9 +230,10 @@ class FleetRun {
       .map((id) => ({ id, queue: this.queues.get(this.queueOfPoint.get(id) ?? '') }));
     const finished: typeof oldest = [];
     for (const job of oldest)
-      if ((await job.queue?.getJobState(jobId(run, job.id))) === 'completed') finished.push(job);
+      if ((await this.steadily(async () => job.queue?.getJobState(jobId(run, job.id)))) === 'completed') finished.push(job);
     await this.collect(startedAt);
-    for (const { id, queue } of finished) if (this.open.has(id)) await queue?.remove(jobId(run, id));
+    for (const { id, queue } of finished)
+      if (this.open.has(id)) await this.steadily(async () => queue?.remove(jobId(run, id)));
     if (this.submitted) await this.submit();
   }
 
@@ -242,7 +242,7 @@ class FleetRun {
     const { run } = this.options;
     for (const [name, queue] of this.queues) {
       const open = new Map(this.openIn(name).map((point) => [jobId(run, point.id), point]));
-      for (const job of await queue.getFailed()) {
+      for (const job of await this.steadily(() => queue.getFailed())) {
         const planned = job?.id === undefined ? undefined : open.get(job.id);
         if (!planned) continue;
         const lost = /stalled/.test(job.failedReason ?? '');
@@ -267,8 +267,13 @@ class FleetRun {
   /** Nothing of a run that has ended stays behind. */
   private async clear(): Promise<void> {
     const { run, connection } = this.options;
-    for (const [id, name] of this.queueOfPoint) await this.queues.get(name)?.remove(jobId(run, id));
-    if (this.open.size === 0) await connection.redis.del(this.key);
+    for (const [id, name] of this.queueOfPoint)
+      await this.steadily(async () => this.queues.get(name)?.remove(jobId(run, id)));
+    if (this.open.size === 0) await this.steadily(() => connection.redis.del(this.key));
+  }
+
+  private steadily<T>(task: () => Promise<T>): Promise<T> {
+    return this.options.connection.steadily(task);
   }
 
   private tell(body: EventBody): void {

@@ -88,8 +88,10 @@ class FleetWorker {
   }
 
   private async next(): Promise<QueuedJob | undefined> {
+    const { steadily } = this.options.connection;
     for (const queue of this.queues) {
-      const job = await queue.getNextJob(this.token, { block: false });
+      // An answer that is lost is a job that the lease gives back.
+      const job = await steadily(() => queue.getNextJob(this.token, { block: false }));
       if (job) return job as QueuedJob;
     }
     return undefined;
@@ -104,7 +106,10 @@ class FleetWorker {
     try {
       const { run, row } = await this.measure(job.data);
       const key = rowsKey(run);
-      await connection.redis.multi().hsetnx(key, row.id, JSON.stringify(row)).expire(key, keepSeconds).exec();
+      const text = JSON.stringify(row);
+      await connection.steadily(() =>
+        connection.redis.multi().hsetnx(key, row.id, text).expire(key, keepSeconds).exec(),
+      );
       // Refused where the lease was lost meanwhile: another worker has the job, and one of the two rows is kept.
       await job.moveToCompleted(null, this.token, false).catch(() => undefined);
       this.done += 1;

@@ -230,7 +230,8 @@ class FleetRun {
       .map((id) => ({ id, queue: this.queues.get(this.queueOfPoint.get(id) ?? '') }));
     const finished: typeof oldest = [];
     for (const job of oldest)
-      if ((await this.steadily(async () => job.queue?.getJobState(jobId(run, job.id)))) === 'completed') finished.push(job);
+      if ((await this.steadily(async () => job.queue?.getJobState(jobId(run, job.id)))) === 'completed')
+        finished.push(job);
     await this.collect(startedAt);
     for (const { id, queue } of finished)
       if (this.open.has(id)) await this.steadily(async () => queue?.remove(jobId(run, id)));

@@ -5,7 +5,12 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { defaultMeasuring, expandSweep } from '../../src-main/engine/plan.ts';
+import { connect, versionOf } from '../../src-main/fleet/queue.ts';
+import { startFleetRun } from '../../src-main/fleet/run.ts';
+import { kernelsFingerprint } from '../../src-main/hosts/environment.ts';
 import { readSession } from '../../src-main/sessions/recovery.ts';
+import { environment as machine } from '../fakes/points.ts';
 import { type CliRun, fakeWorker, startCli } from '../hosts/run-cli.ts';
 import { type RedisServer, redisProgram, startRedis } from './redis.ts';
 
@@ -85,19 +90,32 @@ describe.skipIf(!redisProgram)(`fleet${why}`, () => {
   }, 240_000);
 
   test('four workers do the work of four', async () => {
-    const secondsOf = async (args: string[]): Promise<number> => {
+    const connection = await connect({ url: redis.url, password: 'a password' }, () => undefined);
+    /** Of as many points, without the time that programs take to start. */
+    const secondsOf = async (points: number): Promise<number> => {
+      const axes = { phase: ['decode'], seqLen: Array.from({ length: points }, (_, i) => 16 + i) };
+      const plan = expandSweep({ name: 'scaling', axes: { ...shape, ...axes } });
       const before = performance.now();
-      const { code } = await cli(args).ended;
-      expect(code).toBe(0);
+      const { finished } = startFleetRun({
+        connection,
+        plan,
+        environment: machine,
+        version: versionOf(kernelsFingerprint()),
+        measuring: { ...defaultMeasuring, minSeconds: 0.1 },
+        run: `scaling-${points}`,
+        clock: { now: () => performance.now() / 1000 },
+        record: async () => undefined,
+      });
+      expect((await finished).points.filter(({ outcome }) => outcome === 'measured')).toHaveLength(points);
       return (performance.now() - before) / 1000;
     };
-    // A point sleeps for 0.6 s: far more than it costs to hand it out, on a busy machine too.
-    const asleep = { FASTMQA_FAKE_SECONDS: '0.2' };
+    // A point sleeps for 1.5 s: far more than it costs to hand it out, on a busy machine too.
+    const asleep = { FASTMQA_FAKE_SECONDS: '0.5' };
     await hire(1, asleep);
-    const idle = await secondsOf(sweep(1, 0));
-    const one = (await secondsOf(sweep(10, 0.1))) - idle;
+    const one = await secondsOf(4);
     await hire(3, asleep);
-    const four = (await secondsOf(sweep(40, 0.1))) - idle;
+    const four = await secondsOf(16);
+    connection.close();
     console.log(`fleet: 4 workers do ${((4 * one) / four).toFixed(2)} times the work of 1`);
     expect((4 * one) / four).toBeGreaterThan(3.6);
   }, 120_000);

@@ -12,6 +12,7 @@ import {
   type SessionPoints,
   type SessionSummary,
 } from './library.ts';
+import type { MemoryPlan, PlanRow } from './model.ts';
 import type { HubEvent, RunSession, RunState } from './run-state.ts';
 import { exportFormats, labelSchema } from './session.ts';
 import { type Sweep, sweepSchema } from './sweep.ts';
@@ -51,6 +52,18 @@ const nothing = z.strictObject({});
 /** Of a session of the library. */
 const id = z.string().regex(/^[0-9a-f]{32}$/, 'expected the id of a session');
 const oneSession = z.strictObject({ id });
+/** A name, a folder or a file. */
+const model = z.string().min(1).max(4096);
+const memorySize = z
+  .number()
+  .int()
+  .min(0)
+  .max(2 ** 50);
+const context = z
+  .number()
+  .int()
+  .min(1)
+  .max(2 ** 27);
 const longestBase64 = Math.ceil(largestSessionBytes / 3) * 4;
 
 export const calls = {
@@ -93,6 +106,16 @@ export const calls = {
     longestBase64 + 4096,
   ).returns<SessionSummary>(),
   sessionPoints: takes(oneSession).returns<SessionPoints>(),
+  /** Models that a plan knows by name. */
+  models: takes(nothing).returns<readonly string[]>(),
+  /** How far a device's memory goes on a model, per level and along the context. `weightBytes`: default by the configuration. */
+  plan: takes(
+    z.strictObject({ model, memoryBytes: memorySize, weightBytes: memorySize.optional(), context }),
+  ).returns<MemoryPlan>(),
+  /** Allocates caches of one level for real until `limitBytes` refuse them. @returns its row, with the proof */
+  provePlan: takes(
+    z.strictObject({ model, level: z.string().max(64), context, limitBytes: memorySize }),
+  ).returns<PlanRow>(),
   compareSessions: takes(z.strictObject({ before: id, after: id })).returns<Comparison>(),
 };
 

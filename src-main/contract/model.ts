@@ -120,6 +120,9 @@ export interface EvaluationText {
   readonly calibration: readonly Int32Array[];
 }
 
+/** What a serving stack would run instead: the model's own KV heads in 16 bit. Stands beside the levels of a plan. */
+export const own16Bit = 'own-16-bit';
+
 /** What a model caches under a level: one configuration for every kind of layer, and how many layers are of that kind. */
 export type LevelOnModel = readonly { readonly config: PointConfig; readonly layers: number }[];
 
@@ -154,12 +157,26 @@ export interface PlanProof {
   readonly plannedBytes: number;
 }
 
+/** A level along the context: one place for each context, the model's longest last. */
+export interface PlanCurve {
+  readonly level: string;
+  readonly places: readonly {
+    readonly context: number;
+    readonly bytesPerSequence: number;
+    /** Sequences of the whole context that fit together. */
+    readonly largestBatch: number;
+  }[];
+}
+
 export interface MemoryPlan {
   readonly model: string;
   readonly memoryBytes: number;
   readonly weightBytes: number;
   readonly context: number;
+  readonly maxPositions: number;
   readonly rows: readonly PlanRow[];
+  /** Of the levels that apply. */
+  readonly curves: readonly PlanCurve[];
 }
 
 /** Speculative decoding measured: one draft level, one draft length, one context. */

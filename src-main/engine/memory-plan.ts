@@ -3,14 +3,19 @@
  * Layers with a window and layers without are summed, never averaged. What the formula promises is proven by allocating
  * for real (`plan --prove`).
  */
-import type { LevelOnModel, MemoryPlan, ModelConfig, PlanRow } from '../contract/model.ts';
+import {
+  type LevelOnModel,
+  type MemoryPlan,
+  type ModelConfig,
+  own16Bit,
+  type PlanCurve,
+  type PlanRow,
+} from '../contract/model.ts';
 import type { CacheDtype, PointConfig } from '../contract/sweep.ts';
 import { bandsOf } from './estimate.ts';
 import { type LevelName, levelNames } from './levels.ts';
 import { resolvePoint } from './plan.ts';
 
-/** What a serving stack would run instead: the model's own KV heads in 16 bit. */
-export const own16Bit = 'own-16-bit';
 /** Compressed tokens come in pages of 64, exact recent ones in pages of 16; buffers are rounded up to 64 bytes. */
 const pageTokens = 64;
 const exactPageTokens = 16;
@@ -238,5 +243,23 @@ export function planMemory({ name, config, memoryBytes, context, weightBytes }: 
       multiplierVsOwn16Bit: sequenceBytes(own, context) / bytesPerSequence,
     };
   });
-  return { model: name, memoryBytes, weightBytes: weights, context, rows };
+  const curves = names.flatMap((level): PlanCurve[] => {
+    const kinds = levelOnModel(config, level, context);
+    if (typeof kinds === 'string') return [];
+    const places = contextsTo(config.maxPositions).map((tokens) => {
+      const bytesPerSequence = sequenceBytes(kinds, tokens);
+      return { context: tokens, bytesPerSequence, largestBatch: Math.floor(free / bytesPerSequence) };
+    });
+    return [{ level, places }];
+  });
+  const { maxPositions } = config;
+  return { model: name, memoryBytes, weightBytes: weights, context, maxPositions, rows, curves };
+}
+
+const shortestContext = 128;
+/** Powers of two, and the longest that the model can. */
+function contextsTo(most: number): number[] {
+  const contexts: number[] = [];
+  for (let context = shortestContext; context < most; context *= 2) contexts.push(context);
+  return [...contexts, most];
 }

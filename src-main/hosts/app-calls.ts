@@ -1,7 +1,8 @@
 /** Answers the calls of a window: what was asked, then whether the values fit, then the handler. Shared by all hosts. */
 import type { SweepPreview } from '../contract/api.ts';
 import { type AppApi, type CallName, calls, type PreviewSummary, type Reply } from '../contract/calls.ts';
-import { InputError } from '../contract/input-error.ts';
+import { expected, InputError } from '../contract/input-error.ts';
+import { isActive } from '../contract/run-state.ts';
 import { BackendFailure } from '../engine/ports.ts';
 import type { Profiler } from './compose.ts';
 import type { RunHub } from './run-hub.ts';
@@ -9,7 +10,7 @@ import type { SessionLibrary } from './session-library.ts';
 import type { SweepShelf } from './sweep-shelf.ts';
 
 export function createAppCalls(
-  profiler: Pick<Profiler, 'levels' | 'devices' | 'preview'>,
+  profiler: Pick<Profiler, 'levels' | 'devices' | 'preview' | 'models' | 'plan'>,
   hub: RunHub,
   library: SessionLibrary,
   shelf: SweepShelf,
@@ -18,11 +19,15 @@ export function createAppCalls(
     hub.steer(verb);
     return null;
   };
+  let proofs = 0;
   return {
     levels: async () => profiler.levels(),
     devices: () => profiler.devices(),
     preview: async ({ sweep }) => summarise(profiler.preview(sweep)),
-    startRun: ({ sweep }) => hub.start(sweep),
+    startRun: async ({ sweep }) => {
+      if (proofs > 0) throw new InputError('a plan is being proven: the sweep would share its machine with that');
+      return hub.start(sweep);
+    },
     sweeps: () => shelf.list(),
     saveSweep: ({ sweep }) => shelf.save(sweep),
     deleteSweep: ({ name }) => shelf.remove(name),
@@ -58,6 +63,21 @@ export function createAppCalls(
     exportSession: ({ id, format }) => library.export(id, format),
     importSession: ({ fileName, base64 }) => library.import(fileName, base64),
     sessionPoints: ({ id }) => library.points(id),
+    models: async () => profiler.models(),
+    plan: ({ model, memoryBytes, weightBytes, context }) =>
+      profiler.plan(model, { memoryBytes, context, ...(weightBytes !== undefined && { weightBytes }) }),
+    provePlan: async ({ model, level, context, limitBytes }) => {
+      if (isActive(hub.snapshot())) throw new InputError('a sweep is running: a proof would disturb its samples');
+      proofs += 1;
+      try {
+        const asked = { memoryBytes: limitBytes, weightBytes: 0, context, proveBytes: limitBytes, level };
+        const { rows } = await profiler.plan(model, asked);
+        if (rows[0]) return rows[0];
+        throw expected('a level of the plan', 'level', level);
+      } finally {
+        proofs -= 1;
+      }
+    },
     compareSessions: ({ before, after }) => library.compare(before, after),
   };
 }

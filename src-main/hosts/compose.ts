@@ -23,6 +23,8 @@ import { defaultMeasuring, expandSweep, previewSweep, resolveMeasuring } from '.
 import { BackendFailure, type Clock, type MeasuringBackend } from '../engine/ports.ts';
 import { checkBudget } from '../engine/recommend.ts';
 import { startRun } from '../engine/run.ts';
+import { builtinModels } from '../models/find.ts';
+import { publishedModels } from '../models/published.ts';
 import { exportSession } from '../sessions/export-session.ts';
 import { holdSession } from '../sessions/hold.ts';
 import { appendRecord, createRecording, type Recording } from '../sessions/recording.ts';
@@ -60,6 +62,8 @@ export interface Profiler extends ProfilerApi {
   compare(before: string, after: string): Promise<ComparisonOfFiles>;
   /** Adds to a session file what is said about it, also while this profiler records it. */
   append(path: string, record: SessionRecord): Promise<void>;
+  /** Models that {@link plan} knows by name. */
+  models(): readonly string[];
   /** How far a device's memory goes on a model, per level. */
   plan(model: string, options: PlanOptions): Promise<MemoryPlan>;
   /** Speculative decoding against plain decoding, per draft, draft length and context. */
@@ -136,6 +140,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
       const release = await holdSession(path);
       await appendRecord(path, record).finally(release);
     },
+    models: () => [...builtinModels, ...publishedModels],
     plan: (model, planOptions) => planModel(model, planOptions, backend),
     speculate: (speculateOptions) => speculateModel(speculateOptions, backend),
     recommend: async ({ model, context, batch, tokenFile, out, ...asked }) => {

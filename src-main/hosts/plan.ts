@@ -15,6 +15,8 @@ export interface PlanOptions {
   readonly weightBytes?: number;
   /** Limit under which every level's caches are allocated for real; its fraction of the plan's memory is the cache alone. */
   readonly proveBytes?: number;
+  /** Only this one. */
+  readonly level?: string;
 }
 
 /** Keeps a proof short: so many sequences show the figure. */
@@ -25,12 +27,14 @@ export async function planModel(name: string, options: PlanOptions, backend: Sup
   const { config } = await findModel(name, builtinFolder);
   const { memoryBytes, context, weightBytes, proveBytes } = options;
   const request = { name, config, context };
-  const plan = planMemory({ ...request, memoryBytes, ...(weightBytes !== undefined && { weightBytes }) });
+  const whole = planMemory({ ...request, memoryBytes, ...(weightBytes !== undefined && { weightBytes }) });
+  const ofLevel = ({ level }: PlanRow): boolean => options.level === undefined || level === options.level;
+  const plan = { ...whole, rows: whole.rows.filter(ofLevel) };
   if (proveBytes === undefined) return plan;
-  const limited = planMemory({ ...request, memoryBytes: proveBytes, weightBytes: 0 });
+  const limited = planMemory({ ...request, memoryBytes: proveBytes, weightBytes: 0 }).rows.filter(ofLevel);
   const rows: PlanRow[] = [];
   for (const [i, row] of plan.rows.entries())
-    rows.push(await proven(row, limited.rows[i] as PlanRow, { config, context, limitBytes: proveBytes }, backend));
+    rows.push(await proven(row, limited[i] as PlanRow, { config, context, limitBytes: proveBytes }, backend));
   return { ...plan, rows };
 }
 

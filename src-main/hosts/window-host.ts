@@ -23,7 +23,7 @@ export interface WindowHost {
 /** What windows need of a profiler. */
 export type WindowProfiler = Pick<
   Profiler,
-  'levels' | 'devices' | 'preview' | 'run' | 'append' | 'compare' | 'exportSession'
+  'levels' | 'devices' | 'preview' | 'models' | 'plan' | 'run' | 'append' | 'compare' | 'exportSession'
 >;
 
 export interface WindowHostOptions {

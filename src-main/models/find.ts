@@ -1,10 +1,11 @@
-/** From what a user calls a model to its configuration: a built-in name, a folder, or a config.json. */
+/** From what a user calls a model to its configuration: a built-in name, a folder, a config.json, or a published name. */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expected } from '../contract/input-error.ts';
 import type { ModelConfig } from '../contract/model.ts';
 import { readModelConfig } from './config.ts';
 import { fence } from './fence.ts';
+import { publishedConfig } from './published.ts';
 
 export const builtinModels = ['byte-mha', 'byte-mqa'] as const;
 
@@ -27,5 +28,11 @@ export async function findModel(name: string, builtinFolder: string): Promise<Fo
     return { name, folder: name, config: await readModelConfig(await inside(join(name, 'config.json'))) };
   }
   if (found) return { name, config: await readModelConfig(name) };
-  throw expected(`one of ${builtinModels.join(', ')}, a model folder or a config.json`, 'model', name);
+  const config = publishedConfig(name);
+  if (config) return { name, config };
+  throw expected(
+    `one of ${builtinModels.join(', ')}, a published model like Llama-3.1-8B, a model folder or a config.json`,
+    'model',
+    name,
+  );
 }

@@ -5,6 +5,7 @@ import { ComparePanel } from './compare-panel.tsx';
 import { DistributionPanel } from './distribution-panel.tsx';
 import { HeatMapPanel } from './heat-map-panel.tsx';
 import { LevelsPanel } from './levels-panel.tsx';
+import { PlannerPanel } from './planner-panel.tsx';
 import { RooflinePanel } from './roofline-panel.tsx';
 import { ScalingPanel } from './scaling-panel.tsx';
 import { TradeOffPanel } from './trade-off-panel.tsx';
@@ -26,4 +27,5 @@ export const charts: readonly {
   { id: 'heat-map', title: 'Heat map', Chart: HeatMapPanel },
   { id: 'distribution', title: 'Latency', Chart: DistributionPanel },
   { id: 'compare', title: 'Compare', Chart: ComparePanel },
+  { id: 'planner', title: 'Planner', Chart: PlannerPanel },
 ];

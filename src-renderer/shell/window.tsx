@@ -3,6 +3,7 @@ import { ChartsPanel } from '../panels/charts-panel.tsx';
 import { ComparisonTable } from '../panels/comparison-table.tsx';
 import { Inspector } from '../panels/inspector.tsx';
 import { LeftPanel } from '../panels/left-panel.tsx';
+import { PlannerTable } from '../panels/planner-table.tsx';
 import { PointTable } from '../panels/point-table.tsx';
 import { useApp, useView } from '../panels/use-app.ts';
 import { Banner } from './banner.tsx';
@@ -18,7 +19,7 @@ import classes from './window.module.css';
 export function Window() {
   const app = useApp();
   const { leftPixels, rightPixels, bottomPixels } = useView((view) => view.layout);
-  const isComparing = useView((view) => view.chart === 'compare');
+  const chart = useView((view) => view.chart);
   const commands = useCommands();
   useShortcuts(commands);
   return (
@@ -68,7 +69,7 @@ export function Window() {
         onChange={(pixels) => app.view.resize({ bottomPixels: pixels })}
       />
       <section className={classes.bottom} data-pane="bottom" aria-label="All points">
-        {isComparing ? <ComparisonTable /> : <PointTable />}
+        {chart === 'compare' ? <ComparisonTable /> : chart === 'planner' ? <PlannerTable /> : <PointTable />}
       </section>
     </div>
   );

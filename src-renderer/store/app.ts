@@ -7,6 +7,7 @@ import { createCatalogueStore } from './catalogue.ts';
 import { createDraftStore } from './draft.ts';
 import { createLibraryStore } from './library.ts';
 import { createNoticeStore } from './notices.ts';
+import { createPlannerStore } from './planner.ts';
 import { createPreviewStore } from './preview.ts';
 import { createRunStore } from './run.ts';
 import { createSamplesStore } from './samples.ts';
@@ -36,6 +37,7 @@ export function createApp(client: Client, memory?: Memory) {
 
   const library = createLibraryStore({ client, run, attempt, clearSelection: view.clearSelection });
   const baselines = createBaselinesStore(client, run, view);
+  const planner = createPlannerStore(client, view, attempt);
 
   return {
     run,
@@ -48,6 +50,7 @@ export function createApp(client: Client, memory?: Memory) {
     sweeps,
     library,
     baselines,
+    planner,
     attempt,
     /** Resolves when there is enough to paint a window that will not move when the rest arrives. */
     start: async (): Promise<void> => {
@@ -55,6 +58,7 @@ export function createApp(client: Client, memory?: Memory) {
       preview.start();
       library.start();
       baselines.start();
+      void planner.start();
       void catalogue.loadDevices();
       await Promise.all([catalogue.loadLevels(), run.known, attempt(sweeps.begin)]);
     },

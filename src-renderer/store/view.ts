@@ -25,6 +25,8 @@ export interface View {
   /** Axes that the points do not offer fall back to one that they do. */
   readonly scaling: { readonly x: string; readonly y: string };
   readonly heatMap: { readonly x: string; readonly y: string; readonly colour: string };
+  /** Fields of the planner as typed. */
+  readonly planner: { readonly model: string; readonly memory: string; readonly context: string };
   readonly sort: { readonly column: string; readonly descending: boolean } | undefined;
   /** What the left column shows. */
   readonly left: 'sweep' | 'sessions';
@@ -71,6 +73,7 @@ const firstView: View = {
   scales: {},
   scaling: { x: 'seqLen', y: 'medianSeconds' },
   heatMap: { x: 'seqLen', y: 'level', colour: 'tokensPerSecond' },
+  planner: { model: 'Llama-3.1-8B', memory: '80 GiB', context: '8192' },
   tradeOff: { x: 'multiplierVsF32Mha', y: undefined, size: 'tokensPerSecond' },
   sort: undefined,
   left: 'sweep',
@@ -89,7 +92,17 @@ export interface Memory {
 }
 
 const memoryKey = 'fastmqa.view';
-const remembered = ['layout', 'tradeOff', 'chart', 'scaling', 'heatMap', 'scales', 'columns', 'baselines'] as const;
+const remembered = [
+  'layout',
+  'tradeOff',
+  'chart',
+  'scaling',
+  'heatMap',
+  'planner',
+  'scales',
+  'columns',
+  'baselines',
+] as const;
 
 export function createViewStore(memory?: Memory) {
   const store = createStore<View>(() => ({ ...firstView, ...recall(memory) }));
@@ -154,6 +167,7 @@ function recall(memory?: Memory): Partial<View> {
       tradeOff: { ...firstView.tradeOff, ...stored.tradeOff },
       scaling: { ...firstView.scaling, ...stored.scaling },
       heatMap: { ...firstView.heatMap, ...stored.heatMap },
+      planner: { ...firstView.planner, ...stored.planner },
       scales: { ...stored.scales },
       columns: { ...stored.columns },
       baselines: (stored.baselines ?? []).slice(0, mostBaselines),

@@ -24,6 +24,8 @@ export class FakeProfiler {
   levels = (): readonly LevelInfo[] => [{ name: 'baseline', summary: 'the reference', techniques: [] }];
   devices = async (): Promise<readonly DeviceInfo[]> => [{ backend: 'cpu', usable: true }];
   preview = previewSweep;
+  models = this.files.models;
+  plan = this.files.plan;
   append = this.files.append;
   compare = this.files.compare;
   exportSession = this.files.exportSession;

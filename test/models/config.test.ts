@@ -2,8 +2,9 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { InputError } from '../../src-main/contract/input-error.ts';
 import type { ModelConfig } from '../../src-main/contract/model.ts';
+import { own16Bit } from '../../src-main/contract/model.ts';
 import { logicalCacheBytes } from '../../src-main/engine/estimate.ts';
-import { levelOnModel, own16Bit, planMemory } from '../../src-main/engine/memory-plan.ts';
+import { levelOnModel, planMemory } from '../../src-main/engine/memory-plan.ts';
 import { parseModelConfig } from '../../src-main/models/config.ts';
 
 const parse = (fields: object | string): ModelConfig =>

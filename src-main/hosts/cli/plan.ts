@@ -2,11 +2,13 @@ import type { Command } from 'commander';
 import { formatBytes, formatNumber } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { MemoryPlan, PlanRow } from '../../contract/model.ts';
+import { parseBytes } from '../../contract/sizes.ts';
 import { choiceOption, columns, json, numberOption, print } from './output.ts';
 import type { Session } from './session.ts';
 
 interface Options {
-  readonly model: string;
+  readonly model?: string;
+  readonly list?: boolean;
   readonly memory: number;
   readonly context: number;
   readonly weights?: number;
@@ -14,26 +16,24 @@ interface Options {
   readonly format: string;
 }
 
-const units: Readonly<Record<string, number>> = {
-  ...{ B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 },
-  ...{ KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 },
-};
-
 /** `80GiB`, `24GB`, `512MiB`, or bytes. */
 export const bytesOption =
   (name: string) =>
   (text: string): number => {
-    const [, figure, unit] = /^(\d+(?:\.\d+)?)\s*([A-Za-z]*)$/.exec(text.trim()) ?? [];
-    const bytes = Number(figure) * (units[unit === '' ? 'B' : (unit as string)] ?? Number.NaN);
-    if (!(bytes >= 0 && bytes <= 2 ** 50)) throw expected('a size like 80GiB or 24GB', name, text);
-    return Math.floor(bytes);
+    const bytes = parseBytes(text);
+    if (bytes === undefined) throw expected('a size like 80GiB or 24GB', name, text);
+    return bytes;
   };
 
 export const addPlan = (program: Command, { profiler }: Session): Command =>
   program
     .command('plan')
     .description('how far a device’s memory goes on a model, per level')
-    .requiredOption('--model <name>', 'byte-mha, byte-mqa, a model folder or a config.json')
+    .option('--list', 'the models known by name')
+    .option(
+      '--model <name>',
+      'byte-mha, a published model like Llama-3.1-8B (--list names them), a model folder or a config.json',
+    )
     .option(
       '--memory <size>',
       'memory of the device, weights included, e.g. 80GiB',
@@ -53,7 +53,13 @@ export const addPlan = (program: Command, { profiler }: Session): Command =>
     )
     .option('--prove <size>', 'allocate caches for real until this limit refuses, and compare', bytesOption('--prove'))
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
-    .action(async ({ model, memory, context, weights, prove, format }: Options) => {
+    .action(async ({ model, list, memory, context, weights, prove, format }: Options) => {
+      if (list) {
+        const names = profiler.models();
+        await print(format === 'json' ? json(names) : names.join('\n'));
+        return;
+      }
+      if (model === undefined) throw expected('a name, a folder or a file', '--model', '');
       const plan = await profiler.plan(model, {
         memoryBytes: memory,
         context,

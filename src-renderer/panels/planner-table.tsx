@@ -1,0 +1,133 @@
+/** The twin of the planner's chart: every level at the context asked for, and the proof that the plan holds. */
+import { Button, Group, TextInput } from '@mantine/core';
+import { useState } from 'react';
+import { formatBytes, formatNumber } from '../../src-main/contract/format.ts';
+import type { PlanRow } from '../../src-main/contract/model.ts';
+import { isActive } from '../../src-main/contract/run-state.ts';
+import { parseBytes } from '../../src-main/contract/sizes.ts';
+import { Swatch } from '../charts/mark.tsx';
+import { planError, plannerMark } from '../series/planner.ts';
+import classes from './planner.module.css';
+import { useApp, useLevelNames, useRun } from './use-app.ts';
+import { usePlanner } from './use-planner.ts';
+
+export function PlannerTable() {
+  const plan = usePlanner((state) => state.plan);
+  const proofs = usePlanner((state) => state.proofs);
+  // A proof has its own, smaller memory: of its row only what was allocated counts, or why nothing could be.
+  const rows = (plan?.rows ?? []).map((row): PlanRow => {
+    const { proof, refused } = proofs[row.level] ?? {};
+    return refused === undefined ? { ...row, ...(proof && { proof }) } : { level: row.level, refused };
+  });
+  return (
+    <div className={classes.frame}>
+      <Prove levels={rows.filter(({ refused }) => refused === undefined).map(({ level }) => level)} />
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls */}
+      <section id="points" className={classes.scroll} tabIndex={0} aria-label="Plan by level">
+        <table className={classes.table}>
+          <thead>
+            <tr>
+              <th scope="col">level</th>
+              <th scope="col">a token</th>
+              <th scope="col">a sequence</th>
+              <th scope="col">x own 16 bit</th>
+              <th scope="col">largest batch</th>
+              <th scope="col" title="The average user has used half of the context">
+                users at half
+              </th>
+              <th scope="col" title="Of one sequence alone; all = the longest that the model can">
+                longest context
+              </th>
+              <th scope="col">planned</th>
+              <th scope="col">reached</th>
+              <th scope="col">off by</th>
+            </tr>
+          </thead>
+          <tbody>
+            {rows.map((row) => (
+              <Row key={row.level} row={row} />
+            ))}
+          </tbody>
+        </table>
+      </section>
+    </div>
+  );
+}
+
+function Row({ row }: { readonly row: PlanRow }) {
+  const { planner } = useApp();
+  const levels = useLevelNames();
+  const isLit = usePlanner((state) => state.level === row.level);
+  const isProving = usePlanner((state) => state.proving === row.level);
+  const { bytesPerToken, bytesPerSequence, multiplierVsOwn16Bit, proof } = row;
+  const off = planError(row);
+  return (
+    <tr data-lit={isLit || undefined}>
+      <th scope="row">
+        <button type="button" aria-pressed={isLit} onClick={() => planner.highlight(row.level)}>
+          <Swatch mark={plannerMark(row.level, levels)} />
+          {row.level}
+        </button>
+      </th>
+      {row.refused === undefined ? (
+        <>
+          <td>{formatBytes(bytesPerToken ?? 0)}</td>
+          <td>{formatBytes(bytesPerSequence ?? 0)}</td>
+          <td>{formatNumber(multiplierVsOwn16Bit ?? 1)}x</td>
+          <td>{row.largestBatch?.toLocaleString('en-US')}</td>
+          <td>{row.concurrentUsers?.toLocaleString('en-US')}</td>
+          <td>
+            {row.longestContext?.toLocaleString('en-US')}
+            {row.endsAtModel && ' (all)'}
+          </td>
+          <td>{proof?.plannedSequences}</td>
+          <td>{isProving ? 'allocating…' : proof?.reachedSequences}</td>
+          <td>{off === undefined ? '' : `${(100 * off).toFixed(2)} %`}</td>
+        </>
+      ) : (
+        <td colSpan={9} className={classes.refused}>
+          {row.refused}
+        </td>
+      )}
+    </tr>
+  );
+}
+
+/** Caches of whole sequences, filled in every layer, until a limit on this machine refuses the next one. */
+function Prove({ levels }: { readonly levels: readonly string[] }) {
+  const { planner } = useApp();
+  const [limit, setLimit] = useState('256 MiB');
+  const proving = usePlanner((state) => state.proving);
+  const active = useRun(isActive);
+  const bytes = parseBytes(limit);
+  return (
+    <Group gap={8} className={classes.prove} wrap="nowrap">
+      <span>Prove it: allocate caches on this machine until</span>
+      <TextInput
+        size="xs"
+        w={84}
+        aria-label="Limit of the proof"
+        value={limit}
+        error={bytes === undefined}
+        title={bytes === undefined ? 'expected a size like 256 MiB' : 'Bytes that the proof may allocate'}
+        onChange={(event) => setLimit(event.currentTarget.value)}
+      />
+      <span>refuse the next sequence</span>
+      {proving ? (
+        <Button size="compact-xs" variant="default" onClick={planner.stopProving}>
+          Stop after {proving}
+        </Button>
+      ) : (
+        <Button
+          size="compact-xs"
+          variant="default"
+          disabled={bytes === undefined || active || levels.length === 0}
+          title={active ? 'A sweep is running: a proof would disturb its samples' : undefined}
+          onClick={() => bytes !== undefined && void planner.prove(levels, bytes)}
+        >
+          Prove
+        </Button>
+      )}
+    </Group>
+  );
+}

@@ -39,6 +39,15 @@ const table: Record<string, readonly string[]> = {
     'hyparquet-writer',
   ],
   'src-main/fleet': ['src-main/contract', 'src-main/engine', 'node:', 'zod', 'bullmq', 'ioredis'],
+  // Over ssh it speaks in the frames of the worker's pipe.
+  'src-main/remote': [
+    'src-main/contract',
+    'src-main/engine/ports.ts',
+    'src-main/worker/frames.ts',
+    'src-main/worker/spawn.ts',
+    'node:',
+    'zod',
+  ],
   'src-main/worker': ['src-main/contract', 'src-main/engine/ports.ts', 'node:', 'zod'],
   'src-main/hosts/*': [
     'src-main/contract',
@@ -47,7 +56,9 @@ const table: Record<string, readonly string[]> = {
     'src-main/sessions',
     'src-main/worker',
     'src-main/fleet',
+    'src-main/remote',
     'node:',
+    'zod',
   ],
   'src-main/hosts/cli': [
     'src-main/hosts/compose.ts',

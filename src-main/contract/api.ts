@@ -72,8 +72,20 @@ export interface RunOptions {
   readonly out?: string;
   readonly resume?: boolean;
   readonly onEvent?: (event: RunEvent) => void;
+  /** Ids of points that are not to be measured: somebody has them. */
+  readonly except?: readonly string[];
   /** Measured by the workers of this queue instead of this machine. */
   readonly fleet?: FleetOptions;
+  /** Measured by the agent of a server. */
+  readonly remote?: RemoteOptions;
+}
+
+export interface RemoteOptions {
+  /** As the user's ssh knows it. */
+  readonly host: string;
+  /** How FastMQA is called there; absent: as it was before, or `fastmqa`. */
+  readonly command?: string;
+  readonly onNotice?: (line: string) => void;
 }
 
 export interface FleetOptions {

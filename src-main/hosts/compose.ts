@@ -8,6 +8,7 @@ import type { Comparison } from '../contract/comparison.ts';
 import { expected } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
 import type { MemoryPlan, SpeculationRow } from '../contract/model.ts';
+import type { AgentInfo } from '../contract/places.ts';
 import type { Recommendation } from '../contract/recommendation.ts';
 import {
   type Environment,
@@ -34,6 +35,8 @@ import type { BenchCase, BenchOptions } from '../worker/addon-types.ts';
 import { workerScript } from '../worker/location.ts';
 import { forkWorker, type SpawnWorker } from '../worker/spawn.ts';
 import { Supervisor } from '../worker/supervisor.ts';
+import { type AgentOptions, attachToAgent, runAgent } from './agent.ts';
+import { forgetAgent, joinAgent, knownAgents, listAgents } from './agents.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { type FleetHost, joinFleet, listFleet, type WorkerOptions, workForQueue } from './fleet.ts';
@@ -44,7 +47,7 @@ import { type SpeculateOptions, speculateModel } from './speculate.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
 
 export { exportPoints } from '../sessions/export.ts';
-export type { AttendOptions, BenchCase, BenchOptions, FleetHost, SweepChanges, WorkerOptions };
+export type { AgentOptions, AttendOptions, BenchCase, BenchOptions, FleetHost, SweepChanges, WorkerOptions };
 export { BackendFailure, fastmqaVersion };
 
 /** What only a host with files at hand can do. */
@@ -76,6 +79,15 @@ export interface Profiler extends ProfilerApi {
   work(options: WorkerOptions): Promise<void>;
   /** The workers of a queue. */
   fleet(queue: string): Promise<readonly FleetHost[]>;
+  /** Measures for whoever attaches over ssh, until `signal` or until it is idle for long. */
+  serveAgent(options: AgentOptions): Promise<void>;
+  /** Joins stdin and stdout with the agent of this machine, which is started if there is none. */
+  attachToAgent(): Promise<void>;
+  /** Asks agents what they offer; without hosts, all that were reached before. */
+  agents(hosts: readonly string[], command?: string): Promise<readonly AgentInfo[]>;
+  /** Hosts whose agents were reached before. */
+  knownAgents(): Promise<readonly string[]>;
+  forgetAgent(host: string): Promise<void>;
   /** Ends the call at hand. */
   cancel(): void;
 }
@@ -106,7 +118,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
   const environment = async (measures = true): Promise<Environment> =>
     describeEnvironment(await backend.info(), measures ? await backend.ceilings() : undefined);
 
-  return {
+  const profiler: Profiler = {
     levels: () =>
       levelNames.map((name): LevelInfo => {
         const { summary, techniques } = levels[name];
@@ -169,9 +181,21 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
       await workForQueue(workOptions, { backend: measuring, clock: monotonic, environment: environmentHere });
     },
     fleet: listFleet,
+    serveAgent: (agentOptions) =>
+      runAgent(agentOptions, {
+        devices: profiler.devices,
+        environment,
+        run: profiler.run,
+        readSession,
+      }),
+    attachToAgent,
+    agents: listAgents,
+    knownAgents,
+    forgetAgent,
     cancel: () => backend.cancel(),
     close: () => backend.close(),
   };
+  return profiler;
 }
 
 async function cpuDevice(backend: Supervisor): Promise<DeviceInfo> {
@@ -195,33 +219,43 @@ type Recordings = Map<string, Recording>;
 
 async function run(
   sweep: Sweep,
-  { out, resume = false, onEvent, fleet }: RunOptions,
+  { out, resume = false, onEvent, except = [], fleet, remote }: RunOptions,
   backend: MeasuringBackend,
   describe: (measures: boolean) => Promise<Environment>,
   recordings: Recordings,
 ): Promise<SweepRun> {
   if (resume && out === undefined) throw expected('--out FILE.fmqa', '--resume', 'nothing');
-  const plan = expandSweep(sweep);
+  const elsewhere = new Set(except);
+  const plan = expandSweep(sweep).filter(({ id }) => !elsewhere.has(id));
   const foreign = plan.find(({ config }) => config.backend !== 'cpu');
-  if (foreign && !fleet)
+  if (foreign && !fleet && !remote)
     throw expected('a usable backend', 'backend', `${foreign.config.backend}: ${cudaDevice().reason}`);
   const measuring = resolveMeasuring(sweep);
-  const environment = await describe(!fleet);
-  const joined = fleet && (await joinFleet(fleet, plan));
-  const header = { sweep, measuring, environment };
-  const { recording, done, id } =
-    out === undefined ? { id: randomUUID() } : await openRecording(out, header, resume, recordings);
-  const what = {
-    plan,
-    clock: monotonic,
-    measuring,
-    environment,
-    record: async (point: Point) => recording?.append({ kind: 'point', point }),
-    ...(done ? { done } : {}),
-    ...(onEvent ? { onEvent } : {}),
-  };
-  const started = joined ? joined.start({ ...what, run: id }) : startRun({ ...what, backend });
-  return { ...started, finished: endRecording(started.finished, recording) };
+  const joinedFleet = fleet && (await joinFleet(fleet, plan));
+  const joinedAgent = remote && (await joinAgent(remote, plan, resume));
+  try {
+    // A session of an agent is one of its machine; of a fleet, each row says which machine it is of.
+    const environment = joinedAgent?.environment ?? (await describe(!fleet));
+    const header = { sweep, measuring, environment };
+    const { recording, done, id } =
+      out === undefined ? { id: randomUUID() } : await openRecording(out, header, resume, recordings);
+    const what = {
+      plan,
+      clock: monotonic,
+      record: async (point: Point) => recording?.append({ kind: 'point', point }),
+      ...(done ? { done } : {}),
+      ...(onEvent ? { onEvent } : {}),
+    };
+    const started =
+      joinedFleet?.start({ ...what, measuring, environment, run: id }) ??
+      joinedAgent?.start({ ...what, sweep, run: id }) ??
+      startRun({ ...what, measuring, environment, backend });
+    return { ...started, finished: endRecording(started.finished, recording) };
+  } catch (error) {
+    joinedFleet?.leave();
+    joinedAgent?.leave();
+    throw error;
+  }
 }
 
 /** Begins or resumes a session that nobody else records, and lists it until it is closed. */

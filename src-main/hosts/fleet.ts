@@ -63,7 +63,7 @@ export async function listFleet(queue: string): Promise<readonly FleetHost[]> {
 export async function joinFleet(
   { queue, device, onNotice = ignore }: FleetOptions,
   plan: readonly PlannedPoint[],
-): Promise<{ start(what: Omit<FleetPlan, keyof FleetPlace>): SweepRun }> {
+): Promise<{ start(what: Omit<FleetPlan, keyof FleetPlace>): SweepRun; leave(): void }> {
   const connection = await reach(queue, onNotice);
   const place = {
     connection,
@@ -78,6 +78,7 @@ export async function joinFleet(
     throw error;
   }
   return {
+    leave: connection.close,
     start: (what) => {
       const run = startFleetRun({ ...what, ...place });
       return { ...run, finished: run.finished.finally(connection.close) };

@@ -17,8 +17,14 @@ export function encodeFrame(message: unknown): Buffer {
   return frame;
 }
 
-/** Puts frames together from the pieces that a pipe delivers. A frame that cannot be read is told as `undefined`. */
-export function frameReader(onMessage: (message: unknown) => void): (piece: Uint8Array) => void {
+/**
+ * Puts frames together from the pieces that a pipe delivers. A frame that cannot be read, or is to be larger than `largestBytes`,
+ * is told as `undefined`; what follows the latter is not kept.
+ */
+export function frameReader(
+  onMessage: (message: unknown) => void,
+  largestBytes = Number.POSITIVE_INFINITY,
+): (piece: Uint8Array) => void {
   let waiting: Uint8Array[] = [];
   let waitingBytes = 0;
   return (piece) => {
@@ -27,6 +33,11 @@ export function frameReader(onMessage: (message: unknown) => void): (piece: Uint
     while (waitingBytes >= lengthBytes) {
       if (waiting[0].length < lengthBytes) waiting = [Buffer.concat(waiting)];
       const end = lengthBytes + Buffer.from(waiting[0].buffer, waiting[0].byteOffset).readUInt32LE();
+      if (end > lengthBytes + largestBytes) {
+        [waiting, waitingBytes] = [[], 0];
+        onMessage(undefined);
+        return;
+      }
       if (waitingBytes < end) return;
       const bytes = Buffer.concat(waiting);
       waiting = [bytes.subarray(end)];

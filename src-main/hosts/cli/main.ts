@@ -3,6 +3,8 @@
 import { Command, CommanderError } from 'commander';
 import { InputError } from '../../contract/input-error.ts';
 import { BackendFailure, createProfiler, fastmqaVersion } from '../compose.ts';
+import { addAgent } from './agent.ts';
+import { addAgents } from './agents.ts';
 import { addAttend } from './attend.ts';
 import { addBench } from './bench.ts';
 import { addCompare } from './compare.ts';
@@ -40,6 +42,8 @@ function createProgram(session: Session): Command {
     addServe,
     addWorker,
     addFleet,
+    addAgent,
+    addAgents,
   ])
     add(program, session);
   return program;

@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
-import type { FleetOptions, RunEnd, RunEvent, SweepRun } from '../../contract/api.ts';
+import type { FleetOptions, RemoteOptions, RunEnd, RunEvent, SweepRun } from '../../contract/api.ts';
 import { formatBytes, formatMetric, formatSeconds } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { Point } from '../../contract/metrics.ts';
 import type { Environment } from '../../contract/session.ts';
 import type { Measuring, Sweep } from '../../contract/sweep.ts';
 import { exportPoints, type Profiler } from '../compose.ts';
+import { remoteCommandOption } from './agents.ts';
 import { exitCodes, onInterrupt } from './exit.ts';
 import { choiceOption, json, numberOption, print, say } from './output.ts';
 import { Progress } from './progress.ts';
@@ -34,6 +35,8 @@ interface Options {
   readonly verbose?: boolean;
   readonly queue?: string;
   readonly device?: string;
+  readonly remote?: string;
+  readonly remoteCommand?: string;
 }
 
 const positive = (name: string) =>
@@ -82,6 +85,8 @@ export const addSweep = (program: Command, session: Session): Command =>
     )
     .option(queueOption[0], `let the workers of a queue measure: ${queueOption[1]}`)
     .option('--device <name>', 'with --queue: only devices of this name, as `fleet` lists them')
+    .option('--remote <host>', 'let the agent of a server measure, over ssh: HOST or USER@HOST, as ssh knows it')
+    .option(...remoteCommandOption)
     .option('--verbose', 'report each point on stderr as it is finished')
     .addHelpText(
       'after',
@@ -92,6 +97,8 @@ export const addSweep = (program: Command, session: Session): Command =>
         throw expected('--out FILE.fmqa beside it', '--resume', 'nothing');
       if (options.device !== undefined && options.queue === undefined)
         throw expected('--queue ADDRESS beside it', '--device', options.device);
+      if (options.remote !== undefined && options.queue !== undefined)
+        throw expected('one of --queue and --remote', '--remote', options.remote);
       const { profiler } = session;
       const sweep = await profiler.readSweep(source ?? (options.resume ? options.out : undefined), changesOf(options));
       if (options.dryRun) await printPreview(profiler, sweep, options.format);
@@ -165,6 +172,7 @@ async function measure(profiler: Profiler, sweep: Sweep, options: Options) {
       ...(out ? { out } : {}),
       ...(resume ? { resume } : {}),
       ...(options.queue === undefined ? {} : { fleet: fleetOf(options.queue, options.device, progress) }),
+      ...(options.remote === undefined ? {} : { remote: remoteOf(options.remote, options.remoteCommand, progress) }),
       onEvent: hear,
     });
     if (interrupted) run.cancel('interrupted');
@@ -183,6 +191,12 @@ async function measure(profiler: Profiler, sweep: Sweep, options: Options) {
 const fleetOf = (queue: string, device: string | undefined, progress: Progress): FleetOptions => ({
   queue,
   ...(device === undefined ? {} : { device }),
+  onNotice: (line) => progress.line(line),
+});
+
+const remoteOf = (host: string, command: string | undefined, progress: Progress): RemoteOptions => ({
+  host,
+  ...(command === undefined ? {} : { command }),
   onNotice: (line) => progress.line(line),
 });
 

@@ -1,4 +1,5 @@
 /** Points for other programs and for people. Columns derive from the contract's metrics and fields. */
+import { type Cell, toCsv } from '../../src-renderer/series/csv.ts';
 import { formatMetric } from '../contract/format.ts';
 import { metrics, type Point } from '../contract/metrics.ts';
 import type { Environment } from '../contract/session.ts';
@@ -14,7 +15,7 @@ export interface Exportable {
 export function exportPoints(content: Exportable, format: TextFormat): string {
   switch (format) {
     case 'csv':
-      return toCsv(content.points);
+      return toCsvText(content.points);
     case 'json':
       return `${JSON.stringify({ environment: content.environment, points: content.points }, null, 2)}\n`;
     case 'md':
@@ -22,7 +23,6 @@ export function exportPoints(content: Exportable, format: TextFormat): string {
   }
 }
 
-type Cell = string | number | boolean | undefined;
 export interface Column {
   readonly name: string;
   readonly read: (point: Point) => Cell;
@@ -49,18 +49,11 @@ export const dataColumns: readonly Column[] = [
   { name: 'controlIndependentLayer', read: (point) => point.controls?.independentLayer },
 ];
 
-/** RFC 4180. */
-function toCsv(points: readonly Point[]): string {
-  const quote = (cell: Cell): string => {
-    const text = cell === undefined ? '' : String(cell);
-    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  const rows = [
+const toCsvText = (points: readonly Point[]): string =>
+  toCsv(
     dataColumns.map(({ name }) => name),
-    ...points.map((point) => dataColumns.map(({ read }) => read(point))),
-  ];
-  return rows.map((row) => `${row.map(quote).join(',')}\r\n`).join('');
-}
+    points.map((point) => dataColumns.map(({ read }) => read(point))),
+  );
 
 /** Metrics that a reader compares; the rest is in the CSV. */
 const shownMetrics = [

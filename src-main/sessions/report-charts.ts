@@ -1,12 +1,12 @@
 /** Charts of the report as SVG text, over the same series that the window paints. */
 
 import { type Axis, axisTick } from '../../src-renderer/series/axis.ts';
-import { headlineMetrics, levelBarsOf } from '../../src-renderer/series/levels.ts';
+import { headlineMetrics, levelBarsOf, modelMetrics, rowFields } from '../../src-renderer/series/levels.ts';
 import { markOf } from '../../src-renderer/series/marks.ts';
 import { axisLabel } from '../../src-renderer/series/metric.ts';
 import { type Box, placeMarks, placeNames, shareOf, toX, toY } from '../../src-renderer/series/plane.ts';
 import { shapePath } from '../../src-renderer/series/shapes.ts';
-import { tradeOffOf } from '../../src-renderer/series/trade-off.ts';
+import { errorMetricOf, tradeOffOf } from '../../src-renderer/series/trade-off.ts';
 import { formatMetric } from '../contract/format.ts';
 import type { Point } from '../contract/metrics.ts';
 import { escapeText } from './report-page.ts';
@@ -16,10 +16,12 @@ const box: Box = { left: 74, top: 14, right: width - 24, bottom: 356 };
 
 const tenth = (pixels: number): string => String(Math.round(10 * pixels) / 10);
 
+const isOfModels = (points: readonly Point[]): boolean => points.some(({ quality }) => quality !== undefined);
+
 /** @returns undefined where nothing can be drawn. */
 export function tradeOff(points: readonly Point[], levels: readonly string[]): string | undefined {
-  const ids = { x: 'multiplierVsF32Mha', y: 'relativeL2', size: 'tokensPerSecond' };
-  const { x, y, size, groups, frontier } = tradeOffOf(points, ids, levels);
+  const ids = { x: 'multiplierVsF32Mha', y: errorMetricOf(isOfModels(points)), size: 'tokensPerSecond' };
+  const { x, y, size, groups, frontiers } = tradeOffOf(points, ids, levels);
   const marks = groups.flatMap((group) => group.marks);
   if (marks.length === 0) return undefined;
   const placed = placeMarks(marks, x, y, box);
@@ -40,16 +42,14 @@ export function tradeOff(points: readonly Point[], levels: readonly string[]): s
     ({ text, x: left, y: top, isLeft }) =>
       `<text class="name" x="${tenth(left)}" y="${tenth(top)}" font-size="12"${isLeft ? ' text-anchor="end"' : ''}>${escapeText(text)}</text>`,
   );
-  const line = frontier.map((mark) => `${tenth(toX(x, box, mark.x))},${tenth(toY(y, box, mark.y))}`).join(' ');
+  const lines = frontiers.map((frontier) => {
+    const places = frontier.map((mark) => `${tenth(toX(x, box, mark.x))},${tenth(toY(y, box, mark.y))}`).join(' ');
+    return `<polyline points="${places}" fill="none" stroke="var(--app-text)" stroke-width="1.5" stroke-dasharray="5 4"/>`;
+  });
   return svg(
     chartHeight,
     `${marks.length} points, ${x.metric.title} against ${y.metric.title}; size of a mark: ${size.title}`,
-    [
-      ...axesOf(x, y),
-      `<polyline points="${line}" fill="none" stroke="var(--app-text)" stroke-width="1.5" stroke-dasharray="5 4"/>`,
-      ...drawn,
-      ...names,
-    ],
+    [...axesOf(x, y), ...lines, ...drawn, ...names],
   );
 }
 
@@ -72,7 +72,8 @@ function axesOf(x: Axis, y: Axis): string[] {
   ];
 }
 
-const namesWidth = 150;
+const namesRoom = [150, 260] as const;
+const nameCharacter = 6.6;
 const headHeight = 36;
 /** Few levels get the room that the chart beside them takes. */
 const rowHeights = [26, 84] as const;
@@ -83,17 +84,21 @@ const longestShare = 0.6;
 
 /** @returns undefined where nothing can be drawn. */
 export function levelBars(points: readonly Point[], levels: readonly string[]): string | undefined {
-  const columns = levelBarsOf(points, headlineMetrics, levels);
+  const columns = levelBarsOf(points, isOfModels(points) ? modelMetrics : headlineMetrics, levels, {
+    fields: rowFields(points),
+  });
   const rows = columns[0]?.bars ?? [];
   if (columns.every(({ bars }) => bars.every(({ value }) => value === undefined))) return undefined;
+  const longest = Math.max(0, ...rows.map(({ label }) => label.length));
+  const namesWidth = Math.min(namesRoom[1], Math.max(namesRoom[0], longest * nameCharacter + 14));
   const columnWidth = (width - namesWidth - 8) / columns.length;
   const fitting = (chartHeight - headHeight - 8) / rows.length;
   const rowHeight = Math.round(Math.min(rowHeights[1], Math.max(rowHeights[0], fitting)));
   const thickness = Math.min(thickestBar, rowHeight - 8);
   const middleOf = (row: number): number => headHeight + (row + 0.5) * rowHeight;
   const names = rows.map(
-    ({ level }, row) =>
-      `<text x="${namesWidth - 10}" y="${middleOf(row) + 4}" font-size="12" text-anchor="end">${escapeText(level)}</text>`,
+    ({ label }, row) =>
+      `<text x="${namesWidth - 10}" y="${middleOf(row) + 4}" font-size="12" text-anchor="end">${escapeText(label)}</text>`,
   );
   const bars = columns.flatMap(({ metric, axis, bars: ofMetric }, i) => {
     const left = namesWidth + i * columnWidth;
@@ -109,7 +114,7 @@ export function levelBars(points: readonly Point[], levels: readonly string[]): 
     ];
   });
   const height = headHeight + rows.length * rowHeight + 8;
-  return svg(height, `${rows.length} levels by memory, throughput and error`, [...names, ...bars]);
+  return svg(height, `${rows.length} rows of levels by memory, throughput and error`, [...names, ...bars]);
 }
 
 const svg = (height: number, description: string, parts: readonly string[]): string =>

@@ -15,6 +15,7 @@ import { isAdding, type Linked } from './linked.ts';
 import { type Glyph, MarkPath } from './mark.tsx';
 import planeClasses from './plane-chart.module.css';
 import { PlacedTooltip } from './point-overlay.tsx';
+import { shortened } from './shortened.ts';
 import classes from './tooltip.module.css';
 
 interface ComparisonChartProps {
@@ -259,11 +260,6 @@ function verdictPath(verdict: Verdict): string {
       return `M${-r},0A${r},${r} 0 1 1 ${r},0A${r},${r} 0 1 1 ${-r},0Z`;
   }
 }
-
-const shortened = (text: string, pixels: number): string => {
-  const most = Math.floor(pixels / character);
-  return text.length > most ? `${text.slice(0, Math.max(1, most - 1))}…` : text;
-};
 
 const changed = ({ entries }: ComparisonRow) => entries.flatMap(({ changes }) => changes);
 const changeMark = (row: ComparisonRow): string => {

@@ -1,4 +1,4 @@
-/** Levels side by side: one row a level, one column a metric, each column on its own axis. */
+/** Levels side by side: one row a level or kind of it, one column a metric, each column on its own axis. */
 import { Bar, BarChart, Cell, LabelList, XAxis, YAxis } from 'recharts';
 import { formatMetric } from '../../src-main/contract/format.ts';
 import type { Axis } from '../series/axis.ts';
@@ -6,6 +6,7 @@ import type { LevelBar, LevelBars } from '../series/levels.ts';
 import { markOf } from '../series/marks.ts';
 import { isAdding, type Linked } from './linked.ts';
 import { ScaleSwitch } from './scale-switch.tsx';
+import { shortened } from './shortened.ts';
 
 interface LevelBarsChartProps {
   readonly columns: readonly LevelBars[];
@@ -21,7 +22,9 @@ interface LevelBarsChartProps {
   readonly onScale: (metric: string, scale: Axis['scale']) => void;
 }
 
-const namesWidth = 132;
+/** Of the width of the chart, whatever the names are: columns must not move when a longer one arrives. */
+const namesShare = 0.3;
+const namesRoom = [132, 210] as const;
 const headHeight = 36;
 const roomForTitle = 200;
 const rightMargin = 8;
@@ -37,22 +40,23 @@ const scaleOffset = 96;
 
 /** Columns are one stack of bars a row: a bar, then the rest of its column unseen. So one drawing holds all three. */
 export function LevelBarsChart({ columns, beside, width, height, levels, linked, onScale }: LevelBarsChartProps) {
-  const rows = (columns[0]?.bars ?? []).map(({ level }, row) => ({ level, ...sharesOf(columns, row) }));
+  const rows = (columns[0]?.bars ?? []).map(({ label }, row) => ({ label, ...sharesOf(columns, row) }));
+  const namesWidth = Math.min(namesRoom[1], Math.max(namesRoom[0], namesShare * width));
   const chosen = new Set(linked.selected);
   const columnWidth = (width - namesWidth - rightMargin) / columns.length;
   const chartHeight = Math.min(height, headHeight + rows.length * tallestRow + bottomMargin);
   const rowHeight = (chartHeight - headHeight - bottomMargin) / Math.max(1, rows.length);
   const placeOf = (bar: LevelBar, i: number): number =>
     namesWidth + (i + longestShare * shareOf(bar, columns[i].axis)) * columnWidth;
-  const besideOf = (level: string, i: number): { readonly colour: string; readonly bar: LevelBar }[] =>
+  const besideOf = (label: string, i: number): { readonly colour: string; readonly bar: LevelBar }[] =>
     beside.flatMap(({ colour, columns: others }) => {
-      const bar = others[i].bars.find((candidate) => candidate.level === level);
+      const bar = others[i].bars.find((candidate) => candidate.label === label);
       return bar?.value === undefined ? [] : [{ colour, bar }];
     });
   /** Of a bar and of all that stands across it. */
   const endOf = (row: number, i: number): number => {
     const bar = columns[i].bars[row];
-    return Math.max(placeOf(bar, i), ...besideOf(bar.level, i).map((other) => placeOf(other.bar, i) + 2));
+    return Math.max(placeOf(bar, i), ...besideOf(bar.label, i).map((other) => placeOf(other.bar, i) + 2));
   };
   return (
     <>
@@ -67,9 +71,14 @@ export function LevelBarsChart({ columns, beside, width, height, levels, linked,
         <XAxis type="number" hide domain={[0, columns.length]} />
         <YAxis
           type="category"
-          dataKey="level"
+          dataKey="label"
           width={namesWidth}
-          tick={{ fill: 'var(--app-text)', fontSize: 12 }}
+          tick={({ x, y, payload }) => (
+            <text x={x} y={Number(y) + 4} textAnchor="end" fontSize={12} fill="var(--app-text)">
+              {shortened(String(payload.value), namesWidth - 12)}
+              <title>{payload.value}</title>
+            </text>
+          )}
           tickLine={false}
           axisLine={{ stroke: 'var(--app-line-strong)' }}
           interval={0}
@@ -99,9 +108,9 @@ export function LevelBarsChart({ columns, beside, width, height, levels, linked,
               linked.onBrush(ids.length > 1 ? ids : undefined);
             }}
           >
-            {bars.map(({ level, ids }) => (
+            {bars.map(({ label, level, ids }) => (
               <Cell
-                key={level}
+                key={label}
                 cursor="pointer"
                 fill={markOf(level, levels).colour}
                 stroke={ids.some((id) => chosen.has(id)) ? 'var(--app-accent)' : 'none'}
@@ -125,15 +134,15 @@ export function LevelBarsChart({ columns, beside, width, height, levels, linked,
           <Bar key={`rest of ${metric.id}`} stackId="row" dataKey={`rest${i}`} isAnimationActive={false} fill="none" />,
         ])}
         {columns.flatMap(({ metric, bars }, i) =>
-          bars.flatMap(({ level }, row) =>
-            besideOf(level, i).map(({ colour, bar }) => {
+          bars.flatMap(({ label }, row) =>
+            besideOf(label, i).map(({ colour, bar }) => {
               const x = placeOf(bar, i);
               const half = Math.min(thickestBar, 0.8 * rowHeight) / 2 + 3;
               const y = headHeight + (row + 0.5) * rowHeight;
               return (
                 <line
-                  key={`${colour} ${metric.id} ${level}`}
-                  data-beside={level}
+                  key={`${colour} ${metric.id} ${label}`}
+                  data-beside={label}
                   x1={x}
                   x2={x}
                   y1={y - half}

@@ -10,6 +10,7 @@ import {
   type Mark,
   mostSvgMarks,
   nextMark,
+  type PlacedMark,
   placeMarks,
   placeNames,
   toX,
@@ -107,7 +108,7 @@ export function PlaneChart(props: PlaneChartProps) {
         <Picture x={x} y={y} width={width} height={height} box={box} lines={lines} notes={notes}>
           <OutlinedMarksOf beside={beside} placed={placed} x={x} y={y} box={box} levels={levels} />
           {placed.length <= mostSvgMarks && <SvgMarks placed={placed} levels={levels} brushed={brushed} />}
-          <Names named={named} x={x} y={y} box={box} marks={marks.length} room={roomOfOutlines(beside.length)} />
+          <Names named={named} x={x} y={y} box={box} placed={placed} room={roomOfOutlines(beside.length)} />
         </Picture>
         {placed.length > mostSvgMarks && (
           <CanvasMarks
@@ -121,7 +122,7 @@ export function PlaneChart(props: PlaneChartProps) {
         )}
       </>
     ),
-    [x, y, width, height, box, lines, notes, beside, placed, levels, brushed, named, marks.length, isFaint],
+    [x, y, width, height, box, lines, notes, beside, placed, levels, brushed, named, isFaint],
   );
 
   const onKeyDown = (event: KeyboardEvent): void => {
@@ -292,18 +293,19 @@ function Note({ note, x, y, box }: PlacedOn & { readonly note: PlaneNote }) {
 
 interface NamesProps extends PlacedOn {
   readonly named: readonly Mark[];
-  /** Of all marks: they decide how large one is. */
-  readonly marks: number;
+  /** All marks: names keep clear of them. */
+  readonly placed: readonly PlacedMark[];
   /** Pixels around a mark that something else takes. */
   readonly room: number;
 }
 
-const Names = memo(({ named, x, y, box, marks, room }: NamesProps) =>
-  marks > mostSvgMarks
+const Names = memo(({ named, x, y, box, placed, room }: NamesProps) =>
+  placed.length > mostSvgMarks
     ? null
     : placeNames(
         placeMarks(named, x, y, box).map((mark) => ({ ...mark, radius: mark.radius + room })),
         box,
+        placed,
       ).map(({ text, x: left, y: top, isLeft }) => (
         <text
           key={`${text} ${left} ${top}`}

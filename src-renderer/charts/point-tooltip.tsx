@@ -14,7 +14,7 @@ interface PointTooltipProps {
 
 /** What a mark says when it is pointed at. */
 export function PointTooltip({ point, metrics, levels, note }: PointTooltipProps) {
-  const { level, phase, hiddenDim, heads, seqLen, batch } = point.config;
+  const { level, phase, model, hiddenDim, heads, seqLen, batch } = point.config;
   const mark: LevelMark = markOf(level, levels);
   return (
     <div className={classes.box}>
@@ -31,10 +31,8 @@ export function PointTooltip({ point, metrics, levels, note }: PointTooltipProps
             : [<dt key={metric.label}>{metric.label}</dt>, <dd key={metric.id}>{formatMetric(value, metric.unit)}</dd>];
         })}
         {point.error && [<dt key="grade">grade</dt>, <dd key="value">{point.error.grade}</dd>]}
-        <dt>layer</dt>
-        <dd>
-          d {hiddenDim}, {heads} heads
-        </dd>
+        <dt>{model === undefined ? 'layer' : 'model'}</dt>
+        <dd>{model ?? `d ${hiddenDim}, ${heads} heads`}</dd>
         <dt>tokens, batch</dt>
         <dd>
           {seqLen} x {batch}

@@ -1,5 +1,6 @@
-/** Two metrics against each other; colour and shape tell the level, size tells throughput, the line is the frontier. */
+/** Two metrics against each other; colour and shape tell the level, size tells throughput, lines are the frontiers. */
 import { useMemo } from 'react';
+import type { Mark } from '../series/plane.ts';
 import type { TradeOff } from '../series/trade-off.ts';
 import { PlaneChart, type PlaneChartProps } from './plane-chart.tsx';
 
@@ -11,23 +12,29 @@ interface TradeOffChartProps
 }
 
 /** More names than this would cover the marks they name. */
-const mostNames = 8;
+const mostNames = 12;
 
 export function TradeOffChart({ data, besideColours, ...rest }: TradeOffChartProps) {
-  const { x, y, size, groups, frontier, beside } = data;
+  const { x, y, size, groups, frontiers, beside } = data;
   const marks = useMemo(() => groups.flatMap((group) => group.marks), [groups]);
   const lines = useMemo(
-    () => [
-      { key: 'frontier', places: frontier, colour: 'var(--chart-frontier)', width: 1.5, dash: '5 4', opacity: 0.55 },
-    ],
-    [frontier],
-  );
-  // A level may hold the frontier at many places; one name tells as much.
-  const named = useMemo(
     () =>
-      frontier.filter(({ level }, i) => frontier.findIndex((mark) => mark.level === level) === i).slice(0, mostNames),
-    [frontier],
+      frontiers.map((places, i) => ({
+        key: `frontier ${i}`,
+        places,
+        colour: 'var(--chart-frontier)',
+        width: 1.5,
+        dash: '5 4',
+        opacity: 0.55,
+      })),
+    [frontiers],
   );
+  // A level may hold a frontier at many places; one name tells as much.
+  const named = useMemo(() => {
+    const nameOf = ({ level, name }: Mark): string => name ?? level;
+    const all = frontiers.flat();
+    return all.filter((mark, i) => all.findIndex((other) => nameOf(other) === nameOf(mark)) === i).slice(0, mostNames);
+  }, [frontiers]);
   const outlined = useMemo(
     () => beside.map((others, i) => ({ marks: others, colour: besideColours[i] })),
     [beside, besideColours],

@@ -7,6 +7,7 @@ interface AxisChoiceProps {
   /** A word or two before the choice. */
   readonly sign: string;
   readonly label: string;
+  /** Wanted; where there is less room, long choices are cut short. */
   readonly pixels: number;
   readonly data: readonly { readonly value: string; readonly label: string }[];
   readonly value: string;
@@ -14,6 +15,7 @@ interface AxisChoiceProps {
 }
 
 const signCharacter = 7;
+const leastPixels = 96;
 
 export const metricChoices = metrics.map(({ id, title }) => ({ value: id, label: title }));
 
@@ -23,7 +25,7 @@ export const fieldChoices = (fields: readonly string[]) =>
 export const AxisChoice = ({ sign, label, pixels, data, value, onChange }: AxisChoiceProps) => (
   <Select
     size="xs"
-    w={pixels}
+    style={{ flex: `0 1 ${pixels}px`, minWidth: leastPixels }}
     aria-label={label}
     leftSection={sign}
     leftSectionWidth={sign.length * signCharacter + 12}

@@ -7,7 +7,7 @@ import { comparisonCsv, countVerdicts, ratioAxis, rowsOf, type Side } from '../s
 import { Hint } from './chart-hints.tsx';
 import classes from './charts-panel.module.css';
 import own from './comparison.module.css';
-import { focusTable } from './point-table.tsx';
+import { focusTable } from './data-grid.tsx';
 import { dateOf } from './session-words.ts';
 import { useApp, useLevelNames, useRun, useView } from './use-app.ts';
 import { useBaselineLegend, useBaselines } from './use-baselines.ts';

@@ -9,7 +9,7 @@ import { markOf } from '../series/marks.ts';
 import { Hint, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import classes from './charts-panel.module.css';
-import { focusTable } from './point-table.tsx';
+import { focusTable } from './data-grid.tsx';
 import { useLevelNames, useRun, useView } from './use-app.ts';
 import { useSamples } from './use-samples.ts';
 

@@ -8,7 +8,7 @@ import { type HeatMap, heatMapOf } from '../series/heat-map.ts';
 import { AxisChoice, fieldChoices, metricChoices } from './axis-choice.tsx';
 import { Hint, MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
-import { focusTable } from './point-table.tsx';
+import { focusTable } from './data-grid.tsx';
 import { useApp, useLevelNames, useView } from './use-app.ts';
 import { useLevelLegend, useLinked } from './use-linked.ts';
 
@@ -44,11 +44,11 @@ export function HeatMapPanel({ points }: ChartPanelProps) {
       description={`${data.cells.length} cells, ${data.metric.title} over ${fieldTitle(x)} and ${fieldTitle(y)}. The table lists the same points.`}
       legend={legend}
       heading={
-        <Group gap={6} wrap="nowrap">
+        <Group gap={6} wrap="nowrap" flex={1} miw={0}>
           <AxisChoice
             sign="colour"
             label="Metric shown as colour"
-            pixels={226}
+            pixels={284}
             data={metricChoices}
             value={axes.colour}
             onChange={(colour) => choose({ colour })}
@@ -56,7 +56,7 @@ export function HeatMapPanel({ points }: ChartPanelProps) {
           <AxisChoice
             sign="x"
             label="Horizontal axis"
-            pixels={166}
+            pixels={200}
             data={fieldChoices(fields)}
             value={x}
             onChange={(field) => choose({ x: field })}
@@ -64,7 +64,7 @@ export function HeatMapPanel({ points }: ChartPanelProps) {
           <AxisChoice
             sign="y"
             label="Vertical axis"
-            pixels={146}
+            pixels={200}
             data={fieldChoices(fields)}
             value={y}
             onChange={(field) => choose({ y: field })}

@@ -3,7 +3,7 @@ import { Alert, Badge, Button, Group, Text, Title, Tooltip } from '@mantine/core
 import type { ReactNode } from 'react';
 import { cacheFormula } from '../../src-main/contract/cache-formula.ts';
 import { formatBytes, formatMetric, formatNumber, formatSeconds } from '../../src-main/contract/format.ts';
-import type { Controls, LayerError, Memory, Point, Throughput } from '../../src-main/contract/metrics.ts';
+import type { Controls, LayerError, Memory, Point, Quality, Throughput } from '../../src-main/contract/metrics.ts';
 import { isActive } from '../../src-main/contract/run-state.ts';
 import { gradeMeaning, warningsOf } from '../../src-main/contract/warnings.ts';
 import { Swatch } from '../charts/mark.tsx';
@@ -43,7 +43,7 @@ const NothingSelected = () => (
 
 function Details({ point }: { readonly point: Point }) {
   const levels = useLevelNames();
-  const { config, memory, error, throughput, controls, outcome, reason } = point;
+  const { config, memory, error, quality, throughput, controls, outcome, reason } = point;
   return (
     <>
       <header className={classes.head}>
@@ -52,8 +52,8 @@ function Details({ point }: { readonly point: Point }) {
           {config.level}
         </Title>
         <Text size="xs" c="var(--app-quiet)">
-          {config.phase} · d {config.hiddenDim} · {config.heads} heads of {config.headDim} · {config.seqLen} tokens ·
-          batch {config.batch}
+          {config.model ?? `one layer, d ${config.hiddenDim}`} · {config.heads} heads of {config.headDim} ·{' '}
+          {config.phase} · {config.seqLen} tokens · batch {config.batch}
         </Text>
         <PointVerbs point={point} />
       </header>
@@ -62,7 +62,9 @@ function Details({ point }: { readonly point: Point }) {
           {reason}
         </Alert>
       )}
-      {memory && error && throughput && <Headline memory={memory} error={error} throughput={throughput} />}
+      {memory && error && throughput && (
+        <Headline memory={memory} error={error} quality={quality} throughput={throughput} />
+      )}
       {warningsOf(point)
         .filter(({ kind }) => kind === 'destroyed' || kind === 'converted')
         .map(({ kind, text }) => (
@@ -71,7 +73,8 @@ function Details({ point }: { readonly point: Point }) {
           </Alert>
         ))}
       {memory && <MemorySection memory={memory} config={config} />}
-      {error && <ErrorSection error={error} controls={controls} />}
+      {quality && <QualitySection quality={quality} />}
+      {error && <ErrorSection error={error} controls={controls} isOfModel={quality !== undefined} />}
       {throughput && <ThroughputSection point={point} throughput={throughput} />}
       <Section title="Configuration">
         <Facts
@@ -157,16 +160,17 @@ const ceilingFacts = (of: { readonly fmaFlopsPerSecond?: number; readonly readBy
 interface HeadlineProps {
   readonly memory: Memory;
   readonly error: LayerError;
+  readonly quality: Quality | undefined;
   readonly throughput: Throughput;
 }
 
 /** The three numbers of every point. */
-const Headline = ({ memory, error, throughput }: HeadlineProps) => (
+const Headline = ({ memory, error, quality, throughput }: HeadlineProps) => (
   <dl className={classes.headline}>
     <dt>vs f32 MHA</dt>
     <dd>{formatMetric(memory.multiplierVsF32Mha, 'x')}</dd>
-    <dt>relative L2</dt>
-    <dd>{formatNumber(error.relativeL2)}</dd>
+    <dt>{quality ? 'logit KL' : 'relative L2'}</dt>
+    <dd>{formatNumber(quality ? quality.logitKl : error.relativeL2)}</dd>
     <dt>median step</dt>
     <dd>{formatSeconds(throughput.medianSeconds)}</dd>
   </dl>
@@ -227,9 +231,95 @@ function MemorySection({ memory, config }: MemorySectionProps) {
 const saved = (percent: number): string =>
   percent >= 0 ? `${formatMetric(percent, '%')} saved` : `${formatMetric(-percent, '%')} more`;
 
+/** What a user of the model would notice, against the same model with an exact cache. */
+const qualityInWords = ({ logitKl, top1Agreement, perplexity, exactPerplexity, positions }: Quality): string =>
+  [
+    `At ${formatMetric(100 * top1Agreement, '%')} of ${positions} positions the likeliest next token is the same.`,
+    perplexity > 2 * exactPerplexity
+      ? 'It is far more surprised by the text: what it would write has changed.'
+      : `Each token costs it ${formatNumber(logitKl)} nats on average (KL), where 0 is no difference.`,
+  ].join(' ');
+
+const shareInWords = (share: number): string => formatMetric(100 * share, '%');
+
+const QualitySection = ({ quality }: { readonly quality: Quality }) => {
+  const { retrieved, exactRetrieved, retrievalDepths, retrievedByDepth, layerErrors } = quality;
+  return (
+    <Section title="Quality of the whole model">
+      <Facts
+        facts={[
+          ['logit KL, mean and p95', `${formatNumber(quality.logitKl)}, ${formatNumber(quality.logitKlP95)} nats`],
+          ['top-1 agreement', shareInWords(quality.top1Agreement)],
+          ['acceptance as a draft', shareInWords(quality.acceptance)],
+          ['perplexity', `${formatNumber(quality.perplexity)}, exact ${formatNumber(quality.exactPerplexity)}`],
+          ...(retrieved === undefined
+            ? []
+            : [
+                [
+                  'facts found again',
+                  `${shareInWords(retrieved)}${exactRetrieved === undefined ? '' : `, exact ${shareInWords(exactRetrieved)}`}`,
+                ] as const,
+              ]),
+        ]}
+      />
+      <Text size="xs" c="var(--app-quiet)">
+        {qualityInWords(quality)}
+      </Text>
+      {retrievalDepths && retrievedByDepth && (
+        <Steps
+          title="Facts found, by depth in the text"
+          ends={['beginning', 'end']}
+          values={retrievedByDepth}
+          most={1}
+          show={shareInWords}
+        />
+      )}
+      {layerErrors.length > 1 && (
+        <Steps
+          title="Relative L2 after each layer"
+          ends={['first', 'last']}
+          values={layerErrors}
+          most={Math.max(...layerErrors)}
+          show={formatNumber}
+        />
+      )}
+    </Section>
+  );
+};
+
+interface StepsProps {
+  readonly title: string;
+  readonly ends: readonly [string, string];
+  readonly values: readonly number[];
+  readonly most: number;
+  readonly show: (value: number) => string;
+}
+
+/** A row of small bars, each with its figure as a title; all of them in words for those who do not see it. */
+const Steps = ({ title, ends, values, most, show }: StepsProps) => (
+  <div className={classes.steps}>
+    <Text size="xs" fw={600}>
+      {title}
+    </Text>
+    <div role="img" aria-label={`${title}: ${values.map(show).join(', ')}`}>
+      {values.map((value, i) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: a bar is its place
+        <span key={i} title={show(value)}>
+          <i style={{ height: `${most > 0 ? (100 * value) / most : 0}%` }} />
+        </span>
+      ))}
+    </div>
+    <p>
+      <span>{ends[0]}</span>
+      <span>{ends[1]}</span>
+    </p>
+  </div>
+);
+
 interface ErrorSectionProps {
   readonly error: LayerError;
   readonly controls: Controls | undefined;
+  readonly isOfModel: boolean;
 }
 
 const gradeColour = {
@@ -250,9 +340,9 @@ const errorInWords = ({ relativeL2, cosine, maxAbs, referenceRms, positions }: L
     `Compared at ${positions.length} query ${positions.length === 1 ? 'position' : 'positions'} a sequence.`,
   ].join(' ');
 
-const ErrorSection = ({ error, controls }: ErrorSectionProps) => (
+const ErrorSection = ({ error, controls, isOfModel }: ErrorSectionProps) => (
   <Section
-    title="Error against fp64"
+    title={isOfModel ? 'Last hidden state against an exact cache' : 'Error against fp64'}
     aside={
       <Badge variant="dot" color={gradeColour[error.grade]} tt="none">
         {error.grade}

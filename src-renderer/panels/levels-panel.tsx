@@ -3,12 +3,12 @@ import type { Point } from '../../src-main/contract/metrics.ts';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { LevelBarsChart } from '../charts/level-bars-chart.tsx';
 import { toCsv } from '../series/csv.ts';
-import { headlineMetrics, type LevelBars, levelBarsOf } from '../series/levels.ts';
+import { headlineMetrics, type LevelBars, levelBarsOf, modelMetrics, rowFields } from '../series/levels.ts';
 import { type Missing, whyMissing } from '../series/missing.ts';
 import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
-import { focusTable } from './point-table.tsx';
-import { useApp, useLevelNames, useView } from './use-app.ts';
+import { focusTable } from './data-grid.tsx';
+import { useApp, useIsModelPlanned, useLevelNames, useView } from './use-app.ts';
 import { useBaselineLegend, useBaselines } from './use-baselines.ts';
 import { useLevelLegend, useLinked } from './use-linked.ts';
 
@@ -19,25 +19,29 @@ export function LevelsPanel({ points }: ChartPanelProps) {
   const legend = [...useLevelLegend(), ...useBaselineLegend()];
   const scales = useView((view) => view.scales);
   const baselines = useBaselines();
+  const isModel = useIsModelPlanned();
+  const metrics = isModel ? modelMetrics : headlineMetrics;
+  const fields = useMemo(() => rowFields(points), [points]);
   const beside = useMemo(
     () =>
       baselines.map(({ colour, points: others }) => ({
         colour,
-        columns: levelBarsOf(others, headlineMetrics, levels),
+        columns: levelBarsOf(others, metrics, levels, { fields }),
       })),
-    [baselines, levels],
+    [baselines, metrics, levels, fields],
   );
   const columns = useMemo(() => {
-    const others = beside.map((session) => session.columns);
-    return levelBarsOf(points, headlineMetrics, levels, (metric) => scales[scaleKey(metric)], others);
-  }, [points, levels, scales, beside]);
+    const scaleOf = (metric: string) => scales[scaleKey(metric)];
+    return levelBarsOf(points, metrics, levels, { scaleOf, beside: beside.map((other) => other.columns), fields });
+  }, [points, metrics, levels, scales, beside, fields]);
+  const isMedian = columns.some(({ bars }) => bars.some(({ ids }) => ids.length > 1));
   const missing = useMemo(() => missingOf(points), [points]);
   const isEmpty = columns.every(({ bars }) => bars.every(({ value }) => value === undefined));
   return (
     <ChartCard
-      title="Memory, throughput and error of each level, medians over its points"
+      title={`Memory, throughput and error of each level${isMedian ? ', medians over its points' : ''}`}
       fileName="levels"
-      description={`${columns[0]?.bars.length ?? 0} levels by ${columns.map(({ metric }) => metric.label).join(', ')}. The table lists the same points.`}
+      description={`${columns[0]?.bars.length ?? 0} rows of levels by ${columns.map(({ metric }) => metric.label).join(', ')}. The table lists the same points.`}
       legend={legend}
       footer={<MissingPoints missing={missing} />}
       toCsv={() => csvOf(columns)}
@@ -67,6 +71,6 @@ const missingOf = (points: readonly Point[]): Missing[] =>
   });
 
 function csvOf(columns: readonly LevelBars[]): string {
-  const rows = (columns[0]?.bars ?? []).map(({ level }, row) => [level, ...columns.map(({ bars }) => bars[row].value)]);
+  const rows = (columns[0]?.bars ?? []).map(({ label }, row) => [label, ...columns.map(({ bars }) => bars[row].value)]);
   return toCsv(['level', ...columns.map(({ metric }) => metric.id)], rows);
 }

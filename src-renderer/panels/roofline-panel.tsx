@@ -5,7 +5,7 @@ import { toCsv } from '../series/csv.ts';
 import { type Roofline, roofAt, rooflineOf } from '../series/roofline.ts';
 import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
-import { focusTable } from './point-table.tsx';
+import { focusTable } from './data-grid.tsx';
 import { useLevelNames, useRun } from './use-app.ts';
 import { useLevelLegend, useLinked, usePlane, useZoomed } from './use-linked.ts';
 

@@ -9,7 +9,7 @@ import { type Scaling, scalingOf } from '../series/scaling.ts';
 import { AxisChoice, fieldChoices, metricChoices } from './axis-choice.tsx';
 import { Hint, MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
-import { focusTable } from './point-table.tsx';
+import { focusTable } from './data-grid.tsx';
 import { useApp, useLevelNames, useView } from './use-app.ts';
 import { useLevelLegend, useLinked, usePlane, useZoomed } from './use-linked.ts';
 
@@ -47,11 +47,11 @@ export function ScalingPanel({ points }: ChartPanelProps) {
       description={`${data.lines.length} lines, ${data.y.metric.title} along ${data.x.metric.title}. The table lists the same points.`}
       legend={[...levelLegend, ...patterns, ...medians]}
       heading={
-        <Group gap={6} wrap="nowrap">
+        <Group gap={6} wrap="nowrap" flex={1} miw={0}>
           <AxisChoice
             sign="y"
             label="Metric"
-            pixels={214}
+            pixels={262}
             data={metricChoices}
             value={axes.y}
             onChange={(y) => choose({ y })}
@@ -59,7 +59,7 @@ export function ScalingPanel({ points }: ChartPanelProps) {
           <AxisChoice
             sign="along"
             label="Axis to scale along"
-            pixels={204}
+            pixels={240}
             data={fieldChoices(fields.length > 0 ? fields : [x])}
             value={x}
             onChange={(field) => choose({ x: field })}

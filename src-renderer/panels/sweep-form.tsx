@@ -168,17 +168,22 @@ function ModelChoice() {
   );
 }
 
-const Layer = () => (
-  <Section title="Layer" hint="512,1024 or 512-4096*2">
-    <ModelChoice />
-    <div className={classes.pair}>
-      <AxisField axis="hiddenDim" label="Hidden size d" />
-      <AxisField axis="heads" label="Heads" />
-      <AxisField axis="headDim" label="Head size" placeholder="d / heads" />
-      <AxisField axis="referenceKvHeads" label="Model KV heads" placeholder="as heads" />
-    </div>
-  </Section>
-);
+/** A trained model brings its own shape; fields of a layer then only say where it differs. */
+function Layer() {
+  const isModel = useDraft().axes.model !== undefined;
+  const usual = (placeholder: string): string => (isModel ? 'of the model' : placeholder);
+  return (
+    <Section title="Model or layer" hint="512,1024 or 512-4096*2">
+      <ModelChoice />
+      <div className={classes.pair}>
+        <AxisField axis="hiddenDim" label="Hidden size d" placeholder={usual('')} />
+        <AxisField axis="heads" label="Heads" placeholder={usual('')} />
+        <AxisField axis="headDim" label="Head size" placeholder={usual('d / heads')} />
+        <AxisField axis="referenceKvHeads" label="Model KV heads" placeholder={usual('as heads')} />
+      </div>
+    </Section>
+  );
+}
 
 function Levels() {
   const chosen = useDraft().levels;
@@ -262,7 +267,7 @@ const Sizes = () => (
   <Section title="Sizes">
     <div className={classes.pair}>
       <AxisField axis="seqLen" label="Context tokens" />
-      <AxisField axis="batch" label="Batch" />
+      <AxisField axis="batch" label="Batch" placeholder="1" />
     </div>
   </Section>
 );

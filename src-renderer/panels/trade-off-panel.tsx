@@ -1,25 +1,24 @@
-import { Group, Select } from '@mantine/core';
+import { Group } from '@mantine/core';
 import { useMemo } from 'react';
-import { metrics } from '../../src-main/contract/metrics.ts';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { TradeOffChart } from '../charts/trade-off-chart.tsx';
 import { toCsv } from '../series/csv.ts';
 import { metricOf } from '../series/metric.ts';
 import { errorMetricOf, type TradeOff, tradeOffOf } from '../series/trade-off.ts';
+import { AxisChoice, metricChoices } from './axis-choice.tsx';
 import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
-import { focusTable } from './point-table.tsx';
-import { useApp, useLevelNames, useView } from './use-app.ts';
+import { focusTable } from './data-grid.tsx';
+import { useApp, useIsModelPlanned, useLevelNames, useView } from './use-app.ts';
 import { useBaselineLegend, useBaselines } from './use-baselines.ts';
 import { useLevelLegend, useLinked, usePlane, useZoomed } from './use-linked.ts';
-
-const choices = metrics.map(({ id, title }) => ({ value: id, label: title }));
 
 export function TradeOffPanel({ points }: ChartPanelProps) {
   const app = useApp();
   const levels = useLevelNames();
   const chosen = useView((view) => view.tradeOff);
-  const axes = useMemo(() => ({ ...chosen, y: chosen.y ?? errorMetricOf(points) }), [chosen, points]);
+  const isModel = useIsModelPlanned();
+  const axes = useMemo(() => ({ ...chosen, y: chosen.y ?? errorMetricOf(isModel) }), [chosen, isModel]);
   const linked = useLinked();
   const { scales, zoom, onZoom, onScale } = usePlane('trade-off', axes);
   const baselines = useBaselines();
@@ -31,17 +30,13 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
   const data = useZoomed(whole, zoom);
   const legend = [...useLevelLegend(), ...useBaselineLegend()];
   const choose = (axis: 'x' | 'y' | 'size', label: string, pixels: number) => (
-    <Select
-      size="xs"
-      w={pixels}
-      aria-label={label}
-      leftSection={axis}
-      leftSectionWidth={axis === 'size' ? 38 : 24}
-      allowDeselect={false}
-      data={choices}
+    <AxisChoice
+      sign={axis}
+      label={label}
+      pixels={pixels}
+      data={metricChoices}
       value={axes[axis]}
-      comboboxProps={{ width: 240, position: 'bottom-start' }}
-      onChange={(id) => id && app.view.setState({ tradeOff: { ...chosen, [axis]: id } })}
+      onChange={(id) => app.view.setState({ tradeOff: { ...chosen, [axis]: id } })}
     />
   );
   const [x, y] = [metricOf(axes.x), metricOf(axes.y)];
@@ -52,10 +47,10 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
       description={describe(data)}
       legend={legend}
       heading={
-        <Group gap={6} wrap="nowrap">
-          {choose('x', 'Horizontal axis', 214)}
-          {choose('y', 'Vertical axis', 152)}
-          {choose('size', 'Size of a mark', 176)}
+        <Group gap={6} wrap="nowrap" flex={1} miw={0}>
+          {choose('x', 'Horizontal axis', 262)}
+          {choose('y', 'Vertical axis', 200)}
+          {choose('size', 'Size of a mark', 226)}
         </Group>
       }
       footer={<MissingPoints missing={data.missing} />}
@@ -78,14 +73,18 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
   );
 }
 
-function describe({ x, y, groups, frontier }: TradeOff): string {
+function describe({ x, y, groups, frontiers }: TradeOff): string {
   const count = groups.reduce((sum, { marks }) => sum + marks.length, 0);
-  const best = frontier.map(({ level }) => level).join(', ') || 'none';
+  const best =
+    frontiers
+      .flat()
+      .map(({ level, name }) => name ?? level)
+      .join(', ') || 'none';
   return `${count} points, ${x.metric.title} against ${y.metric.title}; on the frontier: ${best}. The table lists the same points.`;
 }
 
-function csvOf({ x, y, size, groups, frontier }: TradeOff): string {
-  const onFrontier = new Set(frontier.map(({ id }) => id));
+function csvOf({ x, y, size, groups, frontiers }: TradeOff): string {
+  const onFrontier = new Set(frontiers.flat().map(({ id }) => id));
   const rows = groups.flatMap(({ marks }) =>
     marks.map(({ id, level, phase, point }) => [
       id,

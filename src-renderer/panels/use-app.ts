@@ -34,6 +34,12 @@ export function usePlannedLevels(): readonly string[] {
   return names.filter((name) => planned.includes(name));
 }
 
+/** Whether whole models are measured, by what was asked for: nothing may change while points come in. */
+export function useIsModelPlanned(): boolean {
+  const isDrafted = useDraft().axes.model !== undefined;
+  return useRun(({ sweep }) => (sweep ? [sweep, ...(sweep.also ?? [])].some(({ axes }) => axes.model) : isDrafted));
+}
+
 export const useLevelNames = (): readonly string[] =>
   useStore(
     useApp().catalogue,

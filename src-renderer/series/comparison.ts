@@ -3,6 +3,7 @@ import type { Comparison, PointComparison, Verdict } from '../../src-main/contra
 import { changesInWords, tellingFieldsOf } from '../../src-main/contract/comparison-words.ts';
 import type { PointConfig } from '../../src-main/contract/sweep.ts';
 import { toCsv } from './csv.ts';
+import { type Column, sortRows } from './table.ts';
 
 export interface BaselineMark {
   readonly id: string;
@@ -38,27 +39,16 @@ export function countVerdicts(points: readonly ComparedPoint[]): Record<Verdict,
 export const distanceOf = ({ timeRatio }: PointComparison): number =>
   timeRatio === undefined ? -1 : Math.abs(Math.log(timeRatio));
 
-export interface ComparisonColumn {
-  readonly id: string;
-  readonly read: (point: ComparedPoint) => string | number | undefined;
-}
-
 const gravity: Readonly<Record<Verdict, number>> = { SLOWER: 0, FASTER: 1, UNSURE: 2, SAME: 3 };
 
 /** By a column; without one the gravest first: slower, faster, unsure, same, each with the largest change first. */
 export function sortCompared(
   points: readonly ComparedPoint[],
-  column: ComparisonColumn | undefined,
+  column: Column<ComparedPoint> | undefined,
   descending: boolean,
 ): ComparedPoint[] {
-  if (!column)
-    return [...points].sort((a, b) => gravity[a.verdict] - gravity[b.verdict] || distanceOf(b) - distanceOf(a));
-  const sign = descending ? -1 : 1;
-  return [...points].sort((a, b) => {
-    const [x, y] = [column.read(a), column.read(b)];
-    if (x === undefined || y === undefined) return Number(x === undefined) - Number(y === undefined);
-    return sign * (typeof x === 'number' && typeof y === 'number' ? x - y : String(x).localeCompare(String(y)));
-  });
+  if (column) return sortRows(points, column, descending);
+  return [...points].sort((a, b) => gravity[a.verdict] - gravity[b.verdict] || distanceOf(b) - distanceOf(a));
 }
 
 /** One row of the chart: a point, and all that its baselines have to say about it. */

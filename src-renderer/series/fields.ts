@@ -94,6 +94,17 @@ export function tellingFields(points: readonly Point[], along: string): string[]
   return telling;
 }
 
+/** `batch 8`, `byte-mqa`: words speak for themselves, numbers need their names. */
+export const valueInWords = (point: Point, field: string): string => {
+  const value = readField(point, field);
+  const [name] = fieldTitle(field).split(',');
+  return typeof value === 'string' ? value : `${name} ${value ?? 'none'}`;
+};
+
+/** What tells a point from others of its level. */
+export const restInWords = (point: Point, telling: readonly string[]): string =>
+  telling.map((field) => valueInWords(point, field)).join(', ');
+
 /** Numbers by size, levels as the catalogue has them, other words by the alphabet. */
 export function valuesOf(points: readonly Point[], field: string, levels: readonly string[]): (string | number)[] {
   const values = [...new Set(points.flatMap((point) => cellValue(readField(point, field)) ?? []))];

@@ -1,11 +1,14 @@
-/** Every level of a sweep side by side: one median a level and metric. */
+/** Levels of a sweep side by side: one row a level, or one for each thing of a level that would be wrong to mix. */
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
 import { type Axis, axisFor, type Scale } from './axis.ts';
+import { readField, tellingFields, valueInWords } from './fields.ts';
 import { metricOf } from './metric.ts';
 
 export interface LevelBar {
+  /** Level, and what tells this row from others of the level: unique. */
+  readonly label: string;
   readonly level: string;
-  /** Median over the points of the level; undefined where none has the metric. */
+  /** Median over the points of the row; undefined where none has the metric. */
   readonly value: number | undefined;
   /** Where the bar ends: never outside the axis. */
   readonly end: number;
@@ -21,33 +24,82 @@ export interface LevelBars {
 
 /** The three numbers of every point. */
 export const headlineMetrics = ['multiplierVsF32Mha', 'tokensPerSecond', 'relativeL2'] as const;
+/** Of whole models the error is what their words lose. */
+export const modelMetrics = ['multiplierVsF32Mha', 'tokensPerSecond', 'logitKl'] as const;
+
+/** More rows than this are too thin to read: then a row is a level, and a bar the median of all its points. */
+const mostRows = 24;
+
+/** Level → fields that give its points rows of their own: the model, where there are several, and what else varies. */
+export type RowFields = ReadonlyMap<string, readonly string[]>;
+
+/** No field of any level where that would be too many rows. */
+export function rowFields(points: readonly Point[]): RowFields {
+  const isOneModel = points.every(({ config }) => config.model === points[0].config.model);
+  const fields = new Map<string, readonly string[]>();
+  for (const [level, ofLevel] of groupedBy(points, ({ config }) => config.level)) {
+    const telling = tellingFields(ofLevel, 'level').filter((field) => field !== 'model');
+    fields.set(level, isOneModel ? telling : ['model', ...telling]);
+  }
+  const rows = new Set<string>();
+  for (const point of points) {
+    rows.add(labelOf(point, fields));
+    if (rows.size > mostRows) return new Map();
+  }
+  return fields;
+}
+
+const labelOf = (point: Point, fields: RowFields): string =>
+  [
+    point.config.level,
+    ...(fields.get(point.config.level) ?? [])
+      .filter((field) => readField(point, field) !== undefined)
+      .map((field) => valueInWords(point, field)),
+  ].join(' · ');
+
+function groupedBy(points: readonly Point[], keyOf: (point: Point) => string): Map<string, Point[]> {
+  const groups = new Map<string, Point[]>();
+  for (const point of points) {
+    const key = keyOf(point);
+    const group = groups.get(key);
+    if (group) group.push(point);
+    else groups.set(key, [point]);
+  }
+  return groups;
+}
+
+export interface LevelBarsOptions {
+  /** Undefined: the usual scale of the metric. */
+  readonly scaleOf?: (metric: string) => Scale | undefined;
+  /** Medians of other sessions, for which the axes have room too. */
+  readonly beside?: readonly (readonly LevelBars[])[];
+  /** As {@link rowFields} gives them; none = a row a level. */
+  readonly fields?: RowFields;
+}
 
 export function levelBarsOf(
   points: readonly Point[],
   metricIds: readonly string[],
   levels: readonly string[],
-  scaleOf: (metric: string) => Scale | undefined = () => undefined,
-  /** Medians of other sessions, for which the axes have room too. */
-  beside: readonly (readonly LevelBars[])[] = [],
+  { scaleOf, beside = [], fields = new Map() }: LevelBarsOptions = {},
 ): LevelBars[] {
-  const byLevel = new Map<string, Point[]>();
-  for (const point of points) {
-    const ofLevel = byLevel.get(point.config.level);
-    if (ofLevel) ofLevel.push(point);
-    else byLevel.set(point.config.level, [point]);
-  }
-  const present = levels.filter((level) => byLevel.has(level));
+  const byLabel = groupedBy(points, (point) => labelOf(point, fields));
+  const place = (level: string): number => levels.indexOf(level);
+  const present = [...byLabel]
+    .map(([label, ofRow]) => ({ label, level: ofRow[0].config.level, ofRow }))
+    .filter(({ level }) => place(level) >= 0)
+    .sort((a, b) => place(a.level) - place(b.level));
   return metricIds.map((id, column) => {
     const metric = metricOf(id);
-    const rows = present.map((level) => {
-      const ofLevel = (byLevel.get(level) ?? []).filter((point) => metric.read(point) !== undefined);
-      const value = medianOf(ofLevel.map((point) => metric.read(point) as number));
-      return { level, value, ids: ofLevel.map((point) => point.id) };
+    const rows = present.map(({ label, level, ofRow }) => {
+      const having = ofRow.filter((point) => metric.read(point) !== undefined);
+      const value = medianOf(having.map((point) => metric.read(point) as number));
+      return { label, level, value, ids: having.map((point) => point.id) };
     });
     const axis = axisFor(
       metric,
       [...rows, ...beside.flatMap((others) => others[column].bars)].flatMap(({ value }) => value ?? []),
-      scaleOf(id),
+      scaleOf?.(id),
     );
     const bars = rows.map((row) => ({ ...row, end: Math.max(row.value ?? axis.domain[0], axis.domain[0]) }));
     return { metric, axis, bars };

@@ -5,6 +5,8 @@ import type { Axis } from './axis.ts';
 export interface Mark {
   readonly id: string;
   readonly level: string;
+  /** Where the level alone would not tell. */
+  readonly name?: string;
   readonly phase: string;
   readonly x: number;
   readonly y: number;
@@ -132,9 +134,13 @@ export interface PlacedName {
   readonly isLeft: boolean;
 }
 
-/** Names beside their marks, where they cover no other name and no other named mark. */
-export function placeNames(named: readonly PlacedMark[], { left, right }: Box): PlacedName[] {
-  const taken: Box[] = named.map(({ cx, cy, radius }) => ({
+/** Names beside their marks, where they cover no other name and no mark. */
+export function placeNames(
+  named: readonly PlacedMark[],
+  { left, right }: Box,
+  others: readonly PlacedMark[] = [],
+): PlacedName[] {
+  const taken: Box[] = [...named, ...others].map(({ cx, cy, radius }) => ({
     left: cx - radius,
     right: cx + radius,
     top: cy - radius,
@@ -145,7 +151,8 @@ export function placeNames(named: readonly PlacedMark[], { left, right }: Box): 
       (other) => box.left < other.right && box.right > other.left && box.top < other.bottom && box.bottom > other.top,
     );
   return named.flatMap(({ mark, cx, cy, radius }) => {
-    const width = mark.level.length * nameCharacter;
+    const text = mark.name ?? mark.level;
+    const width = text.length * nameCharacter;
     for (const isLeft of cx + radius + 9 + width > right ? [true, false] : [false, true]) {
       const x = isLeft ? cx - radius - 9 : cx + radius + 9;
       const box = {
@@ -156,7 +163,7 @@ export function placeNames(named: readonly PlacedMark[], { left, right }: Box): 
       };
       if (box.left < left || box.right > right + 24 || !isFree(box)) continue;
       taken.push(box);
-      return [{ text: mark.level, x, y: cy + 4, isLeft }];
+      return [{ text, x, y: cy + 4, isLeft }];
     }
     return [];
   });

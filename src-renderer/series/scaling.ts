@@ -1,7 +1,7 @@
 /** A metric along a numeric axis: one line for each level and whatever else varies. */
 import type { Point } from '../../src-main/contract/metrics.ts';
 import { type Axis, axisFor, defaultScale, placeOn, type Scale } from './axis.ts';
-import { fieldMetric, fieldTitle, readField, tellingFields } from './fields.ts';
+import { fieldMetric, readField, restInWords, tellingFields } from './fields.ts';
 import { medianOf } from './levels.ts';
 import { metricOf } from './metric.ts';
 import { type Missing, whyMissing } from './missing.ts';
@@ -101,16 +101,9 @@ function isHatching(marks: readonly Mark[], telling: readonly string[]): boolean
 }
 
 function linesOf(marks: readonly Mark[], telling: readonly string[], levels: readonly string[]) {
-  const restOf = (point: Point): string =>
-    telling
-      .map((field) => {
-        const value = readField(point, field);
-        return field === 'phase' ? String(value) : `${fieldTitle(field)} ${value ?? 'none'}`;
-      })
-      .join(', ');
   const byKey = new Map<string, { level: string; rest: string; at: Map<number, number[]> }>();
   for (const { level, x, y, point } of marks) {
-    const rest = restOf(point);
+    const rest = restInWords(point, telling);
     const key = `${level} ${rest}`;
     const line = byKey.get(key) ?? { level, rest, at: new Map<number, number[]>() };
     byKey.set(key, line);

@@ -14,7 +14,8 @@ export interface TradeOff {
   readonly size: Metric;
   /** In the order of `levels`. */
   readonly groups: readonly { readonly level: string; readonly marks: readonly TradeOffMark[] }[];
-  readonly frontier: readonly TradeOffMark[];
+  /** One for each model that was measured: an error against one model says nothing about another. */
+  readonly frontiers: readonly (readonly TradeOffMark[])[];
   /** Of each session beside the current one, those that have a place. */
   readonly beside: readonly (readonly TradeOffMark[])[];
   /** Points that have no place on the chart, and why. */
@@ -22,8 +23,7 @@ export interface TradeOff {
 }
 
 /** Of a whole model what its words lose, of a layer how far its output is off. */
-export const errorMetricOf = (points: readonly Point[]): string =>
-  points.some(({ quality }) => quality !== undefined) ? 'logitKl' : 'relativeL2';
+export const errorMetricOf = (isModel: boolean): string => (isModel ? 'logitKl' : 'relativeL2');
 
 export function tradeOffOf(
   points: readonly Point[],
@@ -62,6 +62,7 @@ export function tradeOffOf(
   const marks = shown.map(markOf);
   const beside = shownBeside.map((others) => others.map(markOf));
   const byLevel = groupBy(marks, (mark) => mark.level);
+  const byModel = groupBy(marks, ({ point }) => modelInWords(point));
   const place = (level: string): number => (levels.indexOf(level) + levels.length + 1) % (levels.length + 1);
   return {
     x: axisX,
@@ -70,10 +71,20 @@ export function tradeOffOf(
     groups: [...byLevel]
       .map(([level, ofLevel]) => ({ level, marks: ofLevel }))
       .sort((a, b) => place(a.level) - place(b.level)),
-    frontier: paretoFrontier(marks, x.better, y.better),
+    frontiers: [...byModel].map(([model, ofModel]) =>
+      paretoFrontier(ofModel, x.better, y.better).map((mark) =>
+        byModel.size > 1 ? { ...mark, name: `${mark.level} · ${model}` } : mark,
+      ),
+    ),
     beside,
     missing,
   };
+}
+
+/** What errors are against: a trained model, or synthetic layers with as many KV heads as heads, or fewer. */
+export function modelInWords({ config: { model, heads, referenceKvHeads } }: Point): string {
+  if (model !== undefined) return model;
+  return referenceKvHeads === heads ? 'full heads' : `${referenceKvHeads} KV head${referenceKvHeads === 1 ? '' : 's'}`;
 }
 
 function groupBy<Item>(items: readonly Item[], keyOf: (item: Item) => string): Map<string, Item[]> {

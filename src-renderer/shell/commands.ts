@@ -2,9 +2,9 @@
 import { isActive, type RunState } from '../../src-main/contract/run-state.ts';
 import { exportFormats } from '../../src-main/contract/session.ts';
 import { charts } from '../panels/chart-list.ts';
+import { focusTable } from '../panels/data-grid.tsx';
 import { focusFilter } from '../panels/filter-bar.tsx';
 import { focusInspector } from '../panels/inspector.tsx';
-import { focusTable } from '../panels/point-table.tsx';
 import { formatNames, saveSession } from '../panels/session-items.tsx';
 import { chooseSessionFile, showLibrary } from '../panels/sessions-panel.tsx';
 import type { App } from '../store/app.ts';

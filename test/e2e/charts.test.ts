@@ -115,6 +115,48 @@ describe.skipIf(chromiumPath === undefined)('charts', { timeout: 120_000 }, () =
     expect(await rowCount(page)).toBe(points.length);
   });
 
+  test('columns are chosen, remembered, sorted by and copied, by keyboard alone', async () => {
+    await browser.grantPermissions(['clipboard-read', 'clipboard-write'], { origin: app.host.url });
+    const heads = () => page.getByRole('columnheader').allInnerTexts();
+    const copied = (): Promise<string> => page.evaluate('navigator.clipboard.readText()');
+    await page.getByRole('button', { name: 'Choose columns' }).press('Enter');
+    await page.getByRole('checkbox', { name: 'peak memory' }).press('Space');
+    await page.getByRole('checkbox', { name: 'phase', exact: true }).press('Space');
+    expect(await seriousFindings(page)).toEqual([]);
+    await page.keyboard.press('Escape');
+    await expect.poll(heads).toContain('peak memory');
+    expect(await heads()).not.toContain('phase');
+    await page.reload();
+    await page.getByRole('application').waitFor();
+    await expect.poll(heads).toContain('peak memory');
+    await page.getByRole('columnheader').first().getByRole('button').focus();
+    await page.keyboard.press('ArrowRight');
+    await page.keyboard.press('ArrowRight');
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('Enter');
+    expect(await page.getByRole('columnheader', { name: 'tokens', exact: true }).getAttribute('aria-sort')).toBe(
+      'descending',
+    );
+    await page.getByRole('button', { name: 'Copy the table' }).press('Enter');
+    await page.getByRole('menuitem', { name: 'CSV' }).click();
+    const [head, ...rows] = (await copied()).trim().split('\r\n');
+    expect(rows).toHaveLength(points.length);
+    const [tokens, peak] = ['seqLen', 'peakBytes'].map((name) => head.split(',').indexOf(name));
+    expect(rows.map((row) => Number(row.split(',')[tokens]))).toEqual(
+      points.map(({ config }) => config.seqLen).sort((a, b) => b - a),
+    );
+    expect(new Set(rows.map((row) => Number(row.split(',')[peak])))).toEqual(
+      new Set(points.map(({ memory }) => memory?.peakBytes)),
+    );
+    await page.getByRole('button', { name: 'Copy the table' }).press('Enter');
+    await page.getByRole('menuitem', { name: 'Markdown' }).click();
+    expect(await copied()).toMatch(/^\| level \| d \| tokens \|.*peak memory \|\n\| --- \| --: \| --: \|/);
+    await page.getByRole('button', { name: 'Choose columns' }).press('Enter');
+    await page.getByRole('button', { name: 'Show the usual ones' }).press('Enter');
+    await page.keyboard.press('Escape');
+    await expect.poll(heads).toContain('phase');
+  });
+
   test('the wheel zooms, a double click shows all; scales switch', async () => {
     await tab(page, 'Scaling');
     const count = () => page.locator('[data-mark]').count();

@@ -108,11 +108,11 @@ test('a session beside the current one moves the ends of axes, not the marks or 
   expect(beside.groups.flatMap(({ marks }) => marks.map(({ id, x, y }) => [id, x, y]))).toEqual(
     alone.groups.flatMap(({ marks }) => marks.map(({ id, x, y }) => [id, x, y])),
   );
-  expect(beside.frontier.map(({ id }) => id)).toEqual(alone.frontier.map(({ id }) => id));
+  expect(beside.frontiers.flat().map(({ id }) => id)).toEqual(alone.frontiers.flat().map(({ id }) => id));
   expect(beside.beside[0].map(({ x }) => x)).toEqual(slow.map(({ throughput }) => throughput?.medianSeconds));
   expect(beside.x.domain[1]).toBeGreaterThan(alone.x.domain[1] * 50);
-  const bars = levelBarsOf(points, ['medianSeconds'], levels, undefined, [
-    levelBarsOf(slow, ['medianSeconds'], levels),
-  ]);
+  const bars = levelBarsOf(points, ['medianSeconds'], levels, {
+    beside: [levelBarsOf(slow, ['medianSeconds'], levels)],
+  });
   expect(bars[0].axis.domain[1]).toBeGreaterThan(levelBarsOf(points, ['medianSeconds'], levels)[0].axis.domain[1] * 50);
 });

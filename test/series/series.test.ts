@@ -4,11 +4,11 @@ import type { Point } from '../../src-main/contract/metrics.ts';
 import { levelNames } from '../../src-main/engine/levels.ts';
 import { axisFor, axisTick, tickLabel } from '../../src-renderer/series/axis.ts';
 import { toCsv } from '../../src-renderer/series/csv.ts';
-import { levelBarsOf, medianOf } from '../../src-renderer/series/levels.ts';
+import { levelBarsOf, medianOf, rowFields } from '../../src-renderer/series/levels.ts';
 import { markOf } from '../../src-renderer/series/marks.ts';
 import { metricOf } from '../../src-renderer/series/metric.ts';
 import { type Placed, paretoFrontier } from '../../src-renderer/series/pareto.ts';
-import { sortPoints } from '../../src-renderer/series/table.ts';
+import { csvOfTable, markdownOfTable, sortRows } from '../../src-renderer/series/table.ts';
 import { tradeOffOf } from '../../src-renderer/series/trade-off.ts';
 import { measured, planOf } from '../fakes/points.ts';
 
@@ -76,10 +76,10 @@ test.each([
 ] as const)('a tick of %s %s reads %s', (value, unit, text) => expect(tickLabel(value, unit)).toBe(text));
 
 test('the trade-off places what was measured and lists the rest with its reason', () => {
-  const { groups, missing, frontier } = tradeOffOf([fourBit, failed, baseline], axes, levelNames);
+  const { groups, missing, frontiers } = tradeOffOf([fourBit, failed, baseline], axes, levelNames);
   expect(groups.map(({ level }) => level)).toEqual(['baseline', 'four-bit']);
   expect(missing).toEqual([{ point: failed, reason: 'out of memory' }]);
-  expect(frontier.length).toBeGreaterThan(0);
+  expect(frontiers.flat().length).toBeGreaterThan(0);
 });
 
 test('an error of exactly zero stands below all others on a log scale, and its tick says 0', () => {
@@ -107,6 +107,54 @@ test('levels side by side: one bar a level and metric, medians over points', () 
   expect([medianOf([]), medianOf([3, 1, 2]), medianOf([4, 1, 2, 3])]).toEqual([undefined, 2, 2.5]);
 });
 
+test('models are not mixed: each has its frontier, and a level its row for each of them', () => {
+  const of = (point: Point, id: string, model: string, relativeL2: number): Point => ({
+    ...point,
+    id,
+    config: { ...point.config, model },
+    error: { ...(point.error as NonNullable<Point['error']>), relativeL2 },
+  });
+  const points = [of(fourBit, 'a', 'one', 0.1), of(fourBit, 'b', 'two', 0.01)];
+  const { frontiers } = tradeOffOf(points, axes, levelNames);
+  expect(frontiers.map((marks) => marks.map(({ id, name }) => [id, name]))).toEqual([
+    [['a', 'four-bit · one']],
+    [['b', 'four-bit · two']],
+  ]);
+  const [column] = levelBarsOf(points, ['relativeL2'], levelNames, { fields: rowFields(points) });
+  expect(column.bars.map(({ label, value }) => [label, value])).toEqual([
+    ['four-bit · one', 0.1],
+    ['four-bit · two', 0.01],
+  ]);
+  const many = Array.from({ length: 30 }, (_, i) => of(fourBit, String(i), `model ${i}`, 0.1));
+  expect(rowFields(many).size).toBe(0);
+  expect(levelBarsOf(many, ['relativeL2'], levelNames, { fields: rowFields(many) })[0].bars).toHaveLength(1);
+});
+
+test('a table is copied raw as CSV, as it is shown as Markdown', () => {
+  const columns = [
+    {
+      id: 'level',
+      label: 'level',
+      read: ({ config }: Point) => config.level,
+      show: ({ config }: Point) => config.level,
+    },
+    {
+      id: 'kvAllocatedBytes',
+      label: 'cache | allocated',
+      read: ({ memory }: Point) => memory?.kvAllocatedBytes,
+      show: ({ memory }: Point) => (memory ? '1.5 KiB' : ''),
+    },
+  ].map((column, i) => ({ ...column, title: '', group: '', pixels: 1, isFigure: i === 1 }));
+  const row: Point = {
+    ...fourBit,
+    memory: { ...(fourBit.memory as NonNullable<Point['memory']>), kvAllocatedBytes: 1536 },
+  };
+  expect(csvOfTable([row, failed], columns)).toBe('level,kvAllocatedBytes\r\nfour-bit,1536\r\nbalanced,\r\n');
+  expect(markdownOfTable([row, failed], columns)).toBe(
+    '| level | cache \\| allocated |\n| --- | --: |\n| four-bit | 1.5 KiB |\n| balanced |  |\n',
+  );
+});
+
 test('no two levels look the same', () => {
   const looks = levelNames.map((level) => JSON.stringify(markOf(level, levelNames)));
   expect(new Set(looks).size).toBe(levelNames.length);
@@ -116,7 +164,7 @@ test('rows sort by number or by word; what does not apply stands last in either 
   const read = (point: Point) => point.error?.relativeL2;
   const other: Point = { ...fourBit, error: { ...(fourBit.error as NonNullable<Point['error']>), relativeL2: 0.5 } };
   const ids = (descending: boolean) =>
-    sortPoints([failed, other, baseline], { id: 'e', read }, descending).map(({ id }) => id);
+    sortRows([failed, other, baseline], { id: 'e', read }, descending).map(({ id }) => id);
   expect(ids(false)).toEqual([baseline.id, other.id, 'f']);
   expect(ids(true)).toEqual([other.id, baseline.id, 'f']);
 });

@@ -13,6 +13,7 @@ import {
   type SessionSummary,
 } from './library.ts';
 import type { MemoryPlan, PlanRow } from './model.ts';
+import { type AgentInfo, type FleetView, type Places, placeSchema } from './places.ts';
 import type { HubEvent, RunSession, RunState } from './run-state.ts';
 import { exportFormats, labelSchema } from './session.ts';
 import { type Sweep, sweepSchema } from './sweep.ts';
@@ -70,7 +71,13 @@ export const calls = {
   levels: takes(nothing).returns<readonly LevelInfo[]>(),
   devices: takes(nothing).returns<readonly DeviceInfo[]>(),
   preview: takes(z.strictObject({ sweep: sweepSchema })).returns<PreviewSummary>(),
-  startRun: takes(z.strictObject({ sweep: sweepSchema })).returns<RunSession>(),
+  /** `place`: where it is measured, if not on this machine. */
+  startRun: takes(z.strictObject({ sweep: sweepSchema, place: placeSchema.optional() })).returns<RunSession>(),
+  places: takes(nothing).returns<Places>(),
+  /** The fleet behind this host's queue; null where it was given none. */
+  fleet: takes(nothing).returns<FleetView | null>(),
+  /** Every agent that was reached before, asked now. */
+  agents: takes(nothing).returns<readonly AgentInfo[]>(),
   /** Sweeps to start from: those of the program, and the user's own. */
   sweeps: takes(nothing).returns<NamedSweeps>(),
   /** Keeps a sweep under its name, in place of one that had it. */
@@ -95,7 +102,7 @@ export const calls = {
   /** Shows a session in place of the current one. */
   openSession: takes(oneSession).returns<RunSession>(),
   /** Opens a session and measures the points it lacks. */
-  continueSession: takes(oneSession).returns<RunSession>(),
+  continueSession: takes(z.strictObject({ id, place: placeSchema.optional() })).returns<RunSession>(),
   /** The crash of this session needs to be told no more. */
   acceptCrash: takes(oneSession).returns<null>(),
   /** `fmqa`: the session file itself. */

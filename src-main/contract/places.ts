@@ -30,3 +30,45 @@ export interface AgentInfo {
     readonly rows: number;
   }[];
 }
+
+/** Where sweeps may run besides this machine. */
+export interface Places {
+  /** Servers whose agents were reached before. */
+  readonly agents: readonly string[];
+  /** Address of the queue, without a password. */
+  readonly queue?: string;
+}
+
+/** A worker of a queue, as it describes itself. */
+export interface FleetHost {
+  readonly id: string;
+  readonly host: string;
+  readonly device: string;
+  readonly backend: string;
+  readonly memoryBytes: number;
+  /** Of its kernels and protocol. */
+  readonly version: string;
+  /** They are those of this program; others take none of its points. */
+  readonly fits: boolean;
+  readonly startedAt: string;
+  /** Points finished since then. */
+  readonly done: number;
+  /** Over the last minute. */
+  readonly pointsPerMinute: number;
+  /** What it works on: level and phase. */
+  readonly doing?: string;
+}
+
+export interface FleetView {
+  readonly queue: string;
+  /** Why the rest is not known. */
+  readonly outOfReach?: string;
+  readonly hosts: readonly FleetHost[];
+  /** Points of all submitters that wait for a worker, and that one has taken. */
+  readonly waiting: number;
+  readonly atWork: number;
+  /** Of all workers together, over the last minute. */
+  readonly pointsPerMinute: number;
+  /** Until all of them are measured at that rate; absent where there is none. */
+  readonly etaSeconds?: number;
+}

@@ -29,6 +29,8 @@ export type HubEventBody =
   | { readonly type: 'renamed'; readonly name: string }
   /** Something in the library of sessions is not what it was. */
   | { readonly type: 'library' }
+  /** What the user should know about where the sweep runs, and no row says. */
+  | { readonly type: 'notice'; readonly text: string }
   /** Another session took the place of the one before. Its number leaves a gap, so whoever hears it asks for a snapshot. */
   | { readonly type: 'replaced' }
   /** The sweep could not start, or ended by a fault that is no point's. */
@@ -54,6 +56,8 @@ export interface RunState {
   readonly etaSeconds?: number | undefined;
   readonly step?: { readonly pointId: string; readonly step: 'preparing' | 'sampling'; readonly samples: number };
   readonly points: readonly Point[];
+  /** The last one of this sweep. */
+  readonly notice?: string | undefined;
   /** Why it paused by itself. */
   readonly pauseReason?: string | undefined;
   readonly how?: RunEnd | undefined;
@@ -124,6 +128,8 @@ function step(state: RunState, event: HubEvent): RunState {
       return state.session ? { ...state, session: { ...state.session, name: event.name } } : state;
     case 'library':
       return { ...state, libraryChanges: state.libraryChanges + 1 };
+    case 'notice':
+      return { ...state, notice: event.text };
     case 'replaced':
       return state;
     case 'broken':

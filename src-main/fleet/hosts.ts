@@ -1,6 +1,7 @@
 /** Who works for a queue: each worker keeps a note about itself in Redis, which fades when it falls silent. */
 import { z } from 'zod';
-import type { Connection } from './queue.ts';
+import type { FleetView } from '../contract/places.ts';
+import { type Connection, keyPrefix } from './queue.ts';
 
 export const hostSchema = z.strictObject({
   id: z.string(),
@@ -44,4 +45,28 @@ export async function listHosts({ redis }: Connection): Promise<Host[]> {
       return host.success ? [host.data] : []; // of another version: it says nothing that we could show
     })
     .sort((a, b) => `${a.host} ${a.device} ${a.id}`.localeCompare(`${b.host} ${b.device} ${b.id}`));
+}
+
+/** Points that wait and points at work, of whoever submitted them: each queue that ever was has a `meta` key. */
+async function countPoints({ redis }: Connection): Promise<{ waiting: number; atWork: number }> {
+  const names = new Set<string>();
+  for await (const found of redis.scanStream({ match: `${keyPrefix}:*:meta`, count: 1000 }))
+    for (const key of found as string[]) names.add(key.slice(0, -'meta'.length));
+  const lists = [...names].flatMap((name) => [`${name}wait`, `${name}active`]);
+  const lengths = await Promise.all(lists.map((list) => redis.llen(list)));
+  const sumOf = (rest: number): number => lengths.reduce((sum, n, i) => (i % 2 === rest ? sum + n : sum), 0);
+  return { waiting: sumOf(0), atWork: sumOf(1) };
+}
+
+/** @param version of this program: workers of another do not count */
+export async function viewFleet(connection: Connection, version: string): Promise<Omit<FleetView, 'queue'>> {
+  const hosts = (await listHosts(connection)).map(({ queues: _, ...host }) => ({
+    ...host,
+    fits: host.version === version,
+  }));
+  const counts = await countPoints(connection);
+  const pointsPerMinute = hosts.reduce((sum, host) => sum + (host.fits ? host.pointsPerMinute : 0), 0);
+  const left = counts.waiting + counts.atWork;
+  const eta = left === 0 ? { etaSeconds: 0 } : pointsPerMinute > 0 ? { etaSeconds: (60 * left) / pointsPerMinute } : {};
+  return { hosts, ...counts, pointsPerMinute, ...eta };
 }

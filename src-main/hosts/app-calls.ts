@@ -5,6 +5,7 @@ import { expected, InputError } from '../contract/input-error.ts';
 import { isActive } from '../contract/run-state.ts';
 import { BackendFailure } from '../engine/ports.ts';
 import type { Profiler } from './compose.ts';
+import type { PlaceBook } from './place-book.ts';
 import type { RunHub } from './run-hub.ts';
 import type { SessionLibrary } from './session-library.ts';
 import type { SweepShelf } from './sweep-shelf.ts';
@@ -14,6 +15,7 @@ export function createAppCalls(
   hub: RunHub,
   library: SessionLibrary,
   shelf: SweepShelf,
+  places: PlaceBook,
 ): AppApi {
   const steer = (verb: 'pause' | 'continue' | 'stop' | 'cancel') => async () => {
     hub.steer(verb);
@@ -24,9 +26,10 @@ export function createAppCalls(
     levels: async () => profiler.levels(),
     devices: () => profiler.devices(),
     preview: async ({ sweep }) => summarise(profiler.preview(sweep)),
-    startRun: async ({ sweep }) => {
-      if (proofs > 0) throw new InputError('a plan is being proven: the sweep would share its machine with that');
-      return hub.start(sweep);
+    startRun: async ({ sweep, place }) => {
+      if (proofs > 0 && !place)
+        throw new InputError('a plan is being proven: the sweep would share its machine with that');
+      return hub.start(sweep, await places.resolve(place));
     },
     sweeps: () => shelf.list(),
     saveSweep: ({ sweep }) => shelf.save(sweep),
@@ -52,9 +55,12 @@ export function createAppCalls(
       await library.acceptCrash(id);
       return opened;
     },
-    continueSession: async ({ id }) => {
+    places: () => places.list(),
+    fleet: () => places.lookAtFleet(),
+    agents: () => places.askAgents(),
+    continueSession: async ({ id, place }) => {
       const { file, session } = await library.read(id);
-      return hub.continueSession(file, session);
+      return hub.continueSession(file, session, await places.resolve(place));
     },
     acceptCrash: async ({ id }) => {
       await library.acceptCrash(id);

@@ -39,7 +39,7 @@ import { type AgentOptions, attachToAgent, runAgent } from './agent.ts';
 import { forgetAgent, joinAgent, knownAgents, listAgents } from './agents.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
-import { type FleetHost, joinFleet, listFleet, type WorkerOptions, workForQueue } from './fleet.ts';
+import { type FleetWatch, joinFleet, type WorkerOptions, watchFleet, workForQueue } from './fleet.ts';
 import { withModels } from './model-backend.ts';
 import { type PlanOptions, planModel } from './plan.ts';
 import { type RecommendOptions, recommendLevel } from './recommend.ts';
@@ -47,7 +47,7 @@ import { type SpeculateOptions, speculateModel } from './speculate.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
 
 export { exportPoints } from '../sessions/export.ts';
-export type { AgentOptions, AttendOptions, BenchCase, BenchOptions, FleetHost, SweepChanges, WorkerOptions };
+export type { AgentOptions, AttendOptions, BenchCase, BenchOptions, FleetWatch, SweepChanges, WorkerOptions };
 export { BackendFailure, fastmqaVersion };
 
 /** What only a host with files at hand can do. */
@@ -77,8 +77,8 @@ export interface Profiler extends ProfilerApi {
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;
   /** Measures the points of a queue until `signal`; the one at hand is finished. */
   work(options: WorkerOptions): Promise<void>;
-  /** The workers of a queue. */
-  fleet(queue: string): Promise<readonly FleetHost[]>;
+  /** The workers of a queue and what waits for them, now and then. */
+  watchFleet(queue: string): FleetWatch;
   /** Measures for whoever attaches over ssh, until `signal` or until it is idle for long. */
   serveAgent(options: AgentOptions): Promise<void>;
   /** Joins stdin and stdout with the agent of this machine, which is started if there is none. */
@@ -180,7 +180,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
       const environmentHere = await environment();
       await workForQueue(workOptions, { backend: measuring, clock: monotonic, environment: environmentHere });
     },
-    fleet: listFleet,
+    watchFleet,
     serveAgent: (agentOptions) =>
       runAgent(agentOptions, {
         devices: profiler.devices,

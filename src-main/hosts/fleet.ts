@@ -1,17 +1,17 @@
 /** The two ends of a queue, and a look at who works for it. */
 import os from 'node:os';
 import type { FleetOptions, SweepRun } from '../contract/api.ts';
+import { InputError } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
+import type { FleetView } from '../contract/places.ts';
 import type { Environment } from '../contract/session.ts';
 import type { PlannedPoint } from '../engine/plan.ts';
 import type { Clock, MeasuringBackend } from '../engine/ports.ts';
-import { type Host, listHosts } from '../fleet/hosts.ts';
+import { viewFleet } from '../fleet/hosts.ts';
 import { type Connection, connect, readQueueAddress, versionOf } from '../fleet/queue.ts';
 import { checkFleet, type FleetPlace, type FleetPlan, startFleetRun } from '../fleet/run.ts';
 import { work } from '../fleet/worker.ts';
 import { cpuName, kernelsFingerprint } from './environment.ts';
-
-export type FleetHost = Host;
 
 export interface WorkerOptions {
   readonly queue: string;
@@ -50,13 +50,53 @@ export async function workForQueue(
   }
 }
 
-export async function listFleet(queue: string): Promise<readonly FleetHost[]> {
-  const connection = await reach(queue, ignore);
-  try {
-    return await listHosts(connection);
-  } finally {
-    connection.close();
-  }
+/** A look at a queue now and then, over one connection. */
+export interface FleetWatch {
+  /** Without password. */
+  readonly queue: string;
+  look(): Promise<FleetView>;
+  close(): void;
+}
+
+const lookSeconds = 5;
+const nothingKnown = { hosts: [], waiting: 0, atWork: 0, pointsPerMinute: 0 };
+
+/** @throws InputError for an address that is none; whether the queue is there is told by each look */
+export function watchFleet(queue: string): FleetWatch {
+  const { url } = readQueueAddress(queue, process.env);
+  const version = versionOf(kernelsFingerprint());
+  let connection: Promise<Connection> | undefined;
+  const look = async (): Promise<FleetView> => {
+    try {
+      connection ??= reach(queue, ignore);
+      return { queue: url, ...(await viewFleet(await connection, version)) };
+    } catch (error) {
+      connection = undefined;
+      if (!(error instanceof InputError)) throw error;
+      return { queue: url, outOfReach: error.message, ...nothingKnown };
+    }
+  };
+  let looking: Promise<FleetView> | undefined;
+  return {
+    queue: url,
+    look: async () => {
+      looking ??= look().finally(() => {
+        looking = undefined;
+      });
+      // While the line is broken its commands wait; whoever looks does not.
+      let timer: NodeJS.Timeout | undefined;
+      const overdue = new Promise<FleetView>((resolve) => {
+        const outOfReach = `the queue at ${url} does not answer; trying again`;
+        timer = setTimeout(() => resolve({ queue: url, outOfReach, ...nothingKnown }), lookSeconds * 1000);
+      });
+      try {
+        return await Promise.race([looking, overdue]);
+      } finally {
+        clearTimeout(timer);
+      }
+    },
+    close: () => void connection?.then(({ close }) => close(), ignore),
+  };
 }
 
 /** Connected to the queue, and sure that its workers can be used: only then is there something to record. */

@@ -26,6 +26,9 @@ const batchMilliseconds = 1000 / 30;
 
 export type BatchListener = (events: readonly HubEvent[]) => void;
 
+/** Where a sweep is measured; empty: on this machine. */
+export type RunPlace = Pick<RunOptions, 'fleet' | 'remote'>;
+
 export interface RunHubOptions {
   readonly profiler: Pick<ProfilerApi, 'preview' | 'run'>;
   /** Sessions are recorded here. */
@@ -51,7 +54,7 @@ export class RunHub {
    * Starts a sweep; resolves when the engine has taken it up.
    * @throws InputError for a sweep that cannot be, or while another one runs.
    */
-  async start(sweep: Sweep): Promise<RunSession> {
+  async start(sweep: Sweep, place: RunPlace = {}): Promise<RunSession> {
     this.refuseWhileActive();
     this.options.profiler.preview(sweep); // throws for one that cannot be, before anything is thrown away
     const file = freePath(this.options.folder, sessionFileName(sweep.name, new Date()));
@@ -60,7 +63,7 @@ export class RunHub {
     this.run = undefined;
     this.tell({ type: 'opened', session, sweep });
     this.flush();
-    await this.measure(sweep, { out: file });
+    await this.measure(sweep, { out: file, ...this.noticed(place) });
     return session;
   }
 
@@ -77,11 +80,11 @@ export class RunHub {
    * Opens a recorded session and measures the points that it lacks.
    * @throws InputError as {@link start}
    */
-  async continueSession(file: string, session: Session): Promise<RunSession> {
+  async continueSession(file: string, session: Session, place: RunPlace = {}): Promise<RunSession> {
     this.refuseWhileActive();
     this.options.profiler.preview(session.header.sweep);
     const opened = this.replace(file, session, 'starting');
-    await this.measure(session.header.sweep, { out: file, resume: true });
+    await this.measure(session.header.sweep, { out: file, resume: true, ...this.noticed(place) });
     return opened;
   }
 
@@ -125,6 +128,12 @@ export class RunHub {
     await this.over;
     this.flush();
     this.listeners.clear();
+  }
+
+  /** What a place has to say is told to the windows. */
+  private noticed({ fleet, remote }: RunPlace): RunPlace {
+    const onNotice = (text: string): void => this.tell({ type: 'notice', text });
+    return { ...(fleet && { fleet: { ...fleet, onNotice } }), ...(remote && { remote: { ...remote, onNotice } }) };
   }
 
   private refuseWhileActive(): void {

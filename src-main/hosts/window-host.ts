@@ -4,6 +4,7 @@ import type { AppApi } from '../contract/calls.ts';
 import type { RunSession } from '../contract/run-state.ts';
 import { createAppCalls } from './app-calls.ts';
 import type { Profiler } from './compose.ts';
+import { PlaceBook } from './place-book.ts';
 import { RunHub } from './run-hub.ts';
 import { SessionLibrary } from './session-library.ts';
 import { SweepShelf } from './sweep-shelf.ts';
@@ -23,24 +24,41 @@ export interface WindowHost {
 /** What windows need of a profiler. */
 export type WindowProfiler = Pick<
   Profiler,
-  'levels' | 'devices' | 'preview' | 'models' | 'plan' | 'run' | 'append' | 'compare' | 'exportSession'
+  | 'levels'
+  | 'devices'
+  | 'preview'
+  | 'models'
+  | 'plan'
+  | 'run'
+  | 'append'
+  | 'compare'
+  | 'exportSession'
+  | 'agents'
+  | 'knownAgents'
+  | 'watchFleet'
 >;
 
 export interface WindowHostOptions {
   readonly profiler: WindowProfiler;
   /** Sessions are saved here, and make up the library. */
   readonly folder: string;
+  /** Of the fleet that windows may see and use, without a password. */
+  readonly queue?: string | undefined;
 }
 
-export function createWindowHost({ profiler, folder }: WindowHostOptions): WindowHost {
+export function createWindowHost({ profiler, folder, queue }: WindowHostOptions): WindowHost {
   const hub = new RunHub({ profiler, folder });
   const library = new SessionLibrary({ profiler, folder, onChange: () => hub.tellLibraryChanged() });
   const shelf = new SweepShelf(join(folder, 'sweeps.json'));
-  const api = createAppCalls(profiler, hub, library, shelf);
+  const places = new PlaceBook(profiler, queue);
+  const api = createAppCalls(profiler, hub, library, shelf, places);
   return {
     api,
     hub,
     openPath: async (path) => api.openSession({ id: await library.admit(path) }),
-    close: () => hub.close(),
+    close: async () => {
+      places.close();
+      await hub.close();
+    },
   };
 }

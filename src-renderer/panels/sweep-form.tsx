@@ -9,6 +9,7 @@ import { Swatch } from '../charts/mark.tsx';
 import { markOf } from '../series/marks.ts';
 import { standardAxes } from '../store/draft.ts';
 import { wholeForm } from '../store/preview.ts';
+import { PlaceChoice } from './place-choice.tsx';
 import classes from './sweep-form.module.css';
 import { StartFrom, SweepMenu } from './sweep-menu.tsx';
 import { SweepPreview } from './sweep-preview.tsx';
@@ -29,6 +30,7 @@ export function SweepForm() {
         <FurtherAxes />
         <Measuring />
       </div>
+      <PlaceChoice />
       <SweepPreview />
     </form>
   );

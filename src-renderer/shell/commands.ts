@@ -96,6 +96,12 @@ export function commandsOf(app: App, { switchTheme }: WindowDeeds): readonly Com
       act: app.draft.redo,
     },
     { id: 'form', group: 'Sweep', title: 'Show the sweep form', act: () => view.setState({ left: 'sweep' }) },
+    {
+      id: 'machines',
+      group: 'Sweep',
+      title: 'Show the machines: fleet and servers',
+      act: () => view.setState({ left: 'fleet' }),
+    },
     { id: 'copy-command', group: 'Sweep', title: 'Copy the sweep as a command', act: copyCommand },
     {
       id: 'library',

@@ -103,7 +103,7 @@ function RunButton() {
 
 function RunProgress() {
   const run = useRun(
-    useShallow(({ status, asked, done, total, etaSeconds, how, failure, pauseReason, points }) => ({
+    useShallow(({ status, asked, done, total, etaSeconds, how, failure, pauseReason, notice, points }) => ({
       status,
       asked,
       done,
@@ -112,6 +112,7 @@ function RunProgress() {
       how,
       failure,
       pauseReason,
+      notice,
       failed: points.filter(({ outcome }) => outcome === 'failed').length,
     })),
   );
@@ -131,12 +132,16 @@ function RunProgress() {
   );
 }
 
-type Told = Pick<RunState, 'status' | 'asked' | 'done' | 'total' | 'etaSeconds' | 'how' | 'failure' | 'pauseReason'> & {
+type Told = Pick<
+  RunState,
+  'status' | 'asked' | 'done' | 'total' | 'etaSeconds' | 'how' | 'failure' | 'pauseReason' | 'notice'
+> & {
   readonly failed: number;
 };
 
-function inWords({ status, asked, done, total, etaSeconds, how, failure, pauseReason, failed }: Told): string {
-  const count = `${done} of ${total}${failed > 0 ? `, ${failed} failed` : ''}`;
+function inWords({ status, asked, done, total, etaSeconds, how, failure, pauseReason, notice, failed }: Told): string {
+  const told = notice === undefined || status === 'ended' ? '' : ` · ${notice}`;
+  const count = `${done} of ${total}${failed > 0 ? `, ${failed} failed` : ''}${told}`;
   if (failure !== undefined) return `ended by a fault: ${failure}`;
   if (status === 'idle') return 'ready';
   if (status === 'starting') return 'measuring what this machine can do…';

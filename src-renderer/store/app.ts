@@ -7,6 +7,7 @@ import { createCatalogueStore } from './catalogue.ts';
 import { createDraftStore } from './draft.ts';
 import { createLibraryStore } from './library.ts';
 import { createNoticeStore } from './notices.ts';
+import { createPlacesStore } from './places.ts';
 import { createPlannerStore } from './planner.ts';
 import { createPreviewStore } from './preview.ts';
 import { createRunStore } from './run.ts';
@@ -35,7 +36,12 @@ export function createApp(client: Client, memory?: Memory) {
     }
   };
 
-  const library = createLibraryStore({ client, run, attempt, clearSelection: view.clearSelection });
+  const places = createPlacesStore(client, attempt);
+  const placeChosen = () => {
+    const { chosen: place } = places.getState();
+    return place === undefined ? {} : { place };
+  };
+  const library = createLibraryStore({ client, run, attempt, placeChosen, clearSelection: view.clearSelection });
   const baselines = createBaselinesStore(client, run, view);
   const planner = createPlannerStore(client, view, attempt);
 
@@ -51,6 +57,7 @@ export function createApp(client: Client, memory?: Memory) {
     library,
     baselines,
     planner,
+    places,
     attempt,
     /** Resolves when there is enough to paint a window that will not move when the rest arrives. */
     start: async (): Promise<void> => {
@@ -59,6 +66,7 @@ export function createApp(client: Client, memory?: Memory) {
       library.start();
       baselines.start();
       void planner.start();
+      void places.load();
       void catalogue.loadDevices();
       await Promise.all([catalogue.loadLevels(), run.known, attempt(sweeps.begin)]);
     },
@@ -68,7 +76,7 @@ export function createApp(client: Client, memory?: Memory) {
         const sweep = given ?? preview.getState().sweep;
         if (!sweep) return;
         view.clearSelection();
-        await client.api.startRun({ sweep });
+        await client.api.startRun({ sweep, ...placeChosen() });
       }),
     steer: (verb: RunVerb) => attempt(() => client.api[verb]({})),
   };

@@ -1,6 +1,7 @@
 /** The library of sessions as this window knows it, and what can be done to a session. */
 import { createStore } from 'zustand/vanilla';
 import { type Library, largestSessionBytes, type SessionSummary } from '../../src-main/contract/library.ts';
+import type { Place } from '../../src-main/contract/places.ts';
 import { isActive } from '../../src-main/contract/run-state.ts';
 import type { ExportFormat, Label } from '../../src-main/contract/session.ts';
 import type { Client } from '../client/client.ts';
@@ -28,11 +29,13 @@ export interface LibraryDeeds {
   readonly run: ReturnType<typeof createRunStore>;
   /** Runs a deed and tells its failure. */
   readonly attempt: (deed: () => Promise<unknown>) => Promise<void>;
+  /** Where a sweep is to be measured. */
+  readonly placeChosen: () => { readonly place?: Place };
   /** Nothing of the view that is about points outlives them. */
   readonly clearSelection: () => void;
 }
 
-export function createLibraryStore({ client, run, attempt, clearSelection }: LibraryDeeds) {
+export function createLibraryStore({ client, run, attempt, placeChosen, clearSelection }: LibraryDeeds) {
   const store = createStore<LibraryStore>(() => ({
     library: undefined,
     thrownAway: undefined,
@@ -75,7 +78,7 @@ export function createLibraryStore({ client, run, attempt, clearSelection }: Lib
     continueMeasuring: (id: string) =>
       attempt(async () => {
         clearSelection();
-        await api.continueSession({ id });
+        await api.continueSession({ id, ...placeChosen() });
       }),
     label: (id: string, label: Label) =>
       attempt(async () => {

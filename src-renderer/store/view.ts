@@ -3,6 +3,9 @@ import { createStore } from 'zustand/vanilla';
 import type { Verdict } from '../../src-main/contract/comparison.ts';
 import type { Phase } from '../../src-main/contract/sweep.ts';
 
+export const leftPanes = ['sweep', 'sessions', 'fleet'] as const;
+export type LeftPane = (typeof leftPanes)[number];
+
 export interface View {
   /** Ids of points; the last one is shown in the inspector. Shared by every chart and the table. */
   readonly selected: readonly string[];
@@ -29,7 +32,7 @@ export interface View {
   readonly planner: { readonly model: string; readonly memory: string; readonly context: string };
   readonly sort: { readonly column: string; readonly descending: boolean } | undefined;
   /** What the left column shows. */
-  readonly left: 'sweep' | 'sessions';
+  readonly left: LeftPane;
   /** What lies over the window and takes its keys. */
   readonly overlay: 'commands' | 'keys' | undefined;
   /** Columns of a table that the user chose, by table; others show the usual ones. */

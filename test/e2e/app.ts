@@ -5,14 +5,15 @@ import { join } from 'node:path';
 import { createProfiler } from '../../src-main/hosts/compose.ts';
 import { serve } from '../../src-main/hosts/web/serve.ts';
 
-export async function startApp() {
+export async function startApp({ queue, workerScript }: { queue?: string; workerScript?: string } = {}) {
   const folder = await mkdtemp(join(tmpdir(), 'fastmqa-e2e-'));
-  const profiler = createProfiler();
+  const profiler = createProfiler(workerScript === undefined ? {} : { workerScript });
   const said: string[] = [];
   const printed: string[] = [];
   const host = await serve({
     profiler,
     port: 0,
+    queue,
     sessionsFolder: join(folder, 'sessions'),
     print: (line) => printed.push(line),
     say: (line) => said.push(line),

@@ -1,5 +1,6 @@
 /** A profiler whose run is played by the test: it emits what it is told, when it is told. */
 import type { DeviceInfo, LevelInfo, RunEnd, RunEvent, RunOptions, SweepRun } from '../../src-main/contract/api.ts';
+import type { AgentInfo } from '../../src-main/contract/places.ts';
 import type { Sweep } from '../../src-main/contract/sweep.ts';
 import { previewSweep } from '../../src-main/engine/plan.ts';
 import { createProfiler } from '../../src-main/hosts/compose.ts';
@@ -29,6 +30,9 @@ export class FakeProfiler {
   append = this.files.append;
   compare = this.files.compare;
   exportSession = this.files.exportSession;
+  agents = async (): Promise<readonly AgentInfo[]> => [];
+  knownAgents = async (): Promise<readonly string[]> => [];
+  watchFleet = this.files.watchFleet;
 
   run = async (_sweep: Sweep, { onEvent, ...options }: RunOptions = {}): Promise<SweepRun> => {
     await this.starting;

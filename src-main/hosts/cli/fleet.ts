@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
-import { formatBytes } from '../../contract/format.ts';
+import { formatBytes, formatSeconds } from '../../contract/format.ts';
+import { InputError } from '../../contract/input-error.ts';
+import type { FleetView } from '../../contract/places.ts';
 import { choiceOption, columns, json, print } from './output.ts';
 import type { Session } from './session.ts';
 import { queueOption } from './worker.ts';
@@ -7,14 +9,18 @@ import { queueOption } from './worker.ts';
 export const addFleet = (program: Command, { profiler }: Session): Command =>
   program
     .command('fleet')
-    .description('list the workers of a queue: host, device, what they do and how fast')
+    .description('list the workers of a queue: host, device, what they do and how fast; and what waits for them')
     .requiredOption(...queueOption)
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
     .action(async ({ queue, format }: { queue: string; format: string }) => {
-      const hosts = await profiler.fleet(queue);
-      if (format === 'json') return print(json(hosts));
-      if (hosts.length === 0) return print('no worker is at work for this queue');
-      const rows = hosts.map(({ host, backend, device, memoryBytes, done, pointsPerMinute, doing, version }) => [
+      const watch = profiler.watchFleet(queue);
+      const view = await watch.look();
+      watch.close();
+      if (view.outOfReach !== undefined) throw new InputError(view.outOfReach, '--queue');
+      if (format === 'json') return print(json(view));
+      const { hosts } = view;
+      if (hosts.length === 0) return print(`no worker is at work for this queue\n${waitingIn(view)}`);
+      const rows = hosts.map(({ host, backend, device, memoryBytes, done, pointsPerMinute, doing, version, fits }) => [
         host,
         backend,
         device,
@@ -22,8 +28,14 @@ export const addFleet = (program: Command, { profiler }: Session): Command =>
         String(done),
         pointsPerMinute.toFixed(1),
         doing ?? 'waiting',
-        version,
+        fits ? version : `${version}, not ours`,
       ]);
       const header = ['host', 'backend', 'device', 'memory', 'done', 'a minute', 'doing', 'kernels'];
-      return print(columns([header, ...rows], 'lllrrrll').join('\n'));
+      return print([...columns([header, ...rows], 'lllrrrll'), waitingIn(view)].join('\n'));
     });
+
+function waitingIn({ waiting, atWork, etaSeconds }: FleetView): string {
+  if (waiting + atWork === 0) return 'no point waits';
+  const eta = etaSeconds === undefined ? '' : `, about ${formatSeconds(Math.ceil(etaSeconds))} left at this rate`;
+  return `${waiting} points wait, ${atWork} are being measured${eta}`;
+}

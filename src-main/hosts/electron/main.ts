@@ -37,7 +37,7 @@ function startApp(): void {
     startWorker: utilityWorker,
     ...(process.env.FASTMQA_WORKER ? { workerScript: process.env.FASTMQA_WORKER } : {}),
   });
-  const host = createWindowHost({ profiler, folder: sessionsFolder() });
+  const host = createWindowHost({ profiler, folder: sessionsFolder(), queue: process.env.FASTMQA_QUEUE || undefined });
   const memory = openMemory(join(dataFolder(), 'desktop.json'));
   let window: BrowserWindow | undefined;
   let end: 'none' | 'asking' | 'ending' | 'ended' = 'none';

@@ -16,6 +16,8 @@ export interface ServeOptions {
   /** 0 = any free port; absent = the usual one if it is free. */
   readonly port?: number;
   readonly sessionsFolder?: string;
+  /** Of a fleet that windows may see and use, without a password. */
+  readonly queue?: string | undefined;
   /** A session to show at first. */
   readonly file?: string;
   /** Receives the one-time link, and each later one as the last is used: one line, for stdout. */
@@ -39,12 +41,13 @@ export async function serve({
   profiler,
   port,
   sessionsFolder: folder = sessionsFolder(),
+  queue,
   file,
   print = (line) => process.stdout.write(`${line}\n`),
   say = (line) => process.stderr.write(`${line}\n`),
 }: ServeOptions): Promise<WebHost> {
   const keys = new Keys();
-  const { api, hub, openPath: openSession, close } = createWindowHost({ profiler, folder });
+  const { api, hub, openPath: openSession, close } = createWindowHost({ profiler, folder, queue });
   if (file !== undefined) await openSession(file);
   const assets = await readAssets(rendererFolder);
   const link = (): string => `http://127.0.0.1:${portOf(server)}${keys.openPath}`;

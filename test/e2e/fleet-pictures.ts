@@ -1,0 +1,104 @@
+/** Pictures of the machines in the window, both themes and sizes, into `screenshots/fleet/`: played hosts, so that there are many. */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { FleetView } from '../../src-main/contract/places.ts';
+import { serve } from '../../src-main/hosts/web/serve.ts';
+import { FakeProfiler } from '../fakes/profiler.ts';
+import { openBrowser, seriousFindings, watch } from './browser.ts';
+
+const folder = join(import.meta.dirname, '../../screenshots/fleet');
+const views = [
+  { width: 1280, height: 800, colorScheme: 'light' },
+  { width: 1920, height: 1080, colorScheme: 'dark' },
+] as const;
+
+const queue = 'redis://10.0.0.5';
+const host = (id: string, device: string, gibibytes: number, rate: number, doing?: string, fits = true) => ({
+  ...{ id, host: id, device, backend: gibibytes > 100 ? 'cuda:0' : 'cpu', memoryBytes: gibibytes * 2 ** 30, fits },
+  ...{ version: fits ? '1-aa' : '1-0f3a1c2d4e5b', startedAt: '', done: Math.round(rate * 41), pointsPerMinute: rate },
+  ...(doing === undefined ? {} : { doing }),
+});
+let view: FleetView = { queue, hosts: [], waiting: 0, atWork: 0, pointsPerMinute: 0, etaSeconds: 0 };
+
+await mkdir(folder, { recursive: true });
+const profiler = new FakeProfiler();
+profiler.watchFleet = () => ({ queue, look: async () => view, close: () => undefined });
+let known: string[] = [];
+profiler.knownAgents = async () => known;
+profiler.agents = async () => [
+  {
+    host: 'gpu1',
+    reachable: true,
+    machine: 'dgx-a-0017',
+    fits: true,
+    devices: [
+      {
+        backend: 'cpu',
+        usable: true,
+        name: 'AMD EPYC 9654',
+        memoryBytes: 768 * 2 ** 30,
+        fmaFlopsPerSecond: 3.1e12,
+        readBytesPerSecond: 4.1e11,
+      },
+    ],
+    runs: [{ run: 'x', name: 'levels at 32k', status: 'running', rows: 112 }],
+  },
+  {
+    host: 'gpu2',
+    reachable: false,
+    reason:
+      'no agent can be reached at gpu2: ssh ended with exit code 255 (ssh: connect to host gpu2 port 22: No route to host)',
+    devices: [],
+    runs: [],
+  },
+];
+const web = await serve({
+  profiler,
+  port: 0,
+  sessionsFolder: join(folder, 'sessions'),
+  queue,
+  print: () => undefined,
+  say: () => undefined,
+});
+const browser = await openBrowser(join(folder, 'browser'), { width: 1280, height: 800 });
+try {
+  const page = browser.pages()[0] ?? (await browser.newPage());
+  const watched = await watch(page, web.url);
+  const take = async (name: string): Promise<void> => {
+    for (const { width, height, colorScheme } of views) {
+      await page.setViewportSize({ width, height });
+      await page.emulateMedia({ colorScheme });
+      await page.waitForTimeout(2500);
+      await page.screenshot({ path: join(folder, `${name}-${width}-${colorScheme}.png`) });
+    }
+    process.stdout.write(`${name}: ${await seriousFindings(page)}\n`);
+  };
+  await page.goto(web.link());
+  await page.getByRole('tab', { name: 'Machines' }).click();
+  await take('1-empty');
+  known = ['gpu1', 'gpu2'];
+  view = {
+    ...{ queue, waiting: 1204, atWork: 3, pointsPerMinute: 61.5, etaSeconds: 1178 },
+    hosts: [
+      host('gpu-a', 'NVIDIA H200', 141, 40.2, 'four-bit decode'),
+      host('gpu-b', 'NVIDIA H100 80GB HBM3', 80, 18.1, 'baseline prefill'),
+      host('cpu-c', 'AMD EPYC 9654 96-Core Processor', 64, 3.2, 'mixed-latent-17x decode'),
+      host('cpu-d', 'AMD EPYC 7763', 64, 0),
+      host('old-e', 'AMD EPYC 7763', 64, 0, undefined, false),
+    ],
+  };
+  await page.reload();
+  await page
+    .getByRole('button', { name: 'Ask them' })
+    .or(page.getByRole('tab', { name: 'Machines' }))
+    .first()
+    .click();
+  await page.getByRole('button', { name: 'Ask them' }).click();
+  await take('2-fleet');
+  await page.getByRole('tab', { name: 'Sweep', exact: true }).click();
+  await take('3-runs-on');
+  process.stdout.write(`${JSON.stringify([watched.complaints, await watched.layoutShifts()])}\n`);
+} finally {
+  await browser.close();
+  await web.close();
+}

@@ -36,7 +36,13 @@ function createStore(api: Partial<Client['api']>, run: RunState = noRun) {
     await deed().catch((error: Error) => told.push(error.message));
   };
   return {
-    store: createLibraryStore({ client, run: runStore, attempt, clearSelection: () => undefined }),
+    store: createLibraryStore({
+      placeChosen: () => ({}),
+      client,
+      run: runStore,
+      attempt,
+      clearSelection: () => undefined,
+    }),
     runStore,
     told,
   };

@@ -22,6 +22,15 @@ export interface DeviceInfo {
   readonly readBytesPerSecond?: number;
 }
 
+/** Of a device this moment. Absent = the system does not tell. */
+export interface DeviceVitals {
+  readonly backend: string;
+  readonly clockHz?: number;
+  readonly temperatureCelsius?: number;
+  readonly memoryBytes: number;
+  readonly memoryFreeBytes: number;
+}
+
 export interface SweepPreview {
   readonly points: readonly PointConfig[];
   /** Combinations that cannot exist, and why. */
@@ -100,6 +109,8 @@ export interface FleetOptions {
 export interface ProfilerApi {
   levels(): readonly LevelInfo[];
   devices(): Promise<readonly DeviceInfo[]>;
+  /** Costs a few small reads: may be asked while samples are taken. */
+  vitals(): Promise<readonly DeviceVitals[]>;
   preview(sweep: Sweep): SweepPreview;
   run(sweep: Sweep, options?: RunOptions): Promise<SweepRun>;
   close(): Promise<void>;

@@ -3,7 +3,7 @@
  * Electron and the client of the window all derive from this table.
  */
 import { z } from 'zod';
-import type { DeviceInfo, LevelInfo } from './api.ts';
+import type { DeviceInfo, DeviceVitals, LevelInfo } from './api.ts';
 import type { Comparison } from './comparison.ts';
 import {
   type Download,
@@ -70,6 +70,8 @@ const longestBase64 = Math.ceil(largestSessionBytes / 3) * 4;
 export const calls = {
   levels: takes(nothing).returns<readonly LevelInfo[]>(),
   devices: takes(nothing).returns<readonly DeviceInfo[]>(),
+  /** Clock, temperature and memory this moment. */
+  vitals: takes(nothing).returns<readonly DeviceVitals[]>(),
   preview: takes(z.strictObject({ sweep: sweepSchema })).returns<PreviewSummary>(),
   /** `place`: where it is measured, if not on this machine. */
   startRun: takes(z.strictObject({ sweep: sweepSchema, place: placeSchema.optional() })).returns<RunSession>(),

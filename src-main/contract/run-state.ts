@@ -76,6 +76,9 @@ export const noRun: RunState = {
 export const isActive = ({ status }: RunState): boolean =>
   status === 'starting' || status === 'running' || status === 'paused';
 
+/** Samples may be taken this moment: whatever else the machine does is noise in them. */
+export const isSampling = ({ status }: RunState): boolean => status === 'starting' || status === 'running';
+
 /** Events in order, without a gap after `state.sequence`: see {@link followsOn}. */
 export function reduceRun(state: RunState, events: readonly HubEvent[]): RunState {
   let next: RunState = state;

@@ -11,7 +11,7 @@ import type { SessionLibrary } from './session-library.ts';
 import type { SweepShelf } from './sweep-shelf.ts';
 
 export function createAppCalls(
-  profiler: Pick<Profiler, 'levels' | 'devices' | 'preview' | 'models' | 'plan'>,
+  profiler: Pick<Profiler, 'levels' | 'devices' | 'vitals' | 'preview' | 'models' | 'plan'>,
   hub: RunHub,
   library: SessionLibrary,
   shelf: SweepShelf,
@@ -25,6 +25,7 @@ export function createAppCalls(
   return {
     levels: async () => profiler.levels(),
     devices: () => profiler.devices(),
+    vitals: () => profiler.vitals(),
     preview: async ({ sweep }) => summarise(profiler.preview(sweep)),
     startRun: async ({ sweep, place }) => {
       if (proofs > 0 && !place)

@@ -45,6 +45,7 @@ import { type PlanOptions, planModel } from './plan.ts';
 import { type RecommendOptions, recommendLevel } from './recommend.ts';
 import { type SpeculateOptions, speculateModel } from './speculate.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
+import { cpuVitals } from './vitals.ts';
 
 export { exportPoints } from '../sessions/export.ts';
 export type { AgentOptions, AttendOptions, BenchCase, BenchOptions, FleetWatch, SweepChanges, WorkerOptions };
@@ -125,6 +126,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
         return { name, summary, techniques };
       }),
     devices: async () => [await cpuDevice(backend), cudaDevice()],
+    vitals: async () => [await cpuVitals()],
     preview: previewSweep,
     run: (sweep, runOptions = {}) => run(sweep, runOptions, measuring, environment, recordings),
     readSweep,

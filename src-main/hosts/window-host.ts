@@ -26,6 +26,7 @@ export type WindowProfiler = Pick<
   Profiler,
   | 'levels'
   | 'devices'
+  | 'vitals'
   | 'preview'
   | 'models'
   | 'plan'

@@ -1,6 +1,7 @@
 import { Popover, SegmentedControl, Select, Text } from '@mantine/core';
 import { useStore } from 'zustand';
 import { type EnvironmentChange, type Verdict, verdicts } from '../../src-main/contract/comparison.ts';
+import { isSampling } from '../../src-main/contract/run-state.ts';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { ComparisonChart, rowsThatFit, verdictGlyph } from '../charts/comparison-chart.tsx';
 import { comparisonCsv, countVerdicts, ratioAxis, rowsOf, type Side } from '../series/comparison.ts';
@@ -86,12 +87,12 @@ function VerdictChoice({ compared: { all } }: { readonly compared: SeenCompariso
 
 function useWhyEmpty({ sides, all, shown, refused }: SeenComparison) {
   const session = useRun((run) => run.session);
-  const status = useRun((run) => run.status);
+  const isQuiet = useRun(isSampling);
   const baselines = useBaselines();
   if (!session)
     return <Hint title="Nothing to compare yet">Run a sweep, or open a session from the library on the left.</Hint>;
   if (baselines.length === 0) return <PickBaseline />;
-  if (status === 'running' || status === 'starting')
+  if (isQuiet)
     return (
       <Hint title="Compared when the sweep rests">
         Reading sessions now would disturb the samples. Pause or wait for the end: verdicts then appear here.

@@ -1,6 +1,7 @@
 /** What the host finds when it compares the current session with each baseline, as chart and table show it. */
 import { useEffect, useMemo } from 'react';
 import { useStore } from 'zustand';
+import { isSampling } from '../../src-main/contract/run-state.ts';
 import { type ComparedPoint, comparedPoints, type Side, sortCompared } from '../series/comparison.ts';
 import { comparisonKey } from '../store/baselines.ts';
 import { comparisonColumns } from './comparison-columns.ts';
@@ -21,7 +22,7 @@ export interface SeenComparison {
 export function useCompared(): SeenComparison {
   const app = useApp();
   const run = useRun((state) => state);
-  const isQuiet = run.status === 'running' || run.status === 'starting';
+  const isQuiet = isSampling(run);
   const baselines = useBaselines();
   const compared = useStore(app.baselines, (store) => store.compared);
   const points = useChartPoints();

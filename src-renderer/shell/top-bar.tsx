@@ -23,6 +23,7 @@ import { useShallow } from 'zustand/react/shallow';
 import { formatSeconds } from '../../src-main/contract/format.ts';
 import { isActive, type RunState } from '../../src-main/contract/run-state.ts';
 import { useApp, useRun } from '../panels/use-app.ts';
+import { Device } from './device.tsx';
 import { SessionMenu } from './session-menu.tsx';
 import classes from './top-bar.module.css';
 
@@ -151,19 +152,6 @@ function inWords({ status, asked, done, total, etaSeconds, how, failure, pauseRe
   if (asked === 'stop') return `stopping after the points at hand · ${count}`;
   if (asked === 'cancel') return `cancelling · ${count}`;
   return etaSeconds === undefined ? count : `${count} · about ${formatSeconds(Math.ceil(etaSeconds))} left`;
-}
-
-function Device() {
-  const devices = useStore(useApp().catalogue, ({ devices }) => devices);
-  const used = devices?.find(({ usable }) => usable);
-  const label = devices?.map(({ backend, usable, name, reason }) => `${backend}: ${usable ? name : reason}`).join('\n');
-  return (
-    <Tooltip label={label ?? 'Looking for devices'} multiline style={{ whiteSpace: 'pre-line' }}>
-      <span className={classes.device}>
-        {used ? `${used.backend} · ${used.threads} threads · ${used.instructionSet}` : devices ? 'no device' : '…'}
-      </span>
-    </Tooltip>
-  );
 }
 
 function ThemeSwitch() {

@@ -1,11 +1,12 @@
 /** One window: the sweep on the left, charts in the centre, the inspector on the right, the table below. */
+import { isSampling } from '../../src-main/contract/run-state.ts';
 import { ChartsPanel } from '../panels/charts-panel.tsx';
 import { ComparisonTable } from '../panels/comparison-table.tsx';
 import { Inspector } from '../panels/inspector.tsx';
 import { LeftPanel } from '../panels/left-panel.tsx';
 import { PlannerTable } from '../panels/planner-table.tsx';
 import { PointTable } from '../panels/point-table.tsx';
-import { useApp, useView } from '../panels/use-app.ts';
+import { useApp, useRun, useView } from '../panels/use-app.ts';
 import { Banner } from './banner.tsx';
 import { CommandPalette } from './command-palette.tsx';
 import { Divider } from './divider.tsx';
@@ -22,9 +23,11 @@ export function Window() {
   const chart = useView((view) => view.chart);
   const commands = useCommands();
   useShortcuts(commands);
+  const isQuiet = useRun(isSampling);
   return (
     <div
       className={classes.window}
+      data-quiet={isQuiet || undefined}
       style={{
         gridTemplateColumns: `${leftPixels}px 1px minmax(320px, 1fr) 1px ${rightPixels}px`,
         gridTemplateRows: `48px minmax(200px, 1fr) 1px ${bottomPixels}px`,

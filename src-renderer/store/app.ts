@@ -14,6 +14,7 @@ import { createRunStore } from './run.ts';
 import { createSamplesStore } from './samples.ts';
 import { createSweepsStore } from './sweeps.ts';
 import { createViewStore, type Memory } from './view.ts';
+import { createVitalsStore } from './vitals.ts';
 
 export type App = ReturnType<typeof createApp>;
 
@@ -24,6 +25,7 @@ export function createApp(client: Client, memory?: Memory) {
   const view = createViewStore(memory);
   const samples = createSamplesStore(client);
   const catalogue = createCatalogueStore(client);
+  const vitals = createVitalsStore(client, run);
   const notices = createNoticeStore();
   const sweeps = createSweepsStore(client, draft);
 
@@ -52,6 +54,7 @@ export function createApp(client: Client, memory?: Memory) {
     view,
     samples,
     catalogue,
+    vitals,
     notices,
     sweeps,
     library,

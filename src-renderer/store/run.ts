@@ -1,7 +1,20 @@
 /** The current sweep as this window knows it. Events are only ever reduced; what they cannot tell comes as a snapshot. */
 import { createStore } from 'zustand/vanilla';
-import { followsOn, type HubEvent, noRun, type RunState, reduceRun } from '../../src-main/contract/run-state.ts';
+import {
+  followsOn,
+  type HubEvent,
+  isSampling,
+  noRun,
+  type RunState,
+  reduceRun,
+} from '../../src-main/contract/run-state.ts';
 import type { Client } from '../client/client.ts';
+
+/**
+ * While samples are taken the window is painted this seldom: it runs on the machine that it measures. What changes the
+ * state of the sweep is shown at once.
+ */
+const quietMilliseconds = 500;
 
 export type Connection = 'connecting' | 'live' | 'lost' | 'refused';
 
@@ -10,15 +23,24 @@ export interface RunStore {
   readonly connection: Connection;
 }
 
+/** It tells of progress and changes nothing else. */
+const isCalm = ({ type }: HubEvent): boolean => type === 'progress' || type === 'point';
+
 export function createRunStore(client: Client) {
   const store = createStore<RunStore>(() => ({ run: noRun, connection: 'connecting' }));
   let waiting: HubEvent[] = [];
+  /** Heard and not shown yet. */
+  let held: HubEvent[] = [];
+  let timer: ReturnType<typeof setTimeout> | undefined;
   let asking = false;
 
   /** Batches that arrive while a snapshot is on its way wait for it: those it already holds are dropped. */
   async function askForSnapshot(): Promise<void> {
     if (asking) return;
     asking = true;
+    clearTimeout(timer);
+    timer = undefined;
+    held = [];
     try {
       const run = await client.api.snapshot({});
       store.setState({ run, connection: 'live' });
@@ -33,10 +55,23 @@ export function createRunStore(client: Client) {
 
   function apply(events: readonly HubEvent[]): void {
     if (events.length === 0) return;
+    if (asking) {
+      waiting.push(...events);
+      return;
+    }
     const { run } = store.getState();
-    if (asking) waiting.push(...events);
-    else if (followsOn(run, events)) store.setState({ run: reduceRun(run, events) });
-    else void askForSnapshot();
+    held.push(...events);
+    if (!followsOn(run, held)) void askForSnapshot();
+    else if (isSampling(run) && events.every(isCalm)) timer ??= setTimeout(show, quietMilliseconds);
+    else show();
+  }
+
+  function show(): void {
+    clearTimeout(timer);
+    timer = undefined;
+    const events = held;
+    held = [];
+    if (events.length > 0) store.setState(({ run }) => ({ run: reduceRun(run, events) }));
   }
 
   const connect = (): (() => void) =>

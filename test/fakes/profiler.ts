@@ -1,5 +1,13 @@
 /** A profiler whose run is played by the test: it emits what it is told, when it is told. */
-import type { DeviceInfo, LevelInfo, RunEnd, RunEvent, RunOptions, SweepRun } from '../../src-main/contract/api.ts';
+import type {
+  DeviceInfo,
+  DeviceVitals,
+  LevelInfo,
+  RunEnd,
+  RunEvent,
+  RunOptions,
+  SweepRun,
+} from '../../src-main/contract/api.ts';
 import type { AgentInfo } from '../../src-main/contract/places.ts';
 import type { Sweep } from '../../src-main/contract/sweep.ts';
 import { previewSweep } from '../../src-main/engine/plan.ts';
@@ -24,6 +32,7 @@ export class FakeProfiler {
 
   levels = (): readonly LevelInfo[] => [{ name: 'baseline', summary: 'the reference', techniques: [] }];
   devices = async (): Promise<readonly DeviceInfo[]> => [{ backend: 'cpu', usable: true }];
+  vitals = async (): Promise<readonly DeviceVitals[]> => [{ backend: 'cpu', memoryBytes: 8e9, memoryFreeBytes: 5e9 }];
   preview = previewSweep;
   models = this.files.models;
   plan = this.files.plan;

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import type { StreamListener } from '../../src-main/contract/calls.ts';
 import {
   type HubEvent,
@@ -110,6 +110,47 @@ test('events that arrive before the snapshot are neither lost nor counted twice'
     events(8, 10);
     expect(store.getState().run).toEqual(whole);
   }
+});
+
+test('while samples are taken points are shown twice a second at most, and a change of the sweep at once', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  try {
+    const { store, ready, events, answer } = play();
+    ready(2);
+    await answer(2);
+    let shown = 0;
+    store.subscribe(() => {
+      shown += 1;
+    });
+    events(2, 3);
+    events(3, 4);
+    expect(shown).toBe(0);
+    vi.advanceTimersByTime(600);
+    expect(shown).toBe(1);
+    expect(store.getState().run).toEqual(reduceRun(noRun, story.slice(0, 4)));
+    events(4, 7);
+    expect(shown).toBe(2);
+    events(7, 9);
+    events(9, 10);
+    expect(shown).toBe(3);
+    expect(store.getState().run).toEqual(whole);
+    vi.advanceTimersByTime(600);
+    expect(shown).toBe(3);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test('points that were held back are not lost where a gap follows', async () => {
+  const { store, ready, events, answer, asked } = play();
+  ready(2);
+  await answer(2);
+  events(2, 4);
+  events(5, 7);
+  expect(asked).toHaveLength(1);
+  await answer(7);
+  events(7, 10);
+  expect(store.getState().run).toEqual(whole);
 });
 
 test('a gap asks for a snapshot', async () => {

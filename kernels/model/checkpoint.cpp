@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "cpu/codec.h"
+#include "fastmqa/sizes.h"
 
 namespace fastmqa {
 namespace {
@@ -72,18 +73,18 @@ class File {
 
 int64_t StoredRows::rows() const {
   int64_t sum = 0;
-  for (const auto& range : ranges) sum += range.second;
+  for (const auto& range : ranges) sum = elements({sum + elements({range.second})});  // both at most 2^56: no overflow
   return sum;
 }
 
 std::vector<float> readRows(const StoredRows& rows, const std::string& name) {
   const File file(rows.file);
-  const int64_t size = bytesOf(rows.type), rowBytes = rows.columns * size;
-  std::vector<float> out(static_cast<size_t>(rows.rows() * rows.columns));
+  const int64_t size = bytesOf(rows.type), rowBytes = elements({rows.columns, size});
+  std::vector<float> out(static_cast<size_t>(elements({rows.rows(), rows.columns})));
   std::vector<uint8_t> bytes;
   float* to = out.data();
   for (const auto& [first, count] : rows.ranges) {
-    const int64_t total = count * rowBytes, start = rows.offset + first * rowBytes;
+    const int64_t total = elements({count, rowBytes}), start = elements({rows.offset}) + elements({first, rowBytes});
     for (int64_t done = 0; done < total;) {
       const int64_t n = std::min(chunkBytes, total - done);  // a multiple of every element size, or the end
       bytes.resize(static_cast<size_t>(n));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "fastmqa/sizes.h"
 #include "math/threads.h"
 
 namespace fastmqa {
@@ -55,7 +56,7 @@ NormWeights normOf(const Reader& read, const std::string& name, int64_t size, bo
 
 DecoderWeights::DecoderWeights(const DecoderShape& s, const Checkpoint& checkpoint, const CancelFlag* cancel) : shape(s) {
   const Reader read(checkpoint, cancel);
-  const int64_t d = s.hiddenDim, queryWidth = s.heads * s.headDim, keyWidth = s.kvHeads * s.headDim;
+  const int64_t d = s.hiddenDim, queryWidth = elements({s.heads, s.headDim}), keyWidth = elements({s.kvHeads, s.headDim});
   embedding = read.take("embedding", s.vocabSize, d);
   if (read.has("positions")) positions = read.take("positions", s.maxPositions, d);
   finalNorm = normOf(read, "finalNorm", d, s.normPlusOne);

@@ -1,15 +1,19 @@
 // Checks of the rooms math, reference and layer/heads against the vectors of the specification and against definitions.
 // One line a check: "ok name" or "FAIL name got ... expected ..."; the exit code is 1 if any failed.
+// With --brief the model of full size is left out: what it runs, smaller ones run too.
 #include <algorithm>
 #include <cmath>
 #include <complex>
 #include <cstdio>
+#include <cstring>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "fastmqa/sizes.h"
 #include "layer/heads.h"
 #include "math/eigen.h"
 #include "math/gemm.h"
@@ -623,9 +627,46 @@ void testHeadMerging() {
   checkThrows("merge.aligned-needs-calibration", [&] { mergeHeads(w, options, nullptr, 0); });
 }
 
+bool isRefused(const std::function<void()>& check) {
+  try {
+    check();
+  } catch (const Failure& failure) {
+    return failure.kind == FailureKind::refused;
+  }
+  return false;
+}
+
+void testSizes() {
+  checkTrue("sizes.product", elements({3, 5, 7}) == 105 && elements({}) == 1);
+  checkTrue("sizes.empty", elements({3, 0, 7}) == 0);
+  checkTrue("sizes.largest", elements({mostElements}) == mostElements);
+  constexpr int64_t most = INT64_MAX, half = int64_t{1} << 32;
+  checkTrue("sizes.refuses-wrap-to-0", isRefused([] { elements({half, half}); }));
+  checkTrue("sizes.refuses-wrap-behind-0", isRefused([] { elements({0, half, half}); }));
+  checkTrue("sizes.refuses-wrap-to-positive", isRefused([] { elements({half, half / 2, 3}); }));
+  checkTrue("sizes.refuses-beyond", isRefused([] { elements({mostElements + 1}); }));
+  checkTrue("sizes.refuses-largest-number", isRefused([] { elements({most, most}); }));
+  checkTrue("sizes.refuses-negative", isRefused([] { elements({-1, -1}); }) && isRefused([] { elements({0, -1}); }));
+  checkTrue("sizes.point", !isRefused([] { checkSizes(PointSpec()); }));
+  const auto refuses = [](const char* name, void (*change)(PointSpec&)) {
+    PointSpec spec;
+    change(spec);
+    checkTrue(std::string("sizes.point-refuses-") + name, isRefused([&] { checkSizes(spec); }));
+  };
+  refuses("no-heads", [](PointSpec& p) { p.model.kvHeads = 0; });
+  refuses("no-technique-heads", [](PointSpec& p) { p.technique.kvHeads = 0; });
+  refuses("negative-batch", [](PointSpec& p) { p.batch = -1; });
+  refuses("wrapping-batch", [](PointSpec& p) { p.batch = half, p.seqLen = half; });
+  refuses("wide-heads", [](PointSpec& p) { p.model.heads = most / 2, p.model.headDim = 4; });
+  refuses("long-window", [](PointSpec& p) { p.technique.window = most; });
+  refuses("long-calibration", [](PointSpec& p) { p.calibrationTokens = most / 4; });
+  refuses("wide-band", [](PointSpec& p) { p.technique.bands = {{most, 8}}; });
+}
+
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  testSizes();
   testRandomNumbers();
   testTinyModel();
   testSharedHeads();
@@ -634,7 +675,7 @@ int main() {
   testPolarFactor();
   testRope();
   testHeadMerging();
-  testLargeModel();
+  if (argc < 2 || std::strcmp(argv[1], "--brief") != 0) testLargeModel();
   std::printf("# %d failed\n", failures);
   return failures > 0;
 }

@@ -11,6 +11,7 @@
 
 #include "convert-model.h"
 #include "convert.h"
+#include "fastmqa/sizes.h"
 #include "layer/bench.h"
 #include "layer/point.h"
 #include "layer/reach.h"
@@ -254,7 +255,7 @@ std::vector<float> logitsOf(const ModelSource& source, const PointSpec& spec, co
   const auto count = static_cast<int64_t>(tokens.size()) / batch;
   Arena arena;
   const Decoder decoder(arena, weights, std::vector<Technique>(static_cast<size_t>(s.layers), spec.technique), {}, count, 0, &cancelFlag);
-  std::vector<float> hidden(static_cast<size_t>(batch * count * s.hiddenDim)), out(static_cast<size_t>(batch * count * s.vocabSize));
+  std::vector<float> hidden(static_cast<size_t>(elements({batch, count, s.hiddenDim}))), out(static_cast<size_t>(elements({batch, count, s.vocabSize})));
   for (int64_t b = 0; b < batch; b++) {
     const int32_t* text = tokens.data() + b * count;
     float* to = hidden.data() + b * count * s.hiddenDim;

@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "fastmqa/sizes.h"
+
 using namespace fastmqa;
 
 namespace {
@@ -18,6 +20,18 @@ std::string text(const Napi::Object& o, const char* name) { return has(o, name) 
 
 [[noreturn]] void unknown(const Napi::Object& o, const char* name) {
   throw Napi::TypeError::New(o.Env(), std::string("expected a known value for ") + name + " but received " + text(o, name));
+}
+
+/// Of a check that is part of the engine: with the code that the engine's own refusals have.
+template <class Check>
+auto refusing(Napi::Env env, const Check& check) {
+  try {
+    return check();
+  } catch (const Failure& failure) {
+    Napi::TypeError error = Napi::TypeError::New(env, failure.what());
+    error.Set("code", Napi::String::New(env, "refused"));
+    throw error;
+  }
 }
 
 Dtype dtypeOf(const Napi::Object& o, const char* name) {
@@ -98,6 +112,7 @@ PointSpec pointSpec(const Napi::Object& c) {
   p.verifyTokens = whole(c, "verifyTokens", 1);
   p.inputSeed = static_cast<uint64_t>(whole(c, "seed", 100));
   p.calibrationTokens = whole(c, "calibrationTokens", 4096);
+  refusing(c.Env(), [&] { checkSizes(p); });
   return p;
 }
 
@@ -175,9 +190,11 @@ namespace {
 template <class Array, class T>
 std::vector<T> dataOf(const Napi::Object& tensor) {
   const Array data = tensor.Get("data").As<Array>();
-  int64_t n = 1;
-  for (int64_t s : shapeOf(tensor)) n *= s;
-  if (static_cast<int64_t>(data.ElementLength()) != n) throw Napi::TypeError::New(tensor.Env(), "expected as many elements as the shape says");
+  const int64_t n = refusing(tensor.Env(), [&] {
+    const int64_t wanted = elements(shapeOf(tensor)), received = static_cast<int64_t>(data.ElementLength());
+    if (received != wanted) refuse("expected " + std::to_string(wanted) + " elements, as the shape says, but received " + std::to_string(received));
+    return wanted;
+  });
   return std::vector<T>(data.Data(), data.Data() + n);
 }
 

@@ -9,5 +9,6 @@ function findPackageRoot(): string {
 }
 
 export const packageRoot = findPackageRoot();
-export const addonFile = join(packageRoot, 'native/build/Release/fastmqa.node');
+/** FASTMQA_ADDON names another build of it: `.ci/run` has one with sanitizers. */
+export const addonFile = process.env.FASTMQA_ADDON ?? join(packageRoot, 'native/build/Release/fastmqa.node');
 export const workerScript = join(packageRoot, 'dist/src-main/worker/process.js');

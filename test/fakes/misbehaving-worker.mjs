@@ -5,11 +5,11 @@
 import { writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { encodeFrame, frameReader, pipeDescriptor } from '../../dist/src-main/worker/frames.js';
+import { figures } from './scripted-figures.mjs';
 
 const supervisor = new Socket({ fd: pipeDescriptor, readable: true, writable: true });
 const send = (message) => supervisor.write(encodeFrame(message));
 
-let lastHandle = 0;
 let cancelled = false;
 
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -90,35 +90,6 @@ const misbehaviours = {
 };
 /** These show while a prepared point is sampled; the others while it is prepared. */
 const whileSampling = ['NaN samples', 'exit while idle'];
-
-function figures(config) {
-  const kvAllocatedBytes = 2 * config.batch * config.seqLen * config.kvHeads * config.headDim * 4;
-  const none = { scaleBytes: 0, sinkBytes: 0, residualBytes: 0, slackBytes: 0, tableBytes: 0 };
-  lastHandle += 1;
-  return {
-    handle: lastHandle,
-    memory: {
-      kvLogicalBytes: kvAllocatedBytes,
-      kvAllocatedBytes,
-      kvParts: { payloadBytes: kvAllocatedBytes, ...none },
-      peakBytes: kvAllocatedBytes,
-      extraWeightBytes: process.env.FASTMQA_FAKE_TELLS_PROCESS ? process.pid : 0,
-      cachedTokens: config.seqLen,
-    },
-    error: {
-      relativeL2: config.level === 'baseline' ? 1e-7 : 0.02,
-      cosine: 1,
-      rms: 1e-3,
-      maxAbs: 1e-2,
-      referenceRms: 1,
-      tokenP95: 0.03,
-      tokenMedian: 0.02,
-      positions: [0, config.seqLen - 1],
-    },
-    controls: { zeroOutput: 1, uniformAttention: 0.99, independentLayer: 1.41 },
-    work: { flops: 1e6, bytes: 1e6, tokens: config.batch },
-  };
-}
 
 /** The behaviour of a point rides on its level, where a test may write anything; FASTMQA_FAKE sets one for all. */
 const behaviourOf = (config) => process.env.FASTMQA_FAKE ?? config?.level ?? '';

@@ -4,7 +4,7 @@
 #include <memory>
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/asan_interface.h>
 #endif
 #if !defined(__x86_64__)
 #include <ucontext.h>
@@ -189,6 +189,9 @@ void prepare(Fibre& f) {
   f.finished = false;
   f.bottom = f.stack.get();
   f.bytes = stackBytes;
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(f.stack.get(), stackBytes);  // the frames of the fibre before never returned
+#endif
 #if defined(__x86_64__)
   auto top = reinterpret_cast<uintptr_t>(f.stack.get() + stackBytes) & ~static_cast<uintptr_t>(63);
   void** sp = reinterpret_cast<void**>(top) - 2;

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Redis } from 'ioredis';
+import type { Redis } from 'ioredis';
 import { z } from 'zod';
 import { expected, InputError } from '../contract/input-error.ts';
 import { measuringSchema, pointConfigSchema } from '../contract/sweep.ts';
@@ -118,6 +118,7 @@ const againMilliseconds = 50;
  * @throws InputError if there is no such queue now
  */
 export async function connect(address: QueueAddress, tell: (line: string) => void): Promise<Connection> {
+  const { Redis } = await import('ioredis'); // loaded by nobody else: most commands know no queue
   const redis = new Redis(address.url, {
     ...(address.password === undefined ? {} : { password: address.password }),
     lazyConnect: true,

@@ -1,4 +1,4 @@
-/** The two ends of a queue, and a look at who works for it. */
+/** The two ends of a queue, and a look at who works for it. What does the queueing is large: it is loaded by those who queue. */
 import os from 'node:os';
 import type { FleetOptions, SweepRun } from '../contract/api.ts';
 import { InputError } from '../contract/input-error.ts';
@@ -9,8 +9,7 @@ import type { PlannedPoint } from '../engine/plan.ts';
 import type { Clock, MeasuringBackend } from '../engine/ports.ts';
 import { viewFleet } from '../fleet/hosts.ts';
 import { type Connection, connect, readQueueAddress, versionOf } from '../fleet/queue.ts';
-import { checkFleet, type FleetPlace, type FleetPlan, startFleetRun } from '../fleet/run.ts';
-import { work } from '../fleet/worker.ts';
+import type { FleetPlace, FleetPlan } from '../fleet/run.ts';
 import { cpuName, kernelsFingerprint } from './environment.ts';
 
 export interface WorkerOptions {
@@ -40,6 +39,7 @@ export async function workForQueue(
   { queue, onReady, onNotice, ...options }: WorkerOptions,
   machine: Machine,
 ): Promise<void> {
+  const { work } = await import('../fleet/worker.ts');
   const connection = await reach(queue, onNotice);
   try {
     const device = { backend: 'cpu', name: cpuName(), memoryBytes: os.totalmem() };
@@ -104,6 +104,7 @@ export async function joinFleet(
   { queue, device, onNotice = ignore }: FleetOptions,
   plan: readonly PlannedPoint[],
 ): Promise<{ start(what: Omit<FleetPlan, keyof FleetPlace>): SweepRun; leave(): void }> {
+  const { checkFleet, startFleetRun } = await import('../fleet/run.ts');
   const connection = await reach(queue, onNotice);
   const place = {
     connection,

@@ -89,8 +89,15 @@ class Random {
   }
 }
 
-/** 512 words and, for each, the eight that may follow it. */
-const vocabulary = (() => {
+interface Vocabulary {
+  readonly words: readonly string[];
+  readonly followers: readonly (readonly number[])[];
+}
+let made: Vocabulary | undefined;
+
+/** 512 words and, for each, the eight that may follow it; made when first asked for. */
+function vocabulary(): Vocabulary {
+  if (made) return made;
   const random = new Random(1);
   const syllable = () => random.pick('bdfgklmnprstvz') + random.pick('aeiou');
   const words: string[] = [];
@@ -99,8 +106,9 @@ const vocabulary = (() => {
       Array.from({ length: random.between(1, 3) }, syllable).join('') + (random.below(3) ? '' : random.pick('nrs'));
     if (!words.includes(word)) words.push(word);
   }
-  return { words, followers: words.map(() => Array.from({ length: 8 }, () => random.below(512))) };
-})();
+  made = { words, followers: words.map(() => Array.from({ length: 8 }, () => random.below(512))) };
+  return made;
+}
 
 const brackets = ['()', '[]', '{}', '<>'] as const;
 
@@ -130,11 +138,12 @@ function arithmetic(random: Random): { text: string; answerAt: number } {
 
 function sentence(random: Random): { text: string; answerAt: number } {
   let word = random.below(512);
+  const { words: all, followers } = vocabulary();
   const words: string[] = [];
   for (let left = random.between(4, 14); left > 0; left--) {
-    words.push(vocabulary.words[word] as string);
+    words.push(all[word] as string);
     // Mostly among the first of the eight.
-    word = random.pick(vocabulary.followers[word]?.slice(0, 1 + Math.clz32(random.next() | 0x0100_0000)) ?? []);
+    word = random.pick(followers[word]?.slice(0, 1 + Math.clz32(random.next() | 0x0100_0000)) ?? []);
   }
   const text = `${words.join(' ')}.`;
   return { text, answerAt: text.length };

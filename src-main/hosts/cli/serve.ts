@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { serve } from '../web/serve.ts';
 import { onInterrupt } from './exit.ts';
 import { numberOption } from './output.ts';
 import type { Session } from './session.ts';
@@ -22,6 +21,7 @@ export const addServe = (program: Command, { profiler }: Session): Command =>
         { port, queue = process.env.FASTMQA_QUEUE }: { port?: number; queue?: string },
       ) => {
         if (queue !== undefined) profiler.watchFleet(queue).close(); // an address that is none is told at once
+        const { serve } = await import('../web/serve.ts'); // a server is loaded by nobody else
         const host = await serve({
           profiler,
           queue,

@@ -4,7 +4,9 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     reporters: [process.stdout.isTTY ? 'default' : 'dot', './test/summary.ts'],
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // Only what hangs takes as long: no test may depend on a machine that does nothing else.
+    testTimeout: 300_000,
+    hookTimeout: 600_000,
+    expect: { poll: { timeout: 120_000, interval: 50 } },
   },
 });

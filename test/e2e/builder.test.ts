@@ -15,7 +15,7 @@ const measured = sweepOf({
   phase: ['decode'],
 });
 
-describe.skipIf(chromiumPath === undefined)('the sweep builder', { timeout: 60_000 }, () => {
+describe.skipIf(chromiumPath === undefined)('the sweep builder', () => {
   let app: Awaited<ReturnType<typeof startSynthetic>>;
   let browser: BrowserContext;
   let page: Page;

@@ -38,7 +38,7 @@ async function saved(page: Page, item: string): Promise<Buffer> {
   return readFile(await download.path());
 }
 
-describe.skipIf(chromiumPath === undefined)('charts', { timeout: 120_000 }, () => {
+describe.skipIf(chromiumPath === undefined)('charts', () => {
   const points = pointsOf(sweep);
   let app: Awaited<ReturnType<typeof startSynthetic>>;
   let browser: BrowserContext;
@@ -213,7 +213,6 @@ describe.skipIf(chromiumPath === undefined)('charts', { timeout: 120_000 }, () =
 
 test.skipIf(chromiumPath === undefined)(
   'ten thousand points: on a canvas, and in a saved picture every one of them',
-  { timeout: 120_000 },
   async () => {
     const points = pointsOf(tenThousand, 10_000);
     const { app, browser, page, watched } = await open(points, tenThousand);

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { _electron, type ElectronApplication, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { allowed } from '../load.ts';
 
 interface Desktop {
   obstacleOf(machine: object): string | undefined;
@@ -17,7 +18,7 @@ const obstacle = binary
   : 'no Electron binary';
 if (obstacle) process.stderr.write(`skipped: ${obstacle}: the app in a real Electron\n`);
 
-describe.skipIf(obstacle !== undefined)('the app in a real Electron', { timeout: 120_000 }, () => {
+describe.skipIf(obstacle !== undefined)('the app in a real Electron', () => {
   let folder: string;
   let app: ElectronApplication;
   let page: Page;
@@ -49,12 +50,12 @@ describe.skipIf(obstacle !== undefined)('the app in a real Electron', { timeout:
     const since = performance.now();
     await run.click();
     await page.locator('[data-mark]').first().waitFor();
-    expect(performance.now() - since).toBeLessThan(10_000);
+    expect(performance.now() - since).toBeLessThan(allowed(10_000));
   });
 
   test('a reload in mid-run loses nothing', async () => {
     await page.reload();
-    await page.getByRole('status').getByText(/^done/).waitFor({ timeout: 100_000 });
+    await page.getByRole('status').getByText(/^done/).waitFor();
   });
 
   test('the page has the bridge and nothing of Node', async () => {

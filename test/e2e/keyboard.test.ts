@@ -13,7 +13,7 @@ const sweep = sweepOf({
   phase: ['decode'],
 });
 
-describe.skipIf(chromiumPath === undefined)('the keyboard', { timeout: 60_000 }, () => {
+describe.skipIf(chromiumPath === undefined)('the keyboard', () => {
   let app: Awaited<ReturnType<typeof startSynthetic>>;
   let browser: BrowserContext;
   let page: Page;

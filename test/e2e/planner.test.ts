@@ -8,7 +8,7 @@ import { chromiumPath, noChromium, openBrowser, seriousFindings, type Watched, w
 
 if (chromiumPath === undefined) process.stderr.write(`skipped: the planner in a browser: ${noChromium}\n`);
 
-describe.skipIf(chromiumPath === undefined)('the planner', { timeout: 120_000 }, () => {
+describe.skipIf(chromiumPath === undefined)('the planner', () => {
   let app: Awaited<ReturnType<typeof startApp>>;
   let browser: BrowserContext;
   let page: Page;
@@ -61,7 +61,7 @@ describe.skipIf(chromiumPath === undefined)('the planner', { timeout: 120_000 },
     const planned = await figures('own-16-bit');
     await field('Limit of the proof').fill('9 MiB');
     await page.getByRole('button', { name: 'Prove', exact: true }).click();
-    await page.getByRole('button', { name: 'Prove', exact: true }).waitFor({ timeout: 90_000 });
+    await page.getByRole('button', { name: 'Prove', exact: true }).waitFor();
     const proven = await Promise.all(
       ['own-16-bit', 'near-lossless', 'four-bit', 'mixed-latent'].map(async (level) => (await figures(level)).slice(6)),
     );

@@ -22,7 +22,7 @@ const small = {
 };
 const sweep = sweepOf({ hiddenDim: [512], heads: [8], phase: ['decode'], level: ['baseline', 'four-bit', 'balanced'] });
 
-describe.skipIf(chromiumPath === undefined)('sessions in a browser', { timeout: 60_000 }, () => {
+describe.skipIf(chromiumPath === undefined)('sessions in a browser', () => {
   let app: Awaited<ReturnType<typeof startApp>>;
   let browser: BrowserContext;
   let page: Page;

@@ -18,7 +18,6 @@ const refuse = (code, message) => {
 };
 
 async function untilCancelled() {
-  cancelled = false;
   while (!cancelled) await sleep(5);
   refuse('cancelled', 'cancelled');
 }
@@ -138,6 +137,7 @@ const hear = frameReader(async (request) => {
     cancelled = true;
     return;
   }
+  cancelled = false; // what comes from now on concerns this call
   const { id, generation } = request;
   try {
     send({ id, generation, ok: true, value: await answer(request) });

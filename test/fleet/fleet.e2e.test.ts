@@ -87,7 +87,7 @@ describe.skipIf(!redisProgram)(`fleet${why}`, () => {
     expect(stderr).toMatch(/out of reach/);
     expect({ code, kills }).toEqual({ code: 0, kills: 4 });
     expect([...points.values()][0]?.device).toMatchObject({ instructionSet: 'scripted', fmaFlopsPerSecond: 1e11 });
-  }, 240_000);
+  });
 
   test('four workers do the work of four', async () => {
     const connection = await connect({ url: redis.url, password: 'a password' }, () => undefined);
@@ -118,7 +118,7 @@ describe.skipIf(!redisProgram)(`fleet${why}`, () => {
     connection.close();
     console.log(`fleet: 4 workers do ${((4 * one) / four).toFixed(2)} times the work of 1`);
     expect((4 * one) / four).toBeGreaterThan(3.6);
-  }, 120_000);
+  });
 
   test('a point that takes its worker down is quarantined, and the others are measured', async () => {
     const file = join(folder, 'poison.json');
@@ -154,7 +154,7 @@ describe.skipIf(!redisProgram)(`fleet${why}`, () => {
     expect(points.filter(({ outcome }) => outcome === 'measured')).toHaveLength(5);
     expect(points.flatMap(({ reason }) => reason ?? [])).toEqual(['quarantined: every worker that took it was lost']);
     expect({ code, hired }).toEqual({ code: 1, hired: 4 });
-  }, 60_000);
+  });
 
   test('an interrupted sweep is taken up again: what the fleet measured meanwhile is not measured again', async () => {
     await hire(1);
@@ -171,7 +171,7 @@ describe.skipIf(!redisProgram)(`fleet${why}`, () => {
     expect(new Set(recorded('60.fmqa')).size).toBe(60);
     expect(recorded('60.fmqa')).toHaveLength(60);
     expect(before).toBeLessThan(60);
-  }, 60_000);
+  });
 
   test('workers with other kernels are refused, by name', async () => {
     const { Redis } = await import('ioredis');

@@ -8,6 +8,7 @@ import { type Point, pointSchema } from '../../src-main/contract/metrics.ts';
 import { environmentSchema } from '../../src-main/contract/session.ts';
 import { encodeSafetensors } from '../../src-main/models/safetensors.ts';
 import { readSession } from '../../src-main/sessions/recovery.ts';
+import { allowed } from '../load.ts';
 import { type CliResult, fakeWorker, mainScript, runCli, startCli } from './run-cli.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'fastmqa-cli-'));
@@ -247,13 +248,13 @@ describe('a session', () => {
   test('a second Ctrl+C ends at once', async () => {
     const session = path('cancelled.fmqa');
     const run = startCli(['sweep', 'baseline', ...small, '--out', session], scripted('hang'));
-    await expect.poll(() => existsSync(session), { timeout: 20_000 }).toBe(true); // it listens to signals by then
+    await expect.poll(() => existsSync(session)).toBe(true); // it listens to signals by then
     run.child.kill('SIGINT');
     await new Promise((resolve) => setTimeout(resolve, 400));
     run.child.kill('SIGINT');
     const since = performance.now();
     expect((await run.ended).code).toBe(130);
-    expect(performance.now() - since).toBeLessThan(8000);
+    expect(performance.now() - since).toBeLessThan(allowed(8000));
     expect((await readSession(session)).records.at(-1)).toMatchObject({ kind: 'ended', how: 'interrupted' });
   });
 

@@ -201,4 +201,4 @@ test('recommend: nothing measured that keeps the budget is smaller, and the sear
   expect(others).toHaveLength(5);
   const recorded = await readSession(session);
   expect([...recorded.points.keys()]).toEqual(trace.map(({ id }) => id));
-}, 120_000);
+});

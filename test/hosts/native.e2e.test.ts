@@ -3,11 +3,12 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test, vi } from 'vitest';
 import { InputError } from '../../src-main/contract/input-error.ts';
 import { type Point, pointSchema } from '../../src-main/contract/metrics.ts';
 import { FastMQA } from '../../src-main/index.ts';
 import { readSession } from '../../src-main/sessions/recovery.ts';
+import { allowed } from '../load.ts';
 import { mainScript, runCli, startCli } from './run-cli.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'fastmqa-native-'));
@@ -92,8 +93,8 @@ describe('sweeps', () => {
     // A window forgets what lies before it, and nothing else.
     expect(window.quality?.retrievedByDepth?.slice(0, 5)).toEqual([0, 0, 0, 0, 0]);
     expect(window.quality?.retrievedByDepth?.at(-1)).toBe(1);
-    expect(performance.now() - since).toBeLessThan(60_000);
-  }, 90_000);
+    expect(performance.now() - since).toBeLessThan(allowed(60_000));
+  });
 
   test('the same seed gives the same errors and bytes', async () => {
     const run = async () => pointsOf((await runCli(['sweep', 'four-bit', ...quickly, '--format', 'json'])).stdout);
@@ -142,11 +143,11 @@ describe.runIf(existsSync(`/proc/${process.pid}/task/${process.pid}/children`))(
 
   test('a killed command line leaves no worker behind', async () => {
     const run = startCli(['sweep', ...quickly, '--min-time', '5', '--set', 'seqLen=64,80', '--verbose']);
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await vi.waitUntil(() => childrenOf(run.child.pid as number).length > 0, { timeout: 120_000 });
     const [worker] = childrenOf(run.child.pid as number);
     run.child.kill('SIGKILL');
     await run.ended;
-    await expect.poll(() => isGone(worker), { timeout: 5000 }).toBe(true);
+    await expect.poll(() => isGone(worker)).toBe(true);
   });
 });
 
@@ -240,7 +241,7 @@ describe('the library', () => {
       console.log(y.shape.join());`;
     const output = execFileSync(process.execPath, ['--input-type=module', '-e', program], {
       encoding: 'utf8',
-      timeout: 15_000,
+      timeout: 120_000,
     });
     expect(output).toBe('1,4,64\n');
   });

@@ -183,7 +183,7 @@ test('R1, R5: an accelerated night: the worker dies at random, and the table end
   }
   expect(kills).toBeGreaterThan(wanted / 1000);
   expect(failed).toBeLessThanOrEqual(kills);
-  await expect.poll(childrenLeft, { timeout: 5000 }).toEqual([]);
+  await expect.poll(childrenLeft).toEqual([]);
   const growth = (of: 'heap' | 'resident'): number => (100 * memory[memory.length - 1][of]) / memory[2][of] - 100;
   expect(growth('heap')).toBeLessThan(10);
   if (effort === 'soak') expect(growth('resident')).toBeLessThan(10);

@@ -63,9 +63,10 @@ test.skipIf(chromiumPath === undefined)(
     });
     const silent = (): void => undefined;
     const host = await serve({ profiler, port: 0, sessionsFolder: join(folder, 's'), print: silent, say: silent });
-    const browser = await openBrowser(join(folder, 'browser'), { width: 1280, height: 4000 });
+    const browser = await openBrowser(join(folder, 'browser'), { width: 1280, height: 2000 });
     try {
       const page = browser.pages()[0] ?? (await browser.newPage());
+      page.setDefaultTimeout(longestTest); // a slow machine takes its time
       const { complaints } = await watch(page, host.url);
       await page.goto(host.link());
       await page.waitForURL(host.url);

@@ -2,37 +2,45 @@ import { fork } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { resolvePoint } from '../../src-main/engine/plan.ts';
 import { BackendFailure, type FailureKind, type Prepared } from '../../src-main/engine/ports.ts';
 import { forkWorker, type SpawnWorker } from '../../src-main/worker/spawn.ts';
 import { Supervisor } from '../../src-main/worker/supervisor.ts';
+import { allowed } from '../load.ts';
 
 const script = join(import.meta.dirname, '../fakes/misbehaving-worker.mjs');
 const config = (level: string) => ({ ...resolvePoint({ hiddenDim: 64, heads: 2, seqLen: 16 }).config, level });
-const deadlineSeconds = 0.5;
+/** Of what must end by itself, however slowly this machine starts a process; and of what must not. */
+const [enoughSeconds, overdueSeconds] = [60, 0.5];
 const graceSeconds = 0.3;
 
 let supervisor: Supervisor;
 const started: number[] = [];
-/** Counts the processes that were started. */
+let ended = 0;
+/** Counts the processes that were started, and those that are gone. */
 const counting: SpawnWorker = (listener) => {
   started.push(started.length);
-  return forkWorker(script)(listener);
+  const onEnd = (how: string): void => {
+    ended += 1;
+    listener.onEnd(how);
+  };
+  return forkWorker(script)({ ...listener, onEnd });
 };
-const open = (spawn: SpawnWorker = counting): Supervisor => {
+const open = (spawn: SpawnWorker = counting, seconds = graceSeconds): Supervisor => {
   started.length = 0;
-  supervisor = new Supervisor({ spawn, graceSeconds });
+  ended = 0;
+  supervisor = new Supervisor({ spawn, graceSeconds: seconds });
   return supervisor;
 };
 afterEach(() => supervisor.close());
 
 /** A point from beginning to end, as the engine takes it. */
-async function measure(level: string): Promise<readonly number[]> {
+async function measure(level: string, deadlineSeconds = enoughSeconds): Promise<readonly number[]> {
   const prepared = await supervisor.prepare(config(level), deadlineSeconds);
   await sleep(level === 'double answer' ? 50 : 0);
   const first = await supervisor.sample(prepared, 0.01, 5, deadlineSeconds);
-  if (level === 'exit while idle') await sleep(300);
+  if (level === 'exit while idle') await vi.waitUntil(() => ended > 0, { timeout: 120_000 });
   const second = await supervisor.sample(prepared, 0.01, 5, deadlineSeconds);
   await supervisor.release(prepared);
   return [...first, ...second];
@@ -74,19 +82,20 @@ const cases: [level: string, kind: FailureKind, message: RegExp, poisoned: boole
 
 describe('a worker that misbehaves costs one call', () => {
   test.each(cases)('%s', async (level, kind, message, poisoned) => {
-    open();
-    const neighbour = await supervisor.prepare(config('baseline'), 5);
-    const failure = await failureOf(measure(level));
+    const mustLookUp = kind === 'timeout' && !poisoned;
+    open(counting, mustLookUp ? enoughSeconds : graceSeconds);
+    const neighbour = await supervisor.prepare(config('baseline'), enoughSeconds);
+    const failure = await failureOf(measure(level, kind === 'timeout' ? overdueSeconds : enoughSeconds));
     expect(failure.message).toMatch(message);
     expect({ kind: failure.kind, poisoned: failure.poisoned }).toEqual({ kind, poisoned });
 
     // Nothing of a poisoned generation may be used; the rest of a sound one stays.
-    const again = supervisor.sample(neighbour, 0.01, 5, 5);
+    const again = supervisor.sample(neighbour, 0.01, 5, enoughSeconds);
     if (poisoned) expect((await failureOf(again)).poisoned).toBe(true);
     else expect((await again).length).toBeGreaterThan(0);
 
     expect(await measure('baseline')).toHaveLength(10);
-    const next = await supervisor.prepare(config('baseline'), 5);
+    const next = await supervisor.prepare(config('baseline'), enoughSeconds);
     expect(next.generation).toBe(poisoned ? 2 : 1);
     expect(started).toHaveLength(next.generation);
   });
@@ -100,7 +109,8 @@ describe('a worker that misbehaves costs one call', () => {
 
 describe('cancel', () => {
   test('a call that looks up gives way, and the worker lives on', async () => {
-    open();
+    open(counting, enoughSeconds);
+    await supervisor.info();
     const call = failureOf(supervisor.prepare(config('huge delay'), 60));
     await sleep(300);
     supervisor.cancel();
@@ -116,7 +126,7 @@ describe('cancel', () => {
     const since = performance.now();
     supervisor.cancel();
     expect(await call).toMatchObject({ kind: 'cancelled', poisoned: true });
-    expect(performance.now() - since).toBeLessThan(graceSeconds * 1000 + 500);
+    expect(performance.now() - since).toBeLessThan(allowed(graceSeconds * 1000 + 500));
   });
 });
 
@@ -140,7 +150,7 @@ describe('the process', () => {
 
   test('is gone after close, and calls are refused', async () => {
     open();
-    const prepared: Prepared = await supervisor.prepare(config('baseline'), 5);
+    const prepared: Prepared = await supervisor.prepare(config('baseline'), enoughSeconds);
     const pending = failureOf(supervisor.prepare(config('hang'), 60));
     await supervisor.close();
     expect((await pending).kind).toBe('cancelled');
@@ -154,7 +164,7 @@ describe('the process', () => {
     const worker = await new Promise<number>((resolve) => parent.once('message', (pid) => resolve(pid as number)));
     expect(isAlive(worker)).toBe(true);
     parent.kill('SIGKILL');
-    await expect.poll(() => isAlive(worker), { timeout: 5000 }).toBe(false);
+    await expect.poll(() => isAlive(worker)).toBe(false);
   });
 });
 

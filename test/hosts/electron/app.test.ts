@@ -49,11 +49,13 @@ afterEach(async () => {
   await rm(folder, { recursive: true });
 });
 
+const waiting = { timeout: 120_000, interval: 50 };
+
 /** The handler that the app set, called as Electron would. */
 async function quitBySignal(): Promise<void> {
   const added = process.listeners('SIGTERM').filter((listener) => !listeners.get('SIGTERM')?.includes(listener));
   for (const listener of added) listener('SIGTERM');
-  await vi.waitFor(() => expect(electron.world.hasQuit).toBe(true), 15_000);
+  await vi.waitFor(() => expect(electron.world.hasQuit).toBe(true), waiting);
 }
 
 async function start(...files: string[]) {
@@ -71,14 +73,14 @@ const snapshotOf = async (bridge: Bridge) => heldBy(await bridge.call('snapshot'
 
 async function runSmall(bridge: Bridge): Promise<RunState> {
   heldBy(await bridge.call('startRun', { sweep: small }));
-  await vi.waitFor(async () => expect((await snapshotOf(bridge)).status).toBe('ended'), 60_000);
+  await vi.waitFor(async () => expect((await snapshotOf(bridge)).status).toBe('ended'), waiting);
   return snapshotOf(bridge);
 }
 
 /** Starts a sweep whose worker never answers, so that it runs for as long as the test needs. */
 async function runForEver(bridge: Bridge): Promise<void> {
   heldBy(await bridge.call('startRun', { sweep: small }));
-  await vi.waitFor(async () => expect((await snapshotOf(bridge)).status).toBe('running'), 15_000);
+  await vi.waitFor(async () => expect((await snapshotOf(bridge)).status).toBe('running'), waiting);
 }
 const withHangingWorker = (): void => {
   vi.stubEnv('FASTMQA_WORKER', join(import.meta.dirname, '../../fakes/hanging-utility.mjs'));
@@ -165,7 +167,7 @@ test('files come from the command line, the system and a second launch; one that
   const [first, second] = ['first.fmqa', 'second.fmqa'].map((name) => join(folder, name));
   for (const copy of [first, second]) await writeFile(copy, await readFile(session?.file ?? ''));
   const shows = (file: string) =>
-    vi.waitFor(async () => expect((await snapshotOf(bridge)).session?.file).toBe(file), 5000);
+    vi.waitFor(async () => expect((await snapshotOf(bridge)).session?.file).toBe(file), waiting);
 
   const event = { preventDefault: vi.fn() };
   electron.app.emit('open-file', event, first);
@@ -212,7 +214,7 @@ test('quitting asks while a sweep runs, and ends it in order', async () => {
 
   electron.world.answers.push({ dialog: 'message', answer: { response: 1 } });
   electron.app.quit();
-  await vi.waitFor(() => expect(electron.world.hasQuit).toBe(true), 15_000);
+  await vi.waitFor(() => expect(electron.world.hasQuit).toBe(true), waiting);
   expect(asked()).toBe(2);
   expect((await readSession(session?.file ?? '')).how).toBe('interrupted');
 });
@@ -239,7 +241,7 @@ test('the menu follows the sweep and steers it', async () => {
   expect(item('File', 'Open…').enabled).toBe(false);
   expect(item('File', 'Save As…').enabled).toBe(true);
   item('Run', 'Cancel').click?.();
-  await vi.waitFor(async () => expect((await snapshotOf(bridge)).how).toBe('cancelled'), 15_000);
+  await vi.waitFor(async () => expect((await snapshotOf(bridge)).how).toBe('cancelled'), waiting);
   await vi.waitFor(() => expect(enabled(...verbs)).toEqual([true, false, false, false, false]));
 });
 

@@ -41,7 +41,7 @@ export function send({ port }: Pick<Door, 'port'>, text: string): Promise<string
       socket.destroy();
       resolve(answer);
     };
-    socket.setTimeout(3000, done);
+    socket.setTimeout(60_000, done); // silent for longer than any machine is slow
     socket.on('data', (chunk) => {
       answer += chunk.toString();
       if (answer.includes('event: ready')) done();

@@ -89,9 +89,12 @@ class ModelPoint : public TimedPoint {
  public:
   ModelPoint(std::shared_ptr<const EvaluatedModel> model, const PointSpec& spec, const CancelFlag* cancel);
   const Quality& quality() const { return quality_; }
+  std::vector<double> sample(double seconds, int64_t most) override {
+    return sampleSteps([this] { runStep(); }, seconds, most, cancel_);
+  }
 
  private:
-  void runStep() override;
+  void runStep();
 
   PointSpec spec_;
   std::shared_ptr<const EvaluatedModel> model_;

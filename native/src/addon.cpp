@@ -12,6 +12,7 @@
 #include "convert-model.h"
 #include "convert.h"
 #include "fastmqa/sizes.h"
+#include "layer/accelerator.h"
 #include "layer/bench.h"
 #include "layer/point.h"
 #include "layer/reach.h"
@@ -83,7 +84,7 @@ class Task : public Napi::AsyncWorker {
     try {
       result_ = std::make_unique<Result>(work_());
     } catch (const Failure& failure) {
-      constexpr const char* codes[] = {"refused", "out-of-memory", "cancelled", "failed"};
+      constexpr const char* codes[] = {"refused", "out-of-memory", "cancelled", "failed", "poisoned"};
       fail(codes[static_cast<int>(failure.kind)], failure.what());
     } catch (const std::bad_alloc&) {
       fail("out-of-memory", "out of memory");
@@ -134,6 +135,32 @@ Napi::Value ceilings(const Napi::CallbackInfo& call) {
     out["readBytesPerSecond"] = c.readBytesPerSecond;
     return out;
   });
+}
+
+Napi::Value cuda(const Napi::CallbackInfo& call) {
+  return Task<CudaReport>::run(call.Env(), cudaDevices, [](Napi::Env env, CudaReport& report) { return cudaReport(env, report); });
+}
+
+Napi::Value cudaCeilingsCall(const Napi::CallbackInfo& call) {
+  const int device = call[0].ToNumber().Int32Value();
+  return Task<AcceleratorCeilings>::run(
+      call.Env(), [device] { return cudaCeilings(device); },
+      [](Napi::Env env, AcceleratorCeilings& c) {
+        Napi::Object out = Napi::Object::New(env);
+        out["matrixFlopsPerSecond"] = c.matrixFlopsPerSecond;
+        out["copyBytesPerSecond"] = c.copyBytesPerSecond;
+        return out;
+      });
+}
+
+/// What was noticed while a point was sampled.
+Napi::Value conditions(const Napi::CallbackInfo& call) {
+  const auto point = points.get(call[0].ToNumber().Int32Value());
+  const SampleConditions noticed = point ? point->conditions() : SampleConditions{};
+  Napi::Object out = Napi::Object::New(call.Env());
+  out["throttledSamples"] = static_cast<double>(noticed.throttled);
+  out["foreignProcesses"] = static_cast<double>(noticed.foreignProcesses);
+  return out;
 }
 
 Napi::Value bench(const Napi::CallbackInfo& call) {
@@ -398,6 +425,9 @@ void cancel(const Napi::CallbackInfo&) { cancelFlag.raise(); }
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["info"] = Napi::Function::New(env, info);
   exports["ceilings"] = Napi::Function::New(env, ceilings);
+  exports["cuda"] = Napi::Function::New(env, cuda);
+  exports["cudaCeilings"] = Napi::Function::New(env, cudaCeilingsCall);
+  exports["conditions"] = Napi::Function::New(env, conditions);
   exports["bench"] = Napi::Function::New(env, bench);
   exports["prepare"] = Napi::Function::New(env, prepare);
   exports["prepareModel"] = Napi::Function::New(env, prepareModel);

@@ -47,6 +47,8 @@ export const throughputSchema = z.strictObject({
   bytesPerSecond: figure,
   /** Floor time (ceilings measured on this machine) over measured time. */
   rooflineFraction: figure.optional(),
+  /** Samples discarded because the device had slowed itself down. */
+  throttledSamples: z.number().int().min(1).optional(),
   flags: z.array(z.enum(flags)),
 });
 export type Throughput = z.infer<typeof throughputSchema>;

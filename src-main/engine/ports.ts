@@ -33,6 +33,14 @@ export interface Ceilings {
   readonly readBytesPerSecond: number;
 }
 
+/** What a device showed while a point was sampled. */
+export interface Conditions {
+  /** Samples discarded because the device had slowed itself down. */
+  readonly throttledSamples: number;
+  /** Others that used the device. */
+  readonly foreignProcesses: number;
+}
+
 export interface BackendInfo {
   readonly name: string;
   readonly threads: number;
@@ -61,6 +69,8 @@ export interface MeasuringBackend {
   prepare(config: PointConfig, deadlineSeconds: number): Promise<Prepared>;
   /** Runs steps until `seconds` have passed or `maxSamples` are taken, at least one; seconds per step each. */
   sample(prepared: Prepared, seconds: number, maxSamples: number, deadlineSeconds: number): Promise<readonly number[]>;
+  /** Of the samples so far; a backend that cannot notice anything has no such call. */
+  conditions?(prepared: Prepared): Promise<Conditions>;
   release(prepared: Prepared): Promise<void>;
   /** Ends the call at hand, if need be by killing the worker. */
   cancel(): void;

@@ -35,6 +35,7 @@ export function withModels(backend: Supervisor): MeasuringBackend {
         ? backend.prepare(config, deadlineSeconds)
         : prepareModel(backend, config, deadlineSeconds),
     sample: (...asked) => backend.sample(...asked),
+    conditions: (prepared) => backend.conditions(prepared),
     release: (prepared) => backend.release(prepared),
     cancel: () => backend.cancel(),
     close: () => backend.close(),
@@ -42,6 +43,8 @@ export function withModels(backend: Supervisor): MeasuringBackend {
 }
 
 async function prepareModel(backend: Supervisor, config: PointConfig, deadlineSeconds: number): Promise<Prepared> {
+  if (config.backend !== 'cpu' && config.layer === undefined)
+    throw new BackendFailure('refused', 'whole models are measured on the CPU; a GPU measures single layers', false);
   const opened = await openModel(config).catch((error: unknown) => {
     // What is wrong with a model is a row, not the end of the sweep.
     if (error instanceof InputError) throw new BackendFailure('refused', error.message, false);

@@ -24,6 +24,31 @@ const prepared = {
 export const answerSchemas = {
   info: z.object({ threads: z.number().int().min(1), instructionSet: z.string(), buildFlags: z.string() }),
   ceilings: z.object({ fmaFlopsPerSecond: positive, readBytesPerSecond: positive }),
+  cuda: z.object({
+    devices: z.array(
+      z.object({
+        name: z.string(),
+        computeCapability: z.string(),
+        multiprocessors: z.number().int().min(1),
+        driverCudaVersion: z.string(),
+        runtimeCudaVersion: z.string(),
+        memoryBytes: z.number().min(0),
+        freeBytes: z.number().min(0),
+        cacheBytes: z.number().min(0),
+        clockMHz: z.number().optional(),
+        mostClockMHz: z.number().optional(),
+        memoryClockMHz: z.number().optional(),
+        temperatureCelsius: z.number().optional(),
+        powerWatts: z.number().optional(),
+        powerLimitWatts: z.number().optional(),
+        foreignProcesses: z.number().int().optional(),
+        clockReasons: z.array(z.string()).optional(),
+      }),
+    ),
+    reason: z.string().optional(),
+  }),
+  cudaCeilings: z.object({ matrixFlopsPerSecond: positive, copyBytesPerSecond: positive }),
+  conditions: z.object({ throttledSamples: z.number().int().min(0), foreignProcesses: z.number().int().min(0) }),
   prepare: z.object({ ...prepared, controls: controlsSchema }),
   prepareModel: z.object({
     ...prepared,

@@ -40,6 +40,7 @@ struct Technique {
 };
 
 struct PointSpec {
+  int device = -1;  ///< -1: the CPU; else the number of a CUDA device
   ModelSpec model;
   int64_t modelLayer = -1;  ///< of a trained model: this layer on its own; -1: the whole model, or a synthetic layer
   Technique technique;

@@ -69,7 +69,7 @@ export interface MeasuringBackend {
   prepare(config: PointConfig, deadlineSeconds: number): Promise<Prepared>;
   /** Runs steps until `seconds` have passed or `maxSamples` are taken, at least one; seconds per step each. */
   sample(prepared: Prepared, seconds: number, maxSamples: number, deadlineSeconds: number): Promise<readonly number[]>;
-  /** Of the samples so far; a backend that cannot notice anything has no such call. */
+  /** Of the samples so far; asked of devices other than the CPU. */
   conditions?(prepared: Prepared): Promise<Conditions>;
   release(prepared: Prepared): Promise<void>;
   /** Ends the call at hand, if need be by killing the worker. */

@@ -185,7 +185,7 @@ class Run {
       this.tell({ type: 'progress', pointId: planned.id, step: 'sampling', samples: task.samples.length });
       if (batch.length === 0) throw new BackendFailure('failed', 'the backend returned no sample', false);
       if (!isEnough(task.samples, measuring)) return;
-      const conditions = await backend.conditions?.(prepared);
+      const conditions = planned.config.backend === 'cpu' ? undefined : await backend.conditions?.(prepared);
       const ceilings = ceilingsOf(planned.config.backend, this.options.environment);
       task.row = measuredPoint(planned, prepared, task.samples, measuring, ceilings, conditions);
       this.crashesInRow = 0;

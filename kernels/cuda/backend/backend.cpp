@@ -1,5 +1,5 @@
 // The library's door: every exception becomes a status, and nothing else leaves.
-#include <cstring>
+#include <algorithm>
 #include <memory>
 #include <new>
 #include <string>

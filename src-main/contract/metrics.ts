@@ -133,6 +133,8 @@ export const pointSchema = z.strictObject({
   samplesSeconds: z.array(figure).optional(),
   /** Where it was measured, if not on the machine of the session. */
   device: deviceSchema.optional(),
+  /** Of one such device, in the user's money. The user says it when the points are looked at; it is never recorded. */
+  pricePerHour: figure.positive().optional(),
 });
 export type Point = z.infer<typeof pointSchema>;
 
@@ -143,7 +145,7 @@ export interface Metric {
   readonly label: string;
   /** Where there is room for more words. */
   readonly title: string;
-  readonly unit: 'bytes' | 'x' | '%' | 's' | 'tokens/s' | 'FLOP/s' | 'bytes/s' | 'ratio' | 'count';
+  readonly unit: 'bytes' | 'x' | '%' | 's' | 'tokens/s' | 'tokens' | 'FLOP/s' | 'bytes/s' | 'ratio' | 'count';
   readonly better: 'lower' | 'higher' | 'neither';
   readonly read: (point: Point) => number | undefined;
 }
@@ -212,6 +214,21 @@ export const metrics: readonly Metric[] = [
   metric('iqrSeconds', 'inter-quartile range', 's', 'lower', (p) => p.throughput?.iqrSeconds),
   metric('samples', 'samples', 'count', 'neither', (p) => p.throughput?.samples),
   metric('tokensPerSecond', 'tokens per second', 'tokens/s', 'higher', (p) => p.throughput?.tokensPerSecond),
+  metric(
+    'tokensPerDeviceHour',
+    'tokens per device-hour',
+    'tokens',
+    'higher',
+    (p) => p.throughput && p.throughput.tokensPerSecond * 3600,
+  ),
+  metric(
+    'tokensPerUnitOfMoney',
+    'tokens per unit of money',
+    'tokens',
+    'higher',
+    (p) => p.throughput && p.pricePerHour && (p.throughput.tokensPerSecond * 3600) / p.pricePerHour,
+    'tokens per unit of money, at the prices given',
+  ),
   metric('flopsPerSecond', 'FLOP per second', 'FLOP/s', 'higher', (p) => p.throughput?.flopsPerSecond),
   metric('bytesPerSecond', 'bytes per second', 'bytes/s', 'higher', (p) => p.throughput?.bytesPerSecond),
   metric('rooflineFraction', 'share of roofline', 'ratio', 'higher', (p) => p.throughput?.rooflineFraction),

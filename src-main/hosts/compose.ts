@@ -4,6 +4,7 @@ import os from 'node:os';
 import { resolve } from 'node:path';
 import type { DeviceInfo, LevelInfo, ProfilerApi, RunOptions, SweepRun } from '../contract/api.ts';
 import type { Comparison } from '../contract/comparison.ts';
+import type { Prices } from '../contract/devices.ts';
 import { expected } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
 import type { MemoryPlan, SpeculationRow } from '../contract/model.ts';
@@ -62,6 +63,7 @@ export interface Profiler extends ProfilerApi {
   exportSession(
     path: string,
     format: ExportFormat,
+    prices?: Prices,
   ): Promise<{ readonly content: string | Uint8Array; readonly lost: readonly number[] }>;
   /** Two session files, point by point. */
   compare(before: string, after: string): Promise<ComparisonOfFiles>;
@@ -138,9 +140,9 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
       await writeWhole(output, encodeAttendResult(request, result));
       return [...request.q.shape.slice(0, 3), request.v.shape[3]];
     },
-    exportSession: async (path, format) => {
+    exportSession: async (path, format, prices = {}) => {
       const session = await readSession(path);
-      return { content: exportSession(session, format, levelNames), lost: session.setAside };
+      return { content: exportSession(session, format, levelNames, prices), lost: session.setAside };
     },
     compare: async (before, after) => {
       const [a, b] = [await readSession(before), await readSession(after)];

@@ -1,6 +1,7 @@
-/** Work against work per byte, under the two ceilings that this machine was measured to have. */
+/** Work against work per byte, under the two ceilings that each device was measured to have. */
 import { useMemo } from 'react';
 import { formatMetric } from '../../src-main/contract/format.ts';
+import { markOf } from '../series/marks.ts';
 import { metricOf } from '../series/metric.ts';
 import { valueAt } from '../series/plane.ts';
 import { type Roofline, roofAt } from '../series/roofline.ts';
@@ -15,45 +16,51 @@ interface RooflineChartProps
 const placesOfRoof = 48;
 
 export function RooflineChart({ data, ...rest }: RooflineChartProps) {
-  const { x, y, marks, ceilings } = data;
-  const lines = useMemo(() => {
-    if (!ceilings) return [];
-    const even = Array.from({ length: placesOfRoof + 1 }, (_, i) => valueAt(x, i / placesOfRoof));
-    const inside = [...even, ceilings.ridge].filter(
-      (place) => place >= x.domain[0] && place <= x.domain[1] * (1 + 1e-9),
-    );
-    inside.sort((a, b) => a - b);
-    return [
-      {
-        key: 'roof',
-        places: inside.map((place) => ({ x: place, y: roofAt(ceilings, place) })),
-        colour: 'var(--chart-frontier)',
-        width: 2,
-      },
-    ];
-  }, [ceilings, x]);
-  const notes = useMemo((): PlaneNote[] => {
-    if (!ceilings) return [];
-    const foot =
-      x.scale === 'log'
-        ? Math.sqrt(Math.max(x.domain[0], y.domain[0] / ceilings.bytesPerSecond) * ceilings.ridge)
-        : ceilings.ridge / 2;
-    return [
-      {
-        text: `arithmetic ${formatMetric(ceilings.flopsPerSecond, 'FLOP/s')}`,
-        x: x.domain[1],
-        y: ceilings.flopsPerSecond,
-        anchor: 'end',
-      },
-      {
-        text: `memory ${formatMetric(ceilings.bytesPerSecond, 'bytes/s')}`,
-        x: foot,
-        y: roofAt(ceilings, foot),
-        towards: { x: ceilings.ridge, y: ceilings.flopsPerSecond },
-        anchor: 'start',
-      },
-    ];
-  }, [ceilings, x, y]);
+  const { x, y, marks, roofs } = data;
+  const { groups } = rest;
+  const lines = useMemo(
+    () =>
+      roofs.map(({ device, ceilings }) => {
+        const even = Array.from({ length: placesOfRoof + 1 }, (_, i) => valueAt(x, i / placesOfRoof));
+        const inside = [...even, ceilings.ridge].filter(
+          (place) => place >= x.domain[0] && place <= x.domain[1] * (1 + 1e-9),
+        );
+        inside.sort((a, b) => a - b);
+        return {
+          key: `roof ${device}`,
+          places: inside.map((place) => ({ x: place, y: roofAt(ceilings, place) })),
+          colour: device !== undefined && groups ? markOf(device, groups).colour : 'var(--chart-frontier)',
+          width: 2,
+        };
+      }),
+    [roofs, groups, x],
+  );
+  const notes = useMemo(
+    (): PlaneNote[] =>
+      roofs.flatMap(({ device, ceilings }) => {
+        const foot =
+          x.scale === 'log'
+            ? Math.sqrt(Math.max(x.domain[0], y.domain[0] / ceilings.bytesPerSecond) * ceilings.ridge)
+            : ceilings.ridge / 2;
+        const of = roofs.length > 1 ? `${device ?? 'this machine'}: ` : '';
+        return [
+          {
+            text: `${of}arithmetic ${formatMetric(ceilings.flopsPerSecond, 'FLOP/s')}`,
+            x: x.domain[1],
+            y: ceilings.flopsPerSecond,
+            anchor: 'end',
+          },
+          {
+            text: `memory ${formatMetric(ceilings.bytesPerSecond, 'bytes/s')}`,
+            x: foot,
+            y: roofAt(ceilings, foot),
+            towards: { x: ceilings.ridge, y: ceilings.flopsPerSecond },
+            anchor: 'start',
+          },
+        ];
+      }),
+    [roofs, x, y],
+  );
   return (
     <PlaneChart
       name="Measured work under the measured ceilings"

@@ -101,6 +101,7 @@ export function pointColumns(points: readonly Point[]): readonly PointColumn[] {
     ),
     ...others.map((field) => fieldColumn(field, numeric(points, field))),
     words('host', 'machine', 120, 'Outcome', (point) => point.device?.host),
+    words('device', 'device', 168, 'Outcome', (point) => point.device?.name),
     words('outcome', 'outcome', 84, 'Outcome', (point) => point.outcome),
     words('notes', 'flags or reason', 260, 'Outcome', (point) => point.reason ?? point.throughput?.flags.join(', ')),
   ];

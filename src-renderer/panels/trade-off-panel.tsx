@@ -11,7 +11,8 @@ import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './data-grid.tsx';
 import { useApp, useIsModelPlanned, useLevelNames, useView } from './use-app.ts';
 import { useBaselineLegend, useBaselines } from './use-baselines.ts';
-import { useLevelLegend, useLinked, usePlane, useZoomed } from './use-linked.ts';
+import { useDeviceGroups, useGroupLegend } from './use-devices.ts';
+import { useLinked, usePlane, useZoomed } from './use-linked.ts';
 
 export function TradeOffPanel({ points }: ChartPanelProps) {
   const app = useApp();
@@ -22,13 +23,14 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
   const linked = useLinked();
   const { scales, zoom, onZoom, onScale } = usePlane('trade-off', axes);
   const baselines = useBaselines();
+  const groups = useDeviceGroups();
   const besideColours = useMemo(() => baselines.map(({ colour }) => colour), [baselines]);
   const whole = useMemo(() => {
     const beside = baselines.map((baseline) => baseline.points);
-    return tradeOffOf(points, axes, levels, scales, beside);
-  }, [points, axes, levels, scales, baselines]);
+    return tradeOffOf(points, axes, levels, scales, beside, groups !== undefined);
+  }, [points, axes, levels, scales, baselines, groups]);
   const data = useZoomed(whole, zoom);
-  const legend = [...useLevelLegend(), ...useBaselineLegend()];
+  const legend = [...useGroupLegend(), ...useBaselineLegend()];
   const choose = (axis: 'x' | 'y' | 'size', label: string, pixels: number) => (
     <AxisChoice
       sign={axis}
@@ -64,6 +66,7 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
           besideColours={besideColours}
           {...size}
           levels={levels}
+          groups={groups}
           linked={linked}
           onZoom={onZoom}
           onScale={onScale}

@@ -1,7 +1,7 @@
 /** Levels of a sweep side by side: one row a level, or one for each thing of a level that would be wrong to mix. */
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
 import { type Axis, axisFor, type Scale } from './axis.ts';
-import { readField, tellingFields, valueInWords } from './fields.ts';
+import { deviceField, readField, tellingFields, valueInWords } from './fields.ts';
 import { metricOf } from './metric.ts';
 
 export interface LevelBar {
@@ -33,7 +33,7 @@ const mostRows = 24;
 /** Level → fields that give its points rows of their own: the model, where there are several, and what else varies. */
 export type RowFields = ReadonlyMap<string, readonly string[]>;
 
-/** No field of any level where that would be too many rows. */
+/** Where that would be too many rows: none but the device, which is never mixed with another. */
 export function rowFields(points: readonly Point[]): RowFields {
   const isOneModel = points.every(({ config }) => config.model === points[0].config.model);
   const fields = new Map<string, readonly string[]>();
@@ -44,10 +44,13 @@ export function rowFields(points: readonly Point[]): RowFields {
   const rows = new Set<string>();
   for (const point of points) {
     rows.add(labelOf(point, fields));
-    if (rows.size > mostRows) return new Map();
+    if (rows.size > mostRows) return deviceRows(fields);
   }
   return fields;
 }
+
+const deviceRows = (fields: RowFields): RowFields =>
+  new Map([...fields].flatMap(([level, of]) => (of.includes(deviceField) ? [[level, [deviceField]]] : [])));
 
 const labelOf = (point: Point, fields: RowFields): string =>
   [

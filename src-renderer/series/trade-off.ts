@@ -31,6 +31,7 @@ export function tradeOffOf(
   levels: readonly string[],
   scales: { readonly x?: Scale | undefined; readonly y?: Scale | undefined } = {},
   besidePoints: readonly (readonly Point[])[] = [],
+  isByDevice = false,
 ): TradeOff {
   const [x, y, size] = [metricOf(ids.x), metricOf(ids.y), metricOf(ids.size)];
   const scaleSize = logShare([points, ...besidePoints].flat().flatMap((point) => size.read(point) ?? []));
@@ -54,6 +55,7 @@ export function tradeOffOf(
     id: point.id,
     level: point.config.level,
     phase: point.config.phase,
+    ...(isByDevice && point.device ? { group: point.device.name } : {}),
     x: placeOn(axisX, x.read(point) as number),
     y: placeOn(axisY, y.read(point) as number),
     size: scaleSize(size.read(point)),

@@ -9,12 +9,18 @@ interface DevicesChartProps {
   readonly height: number;
 }
 
-const headHeight = 26;
+const headHeight = 38;
 const rowHeight = 68;
 const wordsShare = 0.34;
 const gap = 18;
 const character = 6.3;
-const heads = ['share of roofline', 'tokens per second', 'tokens per device-hour', 'tokens per unit of money'] as const;
+const boldCharacter = 7.3;
+const heads = [
+  ['share of the', 'roofline'],
+  ['tokens', 'per second'],
+  ['tokens per', 'device-hour'],
+  ['tokens per', 'unit of money'],
+] as const;
 
 export function DevicesChart({ data: { rows }, width, height }: DevicesChartProps) {
   const left = Math.max(230, width * wordsShare);
@@ -30,11 +36,16 @@ export function DevicesChart({ data: { rows }, width, height }: DevicesChartProp
         fontSize={12}
         fill="var(--app-text)"
       >
-        {heads.map((head, i) => (
-          <text key={head} x={left + i * column} y={16} fill="var(--app-quiet)">
-            {cut(head, column - gap)}
-          </text>
-        ))}
+        <text x={0} y={30} fill="var(--app-quiet)">
+          device and its measured ceilings
+        </text>
+        {heads.map((head, i) =>
+          head.map((line, at) => (
+            <text key={`${head.join()} ${line}`} x={left + i * column} y={15 + 15 * at} fill="var(--app-quiet)">
+              {line}
+            </text>
+          )),
+        )}
         {rows.map((row, i) => (
           <g key={row.key} transform={`translate(0 ${headHeight + i * rowHeight})`}>
             <line x1={0} x2={width} y1={0} y2={0} stroke="var(--app-line)" />
@@ -79,12 +90,12 @@ function Words({ row, width }: { readonly row: DeviceRow; readonly width: number
   const where = hosts.length === 0 ? session : `${session}, ${hosts.join(', ')}`;
   const ceilings =
     fma && read
-      ? `${formatMetric(fma[1], 'FLOP/s')} · ${formatMetric(read[1], 'bytes/s')} read, measured`
+      ? `${formatMetric(fma[1], 'FLOP/s')} · ${formatMetric(read[1], 'bytes/s')} read`
       : 'no ceilings were measured';
   return (
     <>
       <text x={0} y={20} fontWeight={600}>
-        {cut(name, width)}
+        {cut(name, width, boldCharacter)}
       </text>
       <text x={0} y={37} fill="var(--app-quiet)">
         {cut(ceilings, width)}
@@ -96,5 +107,5 @@ function Words({ row, width }: { readonly row: DeviceRow; readonly width: number
   );
 }
 
-const cut = (text: string, width: number): string =>
-  text.length * character <= width ? text : `${text.slice(0, Math.max(1, Math.floor(width / character) - 1))}…`;
+const cut = (text: string, width: number, each = character): string =>
+  text.length * each <= width ? text : `${text.slice(0, Math.max(1, Math.floor(width / each) - 1))}…`;

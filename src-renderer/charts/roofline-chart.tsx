@@ -15,6 +15,10 @@ interface RooflineChartProps
 /** With one axis linear and one logarithmic the slope is a curve. */
 const placesOfRoof = 48;
 
+/** Roofs stand close: a longer name would lie across the next one. */
+const shortName = (device = 'this machine'): string =>
+  device.length <= 12 ? device : `${device.slice(0, 11).trimEnd()}…`;
+
 export function RooflineChart({ data, ...rest }: RooflineChartProps) {
   const { x, y, marks, roofs } = data;
   const { groups } = rest;
@@ -42,16 +46,15 @@ export function RooflineChart({ data, ...rest }: RooflineChartProps) {
           x.scale === 'log'
             ? Math.sqrt(Math.max(x.domain[0], y.domain[0] / ceilings.bytesPerSecond) * ceilings.ridge)
             : ceilings.ridge / 2;
-        const of = roofs.length > 1 ? `${device ?? 'this machine'}: ` : '';
         return [
           {
-            text: `${of}arithmetic ${formatMetric(ceilings.flopsPerSecond, 'FLOP/s')}`,
+            text: `${roofs.length > 1 ? shortName(device) : 'arithmetic'} ${formatMetric(ceilings.flopsPerSecond, 'FLOP/s')}`,
             x: x.domain[1],
             y: ceilings.flopsPerSecond,
             anchor: 'end',
           },
           {
-            text: `memory ${formatMetric(ceilings.bytesPerSecond, 'bytes/s')}`,
+            text: `${roofs.length > 1 ? '' : 'memory '}${formatMetric(ceilings.bytesPerSecond, 'bytes/s')}`,
             x: foot,
             y: roofAt(ceilings, foot),
             towards: { x: ceilings.ridge, y: ceilings.flopsPerSecond },

@@ -41,7 +41,10 @@ function ColourChoice() {
       aria-label="What the colours of marks tell"
       value={colourBy}
       onChange={(value) => view.setState({ colourBy: value === 'device' ? 'device' : 'level' })}
-      data={['level', 'device']}
+      data={[
+        { value: 'level', label: 'by level' },
+        { value: 'device', label: 'by device' },
+      ]}
     />
   );
 }

@@ -30,8 +30,8 @@ const titles: Partial<Record<Field, string>> = {
   backend: 'backend',
 };
 
-/** The shape first, then techniques in the order of the contract. */
-const order: readonly string[] = ['level', 'phase', 'seqLen', 'batch', 'hiddenDim', 'heads', 'headDim'];
+/** The device and the shape first, then techniques in the order of the contract. */
+const order: readonly string[] = ['level', 'device', 'phase', 'seqLen', 'batch', 'hiddenDim', 'heads', 'headDim'];
 /** Repetitions of one measurement, not a thing to plot along. */
 const repetitions: readonly string[] = ['seed', 'modelSeed', 'calibrationTokens'];
 

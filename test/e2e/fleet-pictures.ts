@@ -120,11 +120,7 @@ try {
   const measured = await startSynthetic(sweep, points);
   await page.goto(measured.host.link());
   await page.locator('[data-mark]').first().waitFor();
-  await page
-    .getByRole('radio', { name: 'device' })
-    .or(page.getByText('device', { exact: true }))
-    .first()
-    .click();
+  await page.getByText('by device', { exact: true }).click();
   await take('4-trade-off-by-device');
   for (const tab of ['Levels', 'Scaling', 'Roofline', 'Devices']) {
     await page.getByRole('tab', { name: tab, exact: true }).click();

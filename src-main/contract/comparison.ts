@@ -1,5 +1,4 @@
 /** What two sessions have to say about each other: one verdict a point, with its reason. `before` is the baseline. */
-import type { DeviceSummary } from './devices.ts';
 import type { PointConfig } from './sweep.ts';
 
 export const verdicts = ['SAME', 'FASTER', 'SLOWER', 'UNSURE'] as const;
@@ -46,6 +45,4 @@ export interface Comparison {
   readonly onlyBefore: readonly PointConfig[];
   readonly onlyAfter: readonly PointConfig[];
   readonly environment: readonly EnvironmentChange[];
-  /** What measured either side, with its ceilings. */
-  readonly devices: { readonly before: readonly DeviceSummary[]; readonly after: readonly DeviceSummary[] };
 }

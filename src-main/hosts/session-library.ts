@@ -147,8 +147,7 @@ export class SessionLibrary {
 
   async points(id: string): Promise<SessionPoints> {
     const { session } = await this.read(id);
-    const { name, points, header } = session;
-    return { id, name, environment: header.environment, points: [...points.values()].map(withoutSamples) };
+    return { id, name: session.name, points: [...session.points.values()].map(withoutSamples) };
   }
 
   async compare(before: string, after: string): Promise<Comparison> {

@@ -13,18 +13,12 @@ export interface Ceilings {
   readonly ridge: number;
 }
 
-export interface Roof {
-  /** Undefined: the machine of the session. */
-  readonly device: string | undefined;
-  readonly ceilings: Ceilings;
-}
-
 export interface Roofline {
   readonly x: Axis;
   readonly y: Axis;
   readonly marks: readonly Mark[];
-  /** One for each device that has points here; none where no ceilings were measured. */
-  readonly roofs: readonly Roof[];
+  /** Undefined where this session measured none. */
+  readonly ceilings: Ceilings | undefined;
   readonly missing: readonly Missing[];
 }
 
@@ -45,7 +39,6 @@ export function rooflineOf(
   points: readonly Point[],
   environment: Partial<Pick<Environment, 'fmaFlopsPerSecond' | 'readBytesPerSecond'>> | undefined,
   scales: { readonly x?: Scale | undefined; readonly y?: Scale | undefined } = {},
-  isByDevice = false,
 ): Roofline {
   const work = metricOf('flopsPerSecond');
   const marks: Mark[] = [];
@@ -57,14 +50,12 @@ export function rooflineOf(
       missing.push({ point, reason: reason ?? 'did no work that was counted' });
       continue;
     }
-    const group = isByDevice && point.device ? { group: point.device.name } : {};
-    const { level, phase } = point.config;
-    marks.push({ id: point.id, level, ...group, phase, x, y, size: 0.35, point });
+    marks.push({ id: point.id, level: point.config.level, phase: point.config.phase, x, y, size: 0.35, point });
   }
-  const roofs = roofsOf(marks.length > 0 ? marks.map(({ point }) => point) : points, environment);
+  const ceilings = ceilingsOf(environment);
   const xs = marks.map((mark) => mark.x);
   const ys = marks.map((mark) => mark.y);
-  for (const { ceilings } of marks.length > 0 ? roofs : []) {
+  if (ceilings && marks.length > 0) {
     xs.push(ceilings.ridge / roomAboutRidge, ceilings.ridge * roomAboutRidge);
     ys.push(ceilings.flopsPerSecond);
   }
@@ -72,32 +63,9 @@ export function rooflineOf(
     x: axisFor(intensity, xs, scales.x ?? 'log'),
     y: axisFor(work, ys, scales.y ?? 'log'),
     marks,
-    roofs,
+    ceilings,
     missing,
   };
-}
-
-/** Of several hosts with one kind of device the highest ceilings: none of their points lies above. */
-function roofsOf(
-  points: readonly Point[],
-  environment: Partial<Pick<Environment, 'fmaFlopsPerSecond' | 'readBytesPerSecond'>> | undefined,
-): Roof[] {
-  const sources = new Map<string | undefined, { fmaFlopsPerSecond?: number; readBytesPerSecond?: number }[]>();
-  for (const { device } of points) {
-    const source = device ?? environment ?? {};
-    const group = sources.get(device?.name);
-    if (group) group.push(source);
-    else sources.set(device?.name, [source]);
-  }
-  const most = (values: readonly (number | undefined)[]): number =>
-    values.reduce<number>((highest, value) => Math.max(highest, value ?? 0), 0);
-  return [...sources].flatMap(([device, of]) => {
-    const ceilings = ceilingsOf({
-      fmaFlopsPerSecond: most(of.map((source) => source.fmaFlopsPerSecond)),
-      readBytesPerSecond: most(of.map((source) => source.readBytesPerSecond)),
-    });
-    return ceilings ? [{ device, ceilings }] : [];
-  });
 }
 
 function ceilingsOf(

@@ -6,8 +6,7 @@
 
 namespace fastmqa {
 
-/// poisoned: a device is in a state that only the end of the process heals.
-enum class FailureKind { refused, outOfMemory, cancelled, failed, poisoned };
+enum class FailureKind { refused, outOfMemory, cancelled, failed };
 
 /// Thrown across the engine; `refused` means the request itself cannot be met.
 struct Failure : std::runtime_error {
@@ -22,9 +21,8 @@ class CancelFlag {
  public:
   void raise() { raised_ = true; }
   void clear() { raised_ = false; }
-  bool isRaised() const { return raised_.load(std::memory_order_relaxed); }
   void check() const {
-    if (isRaised()) throw Failure(FailureKind::cancelled, "cancelled");
+    if (raised_.load(std::memory_order_relaxed)) throw Failure(FailureKind::cancelled, "cancelled");
   }
 
  private:

@@ -1,4 +1,4 @@
-import { createTheme, MantineProvider } from '@mantine/core';
+import { createTheme, MantineProvider, Menu, Select } from '@mantine/core';
 import { AppContext } from '../panels/use-app.ts';
 import type { App } from '../store/app.ts';
 import { Window } from './window.tsx';
@@ -12,6 +12,12 @@ const theme = createTheme({
   defaultRadius: 'sm',
   respectReducedMotion: true,
   cursorType: 'pointer',
+  components: {
+    // It holds the focus for a moment and is no item, which a menu may not have.
+    Menu: Menu.extend({ defaultProps: { withInitialFocusPlaceholder: false } }),
+    // What scrolls must be reached by keyboard.
+    Select: Select.extend({ defaultProps: { withScrollArea: false, attributes: { options: { tabIndex: 0 } } } }),
+  },
 });
 
 /** Style sheets that the component library writes at run time carry the nonce of this page. */

@@ -1,56 +1,63 @@
-/** Pictures of every screen in both themes and at both sizes, into `screenshots/`: to be looked at before a screen is called done. */
-import { mkdir } from 'node:fs/promises';
+/**
+ * Pictures of every screen in both themes and at both sizes, into `screenshots/`: to be looked at before a screen is called
+ * done. Fails where axe finds something serious, or a page complains or asks for anything but the app.
+ */
 import { join } from 'node:path';
-import type { Page } from 'playwright-core';
 import { startApp } from './app.ts';
-import { chromiumPath, noChromium, openBrowser } from './browser.ts';
+import { chromiumPath, noChromium, openBrowser, watch } from './browser.ts';
+import { complain, takeScreen } from './pictures.ts';
 
-const folder = join(import.meta.dirname, '../../screenshots');
-const sizes = [
-  { width: 1280, height: 800 },
-  { width: 1920, height: 1080 },
-];
-const themes = ['light', 'dark'] as const;
-
-async function takeAll(page: Page, screen: string): Promise<void> {
-  for (const size of sizes) {
-    for (const colorScheme of themes) {
-      await page.setViewportSize(size);
-      await page.emulateMedia({ colorScheme });
-      await page.waitForTimeout(400);
-      await page.screenshot({ path: join(folder, `${screen}-${size.width}-${colorScheme}.png`) });
-    }
-  }
-}
-
-async function main(): Promise<void> {
-  await mkdir(folder, { recursive: true });
+/** A real sweep of real models, from the empty window to its end. */
+async function measure(): Promise<void> {
   const app = await startApp();
-  const browser = await openBrowser(join(app.folder, 'browser'), sizes[0]);
+  const browser = await openBrowser(join(app.folder, 'browser'), { width: 1280, height: 800 });
   try {
     const page = browser.pages()[0] ?? (await browser.newPage());
+    const watched = await watch(page, app.host.url);
     await page.goto(app.host.link());
-    await page.getByRole('button', { name: 'Run', exact: true }).and(page.locator(':enabled')).waitFor();
+    const run = page.getByRole('button', { name: 'Run', exact: true });
+    await run.and(page.locator(':enabled')).waitFor();
     await page.getByText('threads').waitFor();
-    await takeAll(page, '1-empty');
-    await page.getByRole('button', { name: 'Run', exact: true }).click();
+    await takeScreen(page, '1-empty');
+    await run.click();
     await page.mouse.move(620, 4);
     await page.locator('[data-mark]').first().waitFor();
-    await takeAll(page, '2-running');
-    await page.getByText(/^done/).waitFor({ timeout: 120_000 });
-    await page.locator('[data-mark]').nth(2).click();
-    await takeAll(page, '3-trade-off');
-    await page.getByRole('tab', { name: 'Levels' }).click();
-    await takeAll(page, '4-levels');
+    await takeScreen(page, '2-running');
+    await page.getByText(/^done/).waitFor({ timeout: 300_000 });
+    await page.locator('[data-mark]').nth(3).click();
+    await page.mouse.move(620, 4);
+    await takeScreen(page, '3-trade-off');
+    await page.getByRole('complementary', { name: 'Inspector' }).evaluate('(pane) => { pane.scrollTop = 480; }');
+    await takeScreen(page, '4-inspector');
+    for (const [i, chart] of ['Levels', 'Scaling', 'Roofline', 'Heat map', 'Latency', 'Planner'].entries()) {
+      await page.getByRole('tab', { name: chart }).click();
+      await page.mouse.move(620, 4);
+      await takeScreen(page, `${5 + i}-${chart.toLowerCase().replace(' ', '-')}`);
+    }
+    await page.keyboard.press('Alt+1');
+    await page.getByRole('button', { name: 'Choose columns' }).click();
+    await takeScreen(page, '11-columns');
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('Control+Shift+P');
+    await takeScreen(page, '12-commands');
+    await page.keyboard.press('Escape');
+    await page.getByRole('grid').focus();
+    await page.keyboard.press('?');
+    await takeScreen(page, '13-keys');
+    await page.keyboard.press('Escape');
     await page.getByLabel('Heads', { exact: true }).fill('7,x');
     await page.getByLabel('Batch').fill('0');
-    await takeAll(page, '5-errors');
+    await takeScreen(page, '14-errors');
+    complain('the app', [...watched.complaints, ...watched.foreign]);
   } finally {
     await browser.close();
     await app.close();
   }
-  process.stdout.write(`${folder}\n`);
 }
 
-if (chromiumPath) await main();
-else process.stderr.write(`${noChromium}\n`);
+if (chromiumPath) {
+  await measure();
+  await import('./chart-pictures.ts');
+  await import('./session-pictures.ts');
+  await import('./fleet-pictures.ts');
+} else process.stderr.write(`${noChromium}\n`);

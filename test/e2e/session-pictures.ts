@@ -1,30 +1,11 @@
 /** Pictures of the library and of a comparison, both themes and sizes, into `screenshots/sessions/`. */
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Page } from 'playwright-core';
 import { timed, writeSession } from '../fakes/session-files.ts';
 import { pointsOf, sweepOf } from '../fakes/synthetic-sweep.ts';
 import { startApp } from './app.ts';
 import { openBrowser, watch } from './browser.ts';
+import { complain, takeScreen } from './pictures.ts';
 
-const folder = join(import.meta.dirname, '../../screenshots/sessions');
-const views = [
-  { width: 1280, height: 800, colorScheme: 'light' },
-  { width: 1280, height: 800, colorScheme: 'dark' },
-  { width: 1920, height: 1080, colorScheme: 'light' },
-  { width: 1920, height: 1080, colorScheme: 'dark' },
-] as const;
-
-async function take(page: Page, name: string): Promise<void> {
-  for (const { width, height, colorScheme } of views) {
-    await page.setViewportSize({ width, height });
-    await page.emulateMedia({ colorScheme });
-    await page.waitForTimeout(300);
-    await page.screenshot({ path: join(folder, `${name}-${width}-${colorScheme}.png`) });
-  }
-}
-
-await mkdir(folder, { recursive: true });
 const app = await startApp();
 const browser = await openBrowser(join(app.folder, 'browser'), { width: 1280, height: 800 });
 try {
@@ -75,36 +56,35 @@ try {
   await page.goto(app.host.link());
   await page.getByText('ended before its sweep did').waitFor();
   await page.getByText('threads').waitFor();
-  await take(page, '1-recovery');
+  await takeScreen(page, 'sessions/1-recovery');
   await page.getByRole('button', { name: 'Leave it' }).click();
   await page.getByRole('tab', { name: 'Sessions' }).click();
   await page.getByRole('button', { name: 'tiles of 96', exact: false }).first().click();
   await page.getByText('done · 12 of 12').waitFor();
   await page.getByRole('button', { name: 'Baseline: before the new kernels' }).click();
   await page.getByRole('button', { name: 'Baseline: tiles of 64' }).click();
-  await take(page, '2-trade-off');
+  await takeScreen(page, 'sessions/2-trade-off');
   await page.getByRole('button', { name: 'More for stopped early' }).click();
-  await take(page, '3-menu');
+  await takeScreen(page, 'sessions/3-menu');
   await page.getByRole('menuitem', { name: 'Move to the trash' }).click();
   await page.getByRole('button', { name: 'More for tiles of 64' }).click();
   await page.getByRole('menuitem', { name: 'Name and tags' }).click();
-  await take(page, '4-labels');
-  process.stdout.write(`${watched.complaints}\n`);
+  await takeScreen(page, 'sessions/4-labels');
   await page.keyboard.press('Escape');
   await page.getByRole('tab', { name: 'Levels' }).click();
-  await take(page, '5-levels');
+  await takeScreen(page, 'sessions/5-levels');
   const compare = page.getByRole('tab', { name: 'Compare' });
   if (await compare.count()) {
     await compare.click();
     await page.waitForTimeout(500);
     await page.getByRole('grid').getByRole('row').nth(2).click();
     await page.mouse.move(640, 4);
-    await take(page, '6-compare');
+    await takeScreen(page, 'sessions/6-compare');
     await page.getByRole('button', { name: 'Baseline: tiles of 64' }).click();
     await page.mouse.move(640, 4);
-    await take(page, '7-compare-one');
+    await takeScreen(page, 'sessions/7-compare-one');
   }
-  process.stdout.write(`${folder}\n${JSON.stringify([watched.complaints, await watched.layoutShifts()])}\n`);
+  complain('sessions', [...watched.complaints, ...watched.foreign]);
 } finally {
   await browser.close();
   await app.close();

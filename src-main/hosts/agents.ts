@@ -107,7 +107,9 @@ export async function joinAgent(
   try {
     const ours = versionOf(kernelsFingerprint());
     if (hello.version !== ours)
-      throw new InputError(`refused: ${host} has other kernels or another protocol (${hello.version}, ours: ${ours})`);
+      throw new InputError(
+        `refused: the agent of ${host} has other kernels (${hello.version}, ours: ${ours}); one from before an update ends after ten idle minutes`,
+      );
     for (const { config } of plan) {
       const device = hello.devices.find(({ backend }) => backend === config.backend);
       if (!device?.usable)

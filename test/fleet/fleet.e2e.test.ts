@@ -12,7 +12,7 @@ import { kernelsFingerprint } from '../../src-main/hosts/environment.ts';
 import { readSession } from '../../src-main/sessions/recovery.ts';
 import { environment as machine } from '../fakes/points.ts';
 import { type CliRun, fakeWorker, startCli } from '../hosts/run-cli.ts';
-import { type RedisServer, redisProgram, startRedis } from './redis.ts';
+import { hasTls, type RedisServer, redisProgram, startRedis, startTlsRedis } from './redis.ts';
 
 const why = redisProgram ? '' : ' (skipped: neither redis-server nor valkey-server is installed)';
 
@@ -211,6 +211,23 @@ describe.skipIf(!redisProgram)(`fleet${why}`, () => {
     expect(refused.stderr).toMatch(/^the queue at .* cannot be reached: .*(WRONGPASS|invalid username-password)/);
     expect(refused.code).toBe(2);
   });
+});
+
+test.skipIf(!hasTls)('rediss: reaches a queue over TLS, if its authority is trusted', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fastmqa-tls-'));
+  const redis = await startTlsRedis(folder);
+  try {
+    const ask = (trust: Readonly<Record<string, string>>) =>
+      startCli(['fleet', '--queue', redis.url], { FASTMQA_QUEUE_PASSWORD: 'a password', ...trust }).ended;
+    const trusted = await ask({ NODE_EXTRA_CA_CERTS: join(folder, 'ca.pem') });
+    expect(trusted).toMatchObject({ code: 0, stdout: 'no worker is at work for this queue\nno point waits\n' });
+    const foreign = await ask({});
+    expect(foreign.stderr).toMatch(/^the queue at rediss:.* cannot be reached: .*certificate/);
+    expect(foreign.code).toBe(2);
+  } finally {
+    redis.end();
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
 
 test.each([

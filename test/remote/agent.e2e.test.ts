@@ -12,7 +12,9 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { createProfiler } from '../../src-main/hosts/compose.ts';
+import { createWindowHost } from '../../src-main/hosts/window-host.ts';
 import { readSession } from '../../src-main/sessions/recovery.ts';
 import { type CliRun, fakeWorker, mainScript, startCli } from '../hosts/run-cli.ts';
 import { type SshServer, sshdProgram, startSshd } from './sshd.ts';
@@ -151,6 +153,42 @@ describe.skipIf(!sshdProgram)(`remote agent${why}`, () => {
     expect(new Set(recorded(40)).size).toBe(40);
     expect(recorded(40)).toHaveLength(40);
   });
+
+  test('a window sends a sweep to a server that was reached before, and nowhere else; what it left there it collects', async () => {
+    expect((await cli(['agents', 'server', '--remote-command', command()]).ended).code).toBe(0);
+    vi.stubEnv('FASTMQA_HOME', here);
+    vi.stubEnv('FASTMQA_SSH_CONFIG', server.config);
+    const folder = join(here, 'sessions');
+    const profiler = createProfiler({ workerScript: '/nonexistent' });
+    const open = () => createWindowHost({ profiler, folder });
+    const place = { kind: 'agent', host: 'server' } as const;
+    const axes = {
+      hiddenDim: [64],
+      heads: [1],
+      phase: ['decode'],
+      seqLen: Array.from({ length: 30 }, (_, i) => 16 + i),
+    };
+    const small = { name: 'from a window', axes, measuring: { minSeconds: 0.1 } };
+    const first = open();
+    await expect(first.api.startRun({ sweep: small, place: { ...place, host: 'stranger' } })).rejects.toThrow(
+      'no agent is known as stranger',
+    );
+    expect((await first.api.places({})).agents).toContain('server');
+    const { id } = await first.api.startRun({ sweep: small, place });
+    await expect.poll(() => first.hub.snapshot().done, { timeout: 20_000 }).toBeGreaterThan(0);
+    await first.close(); // the window is shut: the server goes on
+    expect(kept()).toHaveLength(1);
+    const second = open();
+    await second.api.continueSession({ id, place });
+    await expect.poll(() => second.hub.snapshot().how, { timeout: 20_000 }).toBe('done');
+    const { points, environment } = second.hub.snapshot();
+    expect(points.map(({ device }) => device?.instructionSet)).toEqual(Array.from({ length: 30 }, () => 'scripted'));
+    expect(environment?.instructionSet).toBe('scripted');
+    await second.close();
+    await profiler.close();
+    expect(kept()).toEqual([]);
+    vi.unstubAllEnvs();
+  }, 60_000);
 
   test('only the user gets to the agent, and no secret is anywhere', async () => {
     expect((await cli(['agents', 'server', '--remote-command', command()]).ended).code).toBe(0);

@@ -133,33 +133,38 @@ void SequenceCache::readBack(int64_t head, int64_t token, int64_t count, float* 
   }
 }
 
-CacheBytes SequenceCache::bytes() const {
+CacheBytes accountOf(const CacheSpec& spec, int64_t sequences, int64_t length, int64_t settled, int64_t buffers, int64_t table) {
   CacheBytes out;
-  const double exact = 2.0 * static_cast<double>(spec_.kvHeads * (spec_.keyDim + spec_.valueDim));
-  const int64_t sinks = std::min(spec_.sinks, length_);
+  const auto all = static_cast<double>(sequences), exact = 2.0 * static_cast<double>(spec.kvHeads * (spec.keyDim + spec.valueDim));
+  const int64_t sinks = std::min(spec.sinks, length);
   // Next query's window, its own token not yet appended.
-  const int64_t oldest = spec_.window > 0 ? std::max<int64_t>(0, length_ - spec_.window + 1) : 0;
-  const int64_t body = std::max<int64_t>(0, settled() - std::max(oldest, sinks));
-  const int64_t tail = length_ - std::max(settled(), sinks);
-  double payload = bodyKeys_->spec().payloadBytesPerToken(), scales = bodyKeys_->spec().scaleBytesPerToken();
-  if (bodyValues_) {
-    payload += bodyValues_->spec().payloadBytesPerToken();
-    scales += bodyValues_->spec().scaleBytesPerToken();
+  const int64_t oldest = spec.window > 0 ? std::max<int64_t>(0, length - spec.window + 1) : 0;
+  const int64_t body = std::max<int64_t>(0, settled - std::max(oldest, sinks));
+  const int64_t tail = length - std::max(settled, sinks);
+  double payload = spec.keys.payloadBytesPerToken(), scales = spec.keys.scaleBytesPerToken();
+  if (spec.values) {
+    payload += spec.values->payloadBytesPerToken();
+    scales += spec.values->scaleBytesPerToken();
   }
-  out.payload = std::llround(payload * static_cast<double>(body));
-  out.scales = std::llround(scales * static_cast<double>(body));
-  out.sinks = std::llround(exact * static_cast<double>(sinks));
-  out.residual = std::llround(exact * static_cast<double>(std::max<int64_t>(0, tail)));
+  out.payload = std::llround(all * payload * static_cast<double>(body));
+  out.scales = std::llround(all * scales * static_cast<double>(body));
+  out.sinks = std::llround(all * exact * static_cast<double>(sinks));
+  out.residual = std::llround(all * exact * static_cast<double>(std::max<int64_t>(0, tail)));
   out.logical = static_cast<double>(out.payload + out.scales + out.sinks + out.residual);
-  int64_t buffers = 0;
+  out.table = table;
+  out.slack = buffers - (out.payload + out.scales + out.sinks + out.residual);
+  out.allocated = buffers + table;
+  return out;
+}
+
+CacheBytes SequenceCache::bytes() const {
+  int64_t buffers = 0, table = 0;
   for (const auto* store : {&bodyKeys_, &bodyValues_, &sinkKeys_, &sinkValues_, &tailKeys_, &tailValues_}) {
     if (!*store) continue;
     buffers += (*store)->allocatedBytes();
-    out.table += (*store)->tableBytes();
+    table += (*store)->tableBytes();
   }
-  out.slack = buffers - (out.payload + out.scales + out.sinks + out.residual);
-  out.allocated = buffers + out.table;
-  return out;
+  return accountOf(spec_, 1, length_, settled(), buffers, table);
 }
 
 }  // namespace fastmqa

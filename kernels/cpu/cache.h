@@ -26,6 +26,10 @@ struct CacheBytes {
   CacheBytes& operator+=(const CacheBytes& other);
 };
 
+/// Bytes of the caches of `sequences` sequences of `length` tokens each, `settled` of them (sinks included) in the body,
+/// for which `buffers` and `table` bytes were allocated.
+CacheBytes accountOf(const CacheSpec& spec, int64_t sequences, int64_t length, int64_t settled, int64_t buffers, int64_t table);
+
 /// Rows to append: body rows in the form the body stores, exact rows as keys and values of all KV heads.
 struct CacheRows {
   const float* bodyKeys;     ///< [n][keyStride]

@@ -17,6 +17,9 @@ class RopeTable {
   explicit operator bool() const { return pairs_ > 0; }
   int64_t pairs() const { return pairs_; }
   int64_t positions() const { return positions_; }
+  /// [positions][pairs]
+  const Buffer<float>& cosine() const { return cosine_; }
+  const Buffer<float>& sine() const { return sine_; }
   /// Rotates x[headDim] of one head at one position in place.
   void rotate(float* x, int64_t position) const;
   /// Rotates a tile [channels][stride] of consecutive tokens that starts at `token` (no tile crosses a page of 64).

@@ -777,7 +777,46 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
   }
 }
 
-Work AttentionLayer::prefillWork(int64_t batch, int64_t tokens) const {
+LayerNumbers AttentionLayer::numbers() const {
+  const LayerWeights& w = weights_;
+  if (!w.bq.empty() || !w.bk.empty() || !w.bv.empty() || !w.bo.empty() || !w.queryNorm.empty() || !w.keyNorm.empty())
+    refuse("layers with biases or norms of their heads run on the CPU only");
+  LayerNumbers n;
+  n.shape = shape();
+  n.cache = cacheSpec_;
+  n.query = {w.wq, queryWidth_, d_};
+  n.key = {w.wk, keyWidth_, d_};
+  n.value = {w.wv, keyWidth_, d_};
+  n.output = {w.wo, d_, queryWidth_};
+  n.isLatent = latent_;
+  n.cachesInput = technique_.cacheKind == CacheKind::input;
+  n.rotatesOnRead = rotatesOnRead();
+  n.inputOrder = channelOrder_;
+  const auto list = [](const Buffer<float>& from) { return std::vector<float>(from.data(), from.data() + from.size()); };
+  const auto matrix = [](const PackedWeights& from) { return LayerMatrix{from.unpacked(), from.rows(), from.columns()}; };
+  if (latent_ && !n.cachesInput) {
+    n.latentsOfRotatedKeys = rope_ && !technique_.keysBeforeRope;
+    n.downKeys = matrix(downKeys_);
+    n.upKeys = matrix(upKeysPacked_);
+    n.upValues = matrix(upValuesPacked_);
+    n.biasKeys = list(biasKeys_);
+    n.meanKeys = list(meanKeys_);
+    n.meanValues = list(meanValues_);
+    if (!maps_.joint) {
+      n.downValues = matrix(downValues_);
+      n.biasValues = list(biasValues_);
+    }
+  }
+  if (rope_) {
+    n.rotaryPairs = rope_.pairs();
+    n.positions = rope_.positions();
+    n.cosine = list(rope_.cosine());
+    n.sine = list(rope_.sine());
+  }
+  return n;
+}
+
+Work AttentionLayer::prefillWork(int64_t batch, int64_t tokens, int64_t numberBytes, int64_t weightBytes) const {
   const auto b = static_cast<double>(batch), s = static_cast<double>(tokens), d = static_cast<double>(d_);
   const auto qw = static_cast<double>(queryWidth_), kw = static_cast<double>(keyWidth_);
   const auto rk = static_cast<double>(maps_.keyRank), rv = static_cast<double>(maps_.valueRank);
@@ -793,12 +832,12 @@ Work AttentionLayer::prefillWork(int64_t batch, int64_t tokens) const {
     perToken += (maps_.absorbed && rope_ ? 2 * d * kw + 2 * kw * rk : 2 * d * rk) + 2 * d * rv + 2 * kw * (rk + rv);
   Work w;
   w.flops = b * (s * perToken + 4 * qw * seen);
-  w.bytes = static_cast<double>(weightBytes_) + b * s * (2 * d + qw) * 4;
+  w.bytes = static_cast<double>(weightBytes) + b * s * (2 * d + qw) * static_cast<double>(numberBytes);
   w.tokens = batch * tokens;
   return w;
 }
 
-Work AttentionLayer::stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t cacheBytes) const {
+Work AttentionLayer::stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t cacheBytes, int64_t numberBytes) const {
   const double rows = static_cast<double>(batch * tokens), keys = static_cast<double>(batch * cached);
   const auto d = static_cast<double>(d_), qw = static_cast<double>(queryWidth_), kw = static_cast<double>(keyWidth_);
   const auto rk = static_cast<double>(maps_.keyRank), rv = static_cast<double>(maps_.valueRank);
@@ -812,7 +851,7 @@ Work AttentionLayer::stepWork(int64_t batch, int64_t tokens, int64_t cached, int
     w.flops += rows * 2 * d * (rk + rv) + 2 * pairs * (rk + rv);
   else
     w.flops += (technique_.cacheKind == CacheKind::input ? 0 : rows * 2 * d * (rk + (maps_.joint ? 0 : rv))) + keys * 2 * kw * rk + 2 * pairs * (dim + rv);
-  const double projections = (2 * d * qw + (latent_ ? 0 : 2 * d * kw)) * 4;
+  const double projections = (2 * d * qw + (latent_ ? 0 : 2 * d * kw)) * static_cast<double>(numberBytes);
   w.bytes = projections + static_cast<double>(cacheBytes);
   w.tokens = batch * tokens;
   return w;

@@ -21,6 +21,27 @@ struct Work {
   int64_t tokens = 0;
 };
 
+/// Row-major; empty where the layer has none.
+struct LayerMatrix {
+  std::vector<float> numbers;
+  int64_t rows = 0, columns = 0;
+};
+
+/// A finished layer as numbers, for a backend that runs it with kernels of its own. Biases, norms and the like, which only
+/// trained models have, are not among them.
+struct LayerNumbers {
+  AttentionShape shape;
+  CacheSpec cache;
+  LayerMatrix query, key, value, output;
+  /// Latents: stored = down x + bias, key or value = up stored + mean. A joint latent is all in the keys.
+  LayerMatrix downKeys, downValues, upKeys, upValues;
+  std::vector<float> biasKeys, biasValues, meanKeys, meanValues;
+  bool isLatent = false, cachesInput = false, latentsOfRotatedKeys = false, rotatesOnRead = false;
+  int64_t rotaryPairs = 0, positions = 0;
+  std::vector<float> cosine, sine;   ///< [positions][rotaryPairs]
+  std::vector<int64_t> inputOrder;   ///< input cache: channel stored at each place
+};
+
 class AttentionLayer {
  public:
   /// @param positions  rotary tables cover positions [0, positions)
@@ -41,9 +62,12 @@ class AttentionLayer {
 
   const CacheSpec& cacheSpec() const { return cacheSpec_; }
   int64_t hiddenDim() const { return d_; }
-  Work prefillWork(int64_t batch, int64_t tokens) const;
+  /// numberBytes: of a weight or an activation where the layer runs.
+  Work prefillWork(int64_t batch, int64_t tokens, int64_t numberBytes, int64_t weightBytes) const;
   /// `cached`: tokens in the cache that a query can see; cacheBytes: of all sequences.
-  Work stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t cacheBytes) const;
+  Work stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t cacheBytes, int64_t numberBytes) const;
+  /// @throws Failure refused, for a layer that has more than these
+  LayerNumbers numbers() const;
   int64_t weightBytes() const { return weightBytes_; }
   /// Ranks that calibration chose or the level asked for; 0 where there is no latent.
   int64_t rankKey() const { return maps_.keyRank; }

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "accelerator.h"
 #include "math/threads.h"
 #include "simd/simd.h"
 
@@ -25,9 +26,14 @@ double quantile(std::vector<double> sorted, double q) {
 }  // namespace
 
 MeasuredPoint::MeasuredPoint(const PointSpec& spec, const CancelFlag* cancel)
-    : MeasuredPoint(spec, referenceModel(spec.model), nullptr, cancel) {}
-
+    : MeasuredPoint(spec, referenceModel(spec.model), nullptr, nullptr, cancel) {}
+MeasuredPoint::MeasuredPoint(const PointSpec& spec, const Accelerator& accelerator, const CancelFlag* cancel)
+    : MeasuredPoint(spec, referenceModel(spec.model), nullptr, &accelerator, cancel) {}
 MeasuredPoint::MeasuredPoint(const PointSpec& spec, std::shared_ptr<const ReferenceModel> model, std::shared_ptr<const Workload> workload, const CancelFlag* cancel)
+    : MeasuredPoint(spec, std::move(model), std::move(workload), nullptr, cancel) {}
+
+MeasuredPoint::MeasuredPoint(const PointSpec& spec, std::shared_ptr<const ReferenceModel> model, std::shared_ptr<const Workload> workload,
+                             const Accelerator* accelerator, const CancelFlag* cancel)
     : TimedPoint(cancel), spec_(spec), model_(std::move(model)), workload_(std::move(workload)) {
   const LayerWeights& w = model_->weights();
   if (w.heads % w.kvHeads || w.kvHeads % spec.technique.kvHeads) refuse("expected KV heads that divide the heads they serve");
@@ -35,20 +41,21 @@ MeasuredPoint::MeasuredPoint(const PointSpec& spec, std::shared_ptr<const Refere
   if (cancel) cancel->check();
   if (!workload_) workload_ = fastmqa::workload(model_, spec.batch, spec.seqLen, spec.inputSeed);
   if (cancel) cancel->check();
-  layer_ = std::make_unique<AttentionLayer>(arena_, *model_, spec.technique, workload_->room, spec.calibrationTokens,
-                                            spec.inputSeed, cancel);
-  const int64_t plain = (2 * w.heads + 2 * w.kvHeads) * w.headDim * w.d * static_cast<int64_t>(sizeof(float));
-  memory_.extraWeightBytes = std::max<int64_t>(0, layer_->weightBytes() - plain);
+  layer_ = accelerator ? runOnAccelerator(*accelerator, spec.device, model_, spec, workload_->room, cancel)
+                       : runLayer(spec.device, model_, spec, workload_->room, cancel);
+  memory_.extraWeightBytes = layer_->extraWeightBytes();
   if (spec.phase == Phase::prefill)
     evaluatePrefill();
   else
     evaluateSteps();
-  if (spec.phase != Phase::prefill) {
-    arena_.resetPeak();
-    runStep();  // a warm-up, and shows the peak; for prefill the evaluation was both
-  }
-  memory_.peakBytes = arena_.peakBytes() + workspaceBytes();
+  memory_.peakBytes = layer_->peakBytes();
   if (w.window > 0) memory_.ownTokens = std::min(w.window, spec.seqLen);
+}
+
+RunningLayer::Inputs MeasuredPoint::inputsFrom(int64_t token) const {
+  RunningLayer::Inputs x;
+  for (const std::vector<float>& sequence : workload_->x) x.push_back(sequence.data() + token * model_->weights().d);
+  return x;
 }
 
 template <class Reference>
@@ -108,22 +115,15 @@ std::vector<size_t> MeasuredPoint::positionsUsed() const {
 }
 
 void MeasuredPoint::evaluatePrefill() {
-  const int64_t d = model_->weights().d, n = spec_.seqLen;
-  stepOutputs_ = Buffer<float>(arena_, n * d);
   const std::vector<size_t> used = positionsUsed();
-  std::vector<float> outputs;
-  for (int64_t b = 0; b < spec_.batch; b++) {
-    caches_.push_back(layer_->newCache(arena_));
-    layer_->prefill(*caches_.back(), workload_->x[static_cast<size_t>(b)].data(), n, stepOutputs_.data());
-    for (size_t p : used) {
-      const float* row = stepOutputs_.data() + workload_->positions[p] * d;
-      outputs.insert(outputs.end(), row, row + d);
-    }
-    memory_.cache += caches_.back()->bytes();
-  }
+  std::vector<int64_t> positions;
+  for (size_t p : used) positions.push_back(workload_->positions[p]);
+  std::vector<float> outputs(used.size() * static_cast<size_t>(spec_.batch * model_->weights().d));
+  layer_->prefill(inputsFrom(0), spec_.seqLen, positions, outputs.data());
   compare(outputs, used);
-  memory_.cachedTokens = n;
-  work_ = layer_->prefillWork(spec_.batch, n);
+  memory_.cache = layer_->cacheBytes();
+  memory_.cachedTokens = spec_.seqLen;
+  work_ = layer_->prefillWork(spec_.seqLen);
 }
 
 // Every sampled query reads the compressed cache as it stands at its position: the tokens before it settled, its own
@@ -132,76 +132,39 @@ void MeasuredPoint::evaluateSteps() {
   const int64_t d = model_->weights().d, run = Workload::runTokens;
   const std::vector<size_t> used = positionsUsed();
   const int64_t window = layer_->cacheSpec().window;
-  std::vector<float> outputs(used.size() * static_cast<size_t>(spec_.batch * d));
-  for (int64_t b = 0; b < spec_.batch; b++) {
-    const float* x = workload_->x[static_cast<size_t>(b)].data();
-    auto cache = layer_->newCache(arena_);
-    for (size_t k = 0; k < used.size();) {
-      const int64_t start = workload_->positions[used[k]];
-      size_t end = k + 1;
-      while (end < used.size() && static_cast<int64_t>(end - k) < run && workload_->positions[used[end]] == start + static_cast<int64_t>(end - k)) end++;
-      const auto n = static_cast<int64_t>(end - k);
-      float* y = outputs.data() + (static_cast<size_t>(b) * used.size() + k) * static_cast<size_t>(d);
-      layer_->fill(*cache, x + cache->length() * d, start - cache->length(), true);
-      layer_->fill(*cache, x + start * d, n, window == 0);
-      layer_->attendAt({cache.get()}, x + start * d, start, n, y);
-      cache->settle();
-      k = end;
-    }
-    layer_->fill(*cache, x + cache->length() * d, spec_.seqLen - cache->length(), true);
-    memory_.cache += cache->bytes();
-    caches_.push_back(std::move(cache));
+  std::vector<float> outputs(used.size() * static_cast<size_t>(spec_.batch * d)), y(static_cast<size_t>(spec_.batch * run * d));
+  for (size_t k = 0; k < used.size();) {
+    const int64_t start = workload_->positions[used[k]];
+    size_t end = k + 1;
+    while (end < used.size() && static_cast<int64_t>(end - k) < run && workload_->positions[used[end]] == start + static_cast<int64_t>(end - k)) end++;
+    const auto n = static_cast<int64_t>(end - k);
+    layer_->fill(inputsFrom(layer_->length()), start - layer_->length(), true);
+    layer_->fill(inputsFrom(start), n, window == 0);
+    layer_->attendAt(inputsFrom(start), start, n, y.data());
+    layer_->settle();
+    for (int64_t b = 0; b < spec_.batch; b++)
+      std::copy_n(y.data() + b * n * d, n * d, outputs.data() + (static_cast<size_t>(b) * used.size() + k) * static_cast<size_t>(d));
+    k = end;
   }
+  layer_->fill(inputsFrom(layer_->length()), spec_.seqLen - layer_->length(), true);
+  memory_.cache = layer_->cacheBytes();
   compare(outputs, used);
   memory_.cachedTokens = spec_.seqLen;
 
   const int64_t tokens = spec_.phase == Phase::verify ? spec_.verifyTokens : 1;
-  stepInputs_ = Buffer<float>(arena_, spec_.batch * tokens * d);
-  stepOutputs_ = Buffer<float>(arena_, spec_.batch * tokens * d);
-  for (int64_t b = 0; b < spec_.batch; b++)
+  std::vector<float> next(static_cast<size_t>(spec_.batch * tokens * d));
+  RunningLayer::Inputs inputs;
+  for (int64_t b = 0; b < spec_.batch; b++) {
+    inputs.push_back(next.data() + b * tokens * d);
     for (int64_t i = 0; i < tokens; i++) {  // what comes next, or any text again where nothing does
       const std::vector<float>& x = workload_->x[static_cast<size_t>(b)];
-      std::copy_n(x.data() + (spec_.seqLen + i) * d % static_cast<int64_t>(x.size()), d, stepInputs_.data() + (b * tokens + i) * d);
+      std::copy_n(x.data() + (spec_.seqLen + i) * d % static_cast<int64_t>(x.size()), d, next.data() + (b * tokens + i) * d);
     }
+  }
+  layer_->prepareStep(inputs, tokens);
   int64_t visible = spec_.seqLen + tokens;
   if (window > 0) visible = std::min(visible, window + layer_->cacheSpec().sinks);
-  work_ = layer_->stepWork(spec_.batch, tokens, visible, static_cast<int64_t>(memory_.cache.logical));
-}
-
-void MeasuredPoint::runStep() {
-  const int64_t d = model_->weights().d;
-  if (spec_.phase == Phase::prefill) {
-    for (int64_t b = 0; b < spec_.batch; b++) {
-      caches_[static_cast<size_t>(b)] = nullptr;
-      caches_[static_cast<size_t>(b)] = layer_->newCache(arena_);
-      layer_->prefill(*caches_[static_cast<size_t>(b)], workload_->x[static_cast<size_t>(b)].data(), spec_.seqLen, stepOutputs_.data());
-    }
-    return;
-  }
-  std::vector<SequenceCache*> caches;
-  for (const auto& cache : caches_) caches.push_back(cache.get());
-  const int64_t tokens = stepInputs_.size() / (spec_.batch * d);
-  layer_->step(caches, stepInputs_.data(), tokens, stepOutputs_.data());
-  for (SequenceCache* cache : caches) cache->rollback(cache->length() - tokens);
-}
-
-std::vector<double> TimedPoint::sample(double seconds, int64_t most) {
-  constexpr double leastSampleSeconds = 2e-4;  // far above the clock's resolution: short steps are batched
-  std::vector<double> samples;
-  const double start = secondsNow();
-  int64_t repeats = 1;
-  do {
-    if (cancel_) cancel_->check();
-    const double before = secondsNow();
-    for (int64_t i = 0; i < repeats; i++) runStep();
-    const double took = secondsNow() - before;
-    if (took < leastSampleSeconds && repeats < 1 << 20) {
-      repeats = std::max(repeats + 1, static_cast<int64_t>(static_cast<double>(repeats) * std::min(16.0, 1.5 * leastSampleSeconds / std::max(took, 1e-9))));
-      continue;
-    }
-    samples.push_back(took / static_cast<double>(repeats));
-  } while (samples.empty() || (static_cast<int64_t>(samples.size()) < most && secondsNow() - start < seconds));
-  return samples;
+  work_ = layer_->stepWork(tokens, visible, static_cast<int64_t>(memory_.cache.logical));
 }
 
 Ceilings measureCeilings() {

@@ -3,9 +3,11 @@
 #include <memory>
 #include <vector>
 
-#include "layer.h"
+#include "running-layer.h"
 
 namespace fastmqa {
+
+struct Accelerator;
 
 struct PointMemory {
   CacheBytes cache;           ///< of the whole batch, after its last token
@@ -29,11 +31,10 @@ class TimedPoint {
   const PointError& error() const { return error_; }
   Work work() const { return work_; }
   /// Times steps until `seconds` have passed or `most` samples are taken, at least one. Seconds per step.
-  virtual std::vector<double> sample(double seconds, int64_t most);
+  virtual std::vector<double> sample(double seconds, int64_t most) = 0;
+  virtual SampleConditions conditions() const { return {}; }
 
  protected:
-  virtual void runStep() {}
-
   const CancelFlag* cancel_;
   PointMemory memory_;
   PointError error_;
@@ -63,10 +64,17 @@ class MeasuredPoint : public TimedPoint {
   /// The same for a given layer and the inputs it is to be judged on.
   MeasuredPoint(const PointSpec& spec, std::shared_ptr<const ReferenceModel> model, std::shared_ptr<const Workload> workload, const CancelFlag* cancel);
 
+  /// @param accelerator  stands for the CUDA library, in tests
+  MeasuredPoint(const PointSpec& spec, const Accelerator& accelerator, const CancelFlag* cancel);
+
   const Workload& inputs() const { return *workload_; }
+  std::vector<double> sample(double seconds, int64_t most) override { return layer_->sample(seconds, most); }
+  SampleConditions conditions() const override { return layer_->conditions(); }
 
  private:
-  void runStep() override;
+  MeasuredPoint(const PointSpec& spec, std::shared_ptr<const ReferenceModel> model, std::shared_ptr<const Workload> workload,
+                const Accelerator* accelerator, const CancelFlag* cancel);
+  RunningLayer::Inputs inputsFrom(int64_t token) const;
   void evaluatePrefill();
   void evaluateSteps();
   void compare(const std::vector<float>& outputs, const std::vector<size_t>& used);
@@ -75,10 +83,7 @@ class MeasuredPoint : public TimedPoint {
   PointSpec spec_;
   std::shared_ptr<const ReferenceModel> model_;
   std::shared_ptr<const Workload> workload_;
-  Arena arena_;
-  std::unique_ptr<AttentionLayer> layer_;
-  std::vector<std::unique_ptr<SequenceCache>> caches_;
-  Buffer<float> stepInputs_, stepOutputs_;
+  std::unique_ptr<RunningLayer> layer_;
 };
 
 /// Fused multiply-adds and bytes read per second on all cores, each the best of several short runs.

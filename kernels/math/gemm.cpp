@@ -126,6 +126,13 @@ PackedWeights::PackedWeights(Arena& arena, int64_t n, int64_t k, const float* w,
   });
 }
 
+std::vector<float> PackedWeights::unpacked() const {
+  std::vector<float> w(static_cast<size_t>(n_ * k_));
+  for (int64_t r = 0; r < n_; r++)
+    for (int64_t c = 0; c < k_; c++) w[static_cast<size_t>(r * k_ + c)] = packed_[(r / panel * k_ + c) * panel + r % panel];
+  return w;
+}
+
 void PackedWeights::multiply(int64_t m, const float* x, int64_t ldx, float* y, int64_t ldy) const {
   const int64_t panels = (n_ + panel - 1) / panel, blocks = (m + rowBlock - 1) / rowBlock;
   // Few rows: split the columns so that every core reads its share of the weights. Fixed, so results are too.

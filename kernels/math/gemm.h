@@ -1,6 +1,7 @@
 // Dense matrix products, row-major, all cores, on the run-time chosen instruction set.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "fastmqa/memory.h"
 
@@ -20,6 +21,8 @@ class PackedWeights {
   PackedWeights(Arena& arena, int64_t n, int64_t k, const float* w, int64_t ldw);
   /// y[m, n] = x[m, k] W^T.
   void multiply(int64_t m, const float* x, int64_t ldx, float* y, int64_t ldy) const;
+  /// W again, [n][k].
+  std::vector<float> unpacked() const;
   int64_t rows() const { return n_; }
   int64_t columns() const { return k_; }
   int64_t bytes() const { return packed_.bytes(); }

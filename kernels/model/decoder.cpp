@@ -239,7 +239,7 @@ Work Decoder::stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t ca
   Work sum;
   for (const auto& layer : attention_) {
     const int64_t window = layer->cacheSpec().window, seen = window > 0 ? std::min(cached, window + layer->cacheSpec().sinks) : cached;
-    const Work w = layer->stepWork(batch, tokens, seen, 0);
+    const Work w = layer->stepWork(batch, tokens, seen, 0, sizeof(float));
     sum.flops += w.flops;
     sum.bytes += w.bytes;
   }
@@ -252,7 +252,7 @@ Work Decoder::stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t ca
 Work Decoder::prefillWork(int64_t batch, int64_t tokens) const {
   Work sum;
   for (const auto& layer : attention_) {
-    const Work w = layer->prefillWork(batch, tokens);
+    const Work w = layer->prefillWork(batch, tokens, sizeof(float), layer->weightBytes());
     sum.flops += w.flops;
     sum.bytes += w.bytes;
   }

@@ -1,6 +1,5 @@
 // What a level does to a whole model: its answers on text against those of the same model with an exact cache.
 #pragma once
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -57,8 +56,6 @@ class EvaluatedModel {
     std::vector<std::vector<float>> streams;  ///< per layer [rows][d]
     std::vector<double> found;                ///< by depth
   };
-  /// Of the model with an exact cache, made at the first call.
-  const Answers& exact() const;
   Answers answer(Decoder& decoder, Arena& arena, std::vector<SequenceState>& sequences) const;
   int64_t rowsPerDocument() const;
   /// Where a token's figures are kept; -1: they are not compared.
@@ -68,8 +65,8 @@ class EvaluatedModel {
   EvaluationText text_;
   const CancelFlag* cancel_;
   int64_t stride_ = 1;  ///< every so manyth position is compared: bounds what is kept for large vocabularies
+  Answers exact_;
   mutable std::mutex mutex_;
-  mutable std::optional<Answers> exact_;
   mutable AttentionModels calibrated_;
 };
 
@@ -92,9 +89,12 @@ class ModelPoint : public TimedPoint {
  public:
   ModelPoint(std::shared_ptr<const EvaluatedModel> model, const PointSpec& spec, const CancelFlag* cancel);
   const Quality& quality() const { return quality_; }
+  std::vector<double> sample(double seconds, int64_t most) override {
+    return sampleSteps([this] { runStep(); }, seconds, most, cancel_);
+  }
 
  private:
-  void runStep() override;
+  void runStep();
 
   PointSpec spec_;
   std::shared_ptr<const EvaluatedModel> model_;

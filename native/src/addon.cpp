@@ -12,6 +12,7 @@
 #include "convert-model.h"
 #include "convert.h"
 #include "fastmqa/sizes.h"
+#include "layer/accelerator.h"
 #include "layer/bench.h"
 #include "layer/point.h"
 #include "layer/reach.h"
@@ -83,7 +84,7 @@ class Task : public Napi::AsyncWorker {
     try {
       result_ = std::make_unique<Result>(work_());
     } catch (const Failure& failure) {
-      constexpr const char* codes[] = {"refused", "out-of-memory", "cancelled", "failed"};
+      constexpr const char* codes[] = {"refused", "out-of-memory", "cancelled", "failed", "poisoned"};
       fail(codes[static_cast<int>(failure.kind)], failure.what());
     } catch (const std::bad_alloc&) {
       fail("out-of-memory", "out of memory");
@@ -136,6 +137,32 @@ Napi::Value ceilings(const Napi::CallbackInfo& call) {
   });
 }
 
+Napi::Value cuda(const Napi::CallbackInfo& call) {
+  return Task<CudaReport>::run(call.Env(), cudaDevices, [](Napi::Env env, CudaReport& report) { return cudaReport(env, report); });
+}
+
+Napi::Value cudaCeilingsCall(const Napi::CallbackInfo& call) {
+  const int device = call[0].ToNumber().Int32Value();
+  return Task<AcceleratorCeilings>::run(
+      call.Env(), [device] { return cudaCeilings(device); },
+      [](Napi::Env env, AcceleratorCeilings& c) {
+        Napi::Object out = Napi::Object::New(env);
+        out["matrixFlopsPerSecond"] = c.matrixFlopsPerSecond;
+        out["copyBytesPerSecond"] = c.copyBytesPerSecond;
+        return out;
+      });
+}
+
+/// What was noticed while a point was sampled.
+Napi::Value conditions(const Napi::CallbackInfo& call) {
+  const auto point = points.get(call[0].ToNumber().Int32Value());
+  const SampleConditions noticed = point ? point->conditions() : SampleConditions{};
+  Napi::Object out = Napi::Object::New(call.Env());
+  out["throttledSamples"] = static_cast<double>(noticed.throttled);
+  out["foreignProcesses"] = static_cast<double>(noticed.foreignProcesses);
+  return out;
+}
+
 Napi::Value bench(const Napi::CallbackInfo& call) {
   const BenchOptions options = benchOptions(call[0].As<Napi::Object>());
   cancelFlag.clear();
@@ -186,15 +213,12 @@ Napi::Value prepareModel(const Napi::CallbackInfo& call) {
   struct Made {
     std::shared_ptr<ModelPoint> whole;
     std::shared_ptr<MeasuredPoint> layer;
-    std::shared_ptr<SpeculationPoint> speculation;
   };
   return Task<Made>::run(
       call.Env(),
       [=] {
         Made made;
-        if (spec.phase == Phase::speculate)
-          made.speculation = std::make_shared<SpeculationPoint>(evaluatedModel(*source, *text), spec, &cancelFlag);
-        else if (spec.modelLayer < 0)
+        if (spec.modelLayer < 0)
           made.whole = std::make_shared<ModelPoint>(evaluatedModel(*source, *text), spec, &cancelFlag);
         else
           made.layer = layerPoint(source->key + "|" + text->key, loadModel(*source, &cancelFlag), *text, spec, &cancelFlag);
@@ -203,14 +227,9 @@ Napi::Value prepareModel(const Napi::CallbackInfo& call) {
       [](Napi::Env env, Made& made) {
         std::shared_ptr<TimedPoint> point = made.layer;
         if (made.whole) point = made.whole;
-        if (made.speculation) point = made.speculation;
         Napi::Object out = preparedPoint(env, *point);
         if (made.whole) out["quality"] = qualityOf(env, made.whole->quality());
         if (made.layer) setControls(out, made.layer->inputs());
-        if (made.speculation) {
-          out["speculation"] = speculationOf(env, made.speculation->comparison());
-          out["error"] = env.Undefined();  // it says what the model alone says
-        }
         out["handle"] = points.add(point);
         return out;
       });
@@ -301,14 +320,9 @@ Napi::Value speculateCall(const Napi::CallbackInfo& call) {
   const auto text = std::make_shared<EvaluationText>(evaluationText(call[1].As<Napi::Object>()));
   const auto spec = std::make_shared<SpeculationSpec>(speculationSpec(call[2].As<Napi::Object>()));
   const auto prompts = std::make_shared<std::vector<Tokens>>(promptsOf(call[2].As<Napi::Object>()));
-  const bool plain = call[2].As<Napi::Object>().Get("plain").ToBoolean();
   cancelFlag.clear();
   return Task<Speculation>::run(
-      call.Env(), [=] {
-        size_t longest = 0;
-        for (const Tokens& prompt : *prompts) longest = std::max(longest, prompt.size());
-        return Speculator(evaluatedModel(*source, *text), *spec, static_cast<int64_t>(longest), &cancelFlag).run(*prompts, plain);
-      },
+      call.Env(), [=] { return speculate(*evaluatedModel(*source, *text), *prompts, *spec, &cancelFlag); },
       [](Napi::Env env, Speculation& result) { return speculationOf(env, result); });
 }
 
@@ -411,6 +425,9 @@ void cancel(const Napi::CallbackInfo&) { cancelFlag.raise(); }
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["info"] = Napi::Function::New(env, info);
   exports["ceilings"] = Napi::Function::New(env, ceilings);
+  exports["cuda"] = Napi::Function::New(env, cuda);
+  exports["cudaCeilings"] = Napi::Function::New(env, cudaCeilingsCall);
+  exports["conditions"] = Napi::Function::New(env, conditions);
   exports["bench"] = Napi::Function::New(env, bench);
   exports["prepare"] = Napi::Function::New(env, prepare);
   exports["prepareModel"] = Napi::Function::New(env, prepareModel);

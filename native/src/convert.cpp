@@ -106,12 +106,12 @@ PointSpec pointSpec(const Napi::Object& c) {
   if (phase == "prefill") p.phase = Phase::prefill;
   else if (phase == "decode") p.phase = Phase::decode;
   else if (phase == "verify") p.phase = Phase::verify;
-  else if (phase == "speculate") p.phase = Phase::speculate;
   else unknown(c, "phase");
+  const std::string backend = text(c, "backend");
+  if (backend.compare(0, 5, "cuda:") == 0) p.device = std::stoi(backend.substr(5));
   p.batch = whole(c, "batch", 1);
   p.seqLen = whole(c, "seqLen", 1);
   p.verifyTokens = whole(c, "verifyTokens", 1);
-  p.draftTokens = whole(c, "speculativeTokens", 4);
   p.inputSeed = static_cast<uint64_t>(whole(c, "seed", 100));
   p.calibrationTokens = whole(c, "calibrationTokens", 4096);
   refusing(c.Env(), [&] { checkSizes(p); });
@@ -156,6 +156,47 @@ Napi::Object preparedPoint(Napi::Env env, const TimedPoint& point) {
   out["memory"] = memory;
   out["error"] = error;
   out["work"] = work;
+  return out;
+}
+
+Napi::Object cudaReport(Napi::Env env, const CudaReport& report) {
+  Napi::Array devices = Napi::Array::New(env, report.devices.size());
+  for (size_t i = 0; i < report.devices.size(); i++) {
+    const AcceleratorDevice& d = report.devices[i];
+    Napi::Object out = Napi::Object::New(env);
+    out["name"] = std::string(d.name);
+    out["computeCapability"] = std::to_string(d.capability / 10) + "." + std::to_string(d.capability % 10);
+    out["multiprocessors"] = d.multiprocessors;
+    // 13000 is 13.0
+    const auto version = [](int32_t v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); };
+    out["driverCudaVersion"] = version(d.driverVersion);
+    out["runtimeCudaVersion"] = version(d.runtimeVersion);
+    out["memoryBytes"] = static_cast<double>(d.memoryBytes);
+    out["freeBytes"] = static_cast<double>(d.freeBytes);
+    out["cacheBytes"] = static_cast<double>(d.cacheBytes);
+    const auto known = [&](const char* name, double value) {
+      if (value >= 0) out[name] = value;
+    };
+    known("clockMHz", d.clockMHz);
+    known("mostClockMHz", d.mostClockMHz);
+    known("memoryClockMHz", d.memoryClockMHz);
+    known("temperatureCelsius", d.temperatureCelsius);
+    known("powerWatts", d.powerWatts);
+    known("powerLimitWatts", d.powerLimitWatts);
+    known("foreignProcesses", d.foreignProcesses);
+    if (d.throttleReasons >= 0) {
+      // Bits of NVML's clocks event reasons.
+      constexpr const char* names[] = {"idle", "set clocks", "power limit", "hardware slow-down", "sync boost", "software heat limit", "hardware heat limit", "power brake", "display clocks"};
+      Napi::Array reasons = Napi::Array::New(env);
+      for (int bit = 0; bit < 9; bit++)
+        if (d.throttleReasons >> bit & 1) reasons[reasons.Length()] = Napi::String::New(env, names[bit]);
+      out["clockReasons"] = reasons;
+    }
+    devices[static_cast<uint32_t>(i)] = out;
+  }
+  Napi::Object out = Napi::Object::New(env);
+  out["devices"] = devices;
+  if (!report.reason.empty()) out["reason"] = report.reason;
   return out;
 }
 

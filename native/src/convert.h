@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fastmqa/problem.h"
+#include "layer/accelerator.h"
 #include "layer/bench.h"
 #include "layer/point.h"
 #include "layer/tensors.h"
@@ -14,6 +15,8 @@ fastmqa::PointSpec pointSpec(const Napi::Object& config);
 
 /// The `Prepared` object without handle and generation.
 Napi::Object preparedPoint(Napi::Env env, const fastmqa::TimedPoint& point);
+
+Napi::Object cudaReport(Napi::Env env, const fastmqa::CudaReport& report);
 
 fastmqa::BenchOptions benchOptions(const Napi::Object& options);
 Napi::Object benchCase(Napi::Env env, const fastmqa::BenchCase& result);

@@ -20,6 +20,17 @@ export interface DeviceInfo {
   readonly instructionSet?: string;
   readonly fmaFlopsPerSecond?: number;
   readonly readBytesPerSecond?: number;
+  /** Of a GPU, as it is now. */
+  readonly computeCapability?: string;
+  readonly driverCudaVersion?: string;
+  readonly clockMHz?: number;
+  readonly mostClockMHz?: number;
+  readonly temperatureCelsius?: number;
+  readonly powerWatts?: number;
+  readonly powerLimitWatts?: number;
+  /** Why its clock is not higher. */
+  readonly clockReasons?: readonly string[];
+  readonly foreignProcesses?: number;
 }
 
 /** Of a device this moment. Absent = the system does not tell. */

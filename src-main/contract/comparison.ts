@@ -1,4 +1,5 @@
 /** What two sessions have to say about each other: one verdict a point, with its reason. `before` is the baseline. */
+import type { DeviceSummary } from './devices.ts';
 import type { PointConfig } from './sweep.ts';
 
 export const verdicts = ['SAME', 'FASTER', 'SLOWER', 'UNSURE'] as const;
@@ -45,4 +46,6 @@ export interface Comparison {
   readonly onlyBefore: readonly PointConfig[];
   readonly onlyAfter: readonly PointConfig[];
   readonly environment: readonly EnvironmentChange[];
+  /** What measured either side, with its ceilings. */
+  readonly devices: { readonly before: readonly DeviceSummary[]; readonly after: readonly DeviceSummary[] };
 }

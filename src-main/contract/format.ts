@@ -46,6 +46,8 @@ export function formatMetric(value: number, unit: Metric['unit']): string {
       return `${scaled(value, 1000, decimal)}FLOP/s`;
     case 'tokens/s':
       return value >= 1e4 ? `${scaled(value, 1000, decimal)} tokens/s` : `${formatNumber(value)} tokens/s`;
+    case 'tokens':
+      return `${scaled(value, 1000, decimal).trimEnd()} tokens`;
     case 'count':
       return String(value);
     case 'ratio':

@@ -1,5 +1,6 @@
 /** The library of sessions, as a window sees it: files are named by ids, never by paths. */
 import type { Point } from './metrics.ts';
+import type { Environment } from './session.ts';
 
 /** `crashed`: its program ended before the sweep did. `measuring`: it is being recorded now. */
 export type SessionStatus = 'complete' | 'stopped' | 'crashed' | 'measuring';
@@ -44,6 +45,8 @@ export interface SessionPoints {
   readonly id: string;
   readonly name: string;
   readonly points: readonly Point[];
+  /** Of the machine that measured those that name no device. */
+  readonly environment: Environment;
 }
 
 /** A file to be saved wherever the user likes. */

@@ -47,6 +47,8 @@ export const throughputSchema = z.strictObject({
   bytesPerSecond: figure,
   /** Floor time (ceilings measured on this machine) over measured time. */
   rooflineFraction: figure.optional(),
+  /** Samples discarded because the device had slowed itself down. */
+  throttledSamples: z.number().int().min(1).optional(),
   flags: z.array(z.enum(flags)),
 });
 export type Throughput = z.infer<typeof throughputSchema>;
@@ -98,28 +100,6 @@ export const qualitySchema = z.strictObject({
 });
 export type Quality = z.infer<typeof qualitySchema>;
 
-/** Speculative decoding against the same model alone, in the same run; every token is the one that the model alone says. */
-export const speculationSchema = z.strictObject({
-  /** Made by speculation. */
-  tokens: z.number().int().min(1),
-  /** One more than are accepted on average: the target adds one itself. */
-  tokensPerRound: figure,
-  /** By place in the round: share of the proposals checked there that were kept. */
-  acceptedByPlace: z.array(share),
-  plainTokensPerSecond: figure,
-  tokensPerSecond: figure,
-  speedUp: figure,
-  /** Time of a draft token, and of a verification, in plain tokens of the target. */
-  draftCost: figure,
-  verifyCost: figure,
-  targetCacheBytes: bytes,
-  /** What speculation adds. */
-  draftCacheBytes: bytes,
-  /** Greedy: tokens that differ from what the target alone says. */
-  differing: z.number().int().min(0).optional(),
-});
-export type Speculation = z.infer<typeof speculationSchema>;
-
 /** The same metrics for three outputs that no method should resemble (attention-spec C). */
 export const controlsSchema = z.strictObject({
   zeroOutput: figure,
@@ -149,11 +129,12 @@ export const pointSchema = z.strictObject({
   error: errorSchema.optional(),
   controls: controlsSchema.optional(),
   quality: qualitySchema.optional(),
-  speculation: speculationSchema.optional(),
   /** Raw samples, seconds per step, in the order taken. */
   samplesSeconds: z.array(figure).optional(),
   /** Where it was measured, if not on the machine of the session. */
   device: deviceSchema.optional(),
+  /** Of one such device, in the user's money. The user says it when the points are looked at; it is never recorded. */
+  pricePerHour: figure.positive().optional(),
 });
 export type Point = z.infer<typeof pointSchema>;
 
@@ -164,7 +145,7 @@ export interface Metric {
   readonly label: string;
   /** Where there is room for more words. */
   readonly title: string;
-  readonly unit: 'bytes' | 'x' | '%' | 's' | 'tokens/s' | 'FLOP/s' | 'bytes/s' | 'ratio' | 'count';
+  readonly unit: 'bytes' | 'x' | '%' | 's' | 'tokens/s' | 'tokens' | 'FLOP/s' | 'bytes/s' | 'ratio' | 'count';
   readonly better: 'lower' | 'higher' | 'neither';
   readonly read: (point: Point) => number | undefined;
 }
@@ -227,17 +208,27 @@ export const metrics: readonly Metric[] = [
   metric('perplexity', 'perplexity', 'ratio', 'lower', (p) => p.quality?.perplexity),
   metric('perplexityChangePercent', 'perplexity change', '%', 'lower', (p) => p.quality?.perplexityChangePercent),
   metric('retrieved', 'facts retrieved', 'ratio', 'higher', (p) => p.quality?.retrieved),
-  metric('speedUp', 'speed-up', 'x', 'higher', (p) => p.speculation?.speedUp, 'speed-up by speculation'),
-  metric('tokensPerRound', 'tokens a round', 'ratio', 'higher', (p) => p.speculation?.tokensPerRound),
-  metric('draftCost', 'draft cost', 'ratio', 'lower', (p) => p.speculation?.draftCost, 'draft cost, plain tokens'),
-  metric('verifyCost', 'verify cost', 'ratio', 'lower', (p) => p.speculation?.verifyCost, 'verify cost, plain tokens'),
-  metric('draftCacheBytes', 'draft cache', 'bytes', 'lower', (p) => p.speculation?.draftCacheBytes),
   metric('medianSeconds', 'median time', 's', 'lower', (p) => p.throughput?.medianSeconds),
   metric('p05Seconds', 'p05 time', 's', 'lower', (p) => p.throughput?.p05Seconds),
   metric('p95Seconds', 'p95 time', 's', 'lower', (p) => p.throughput?.p95Seconds),
   metric('iqrSeconds', 'inter-quartile range', 's', 'lower', (p) => p.throughput?.iqrSeconds),
   metric('samples', 'samples', 'count', 'neither', (p) => p.throughput?.samples),
   metric('tokensPerSecond', 'tokens per second', 'tokens/s', 'higher', (p) => p.throughput?.tokensPerSecond),
+  metric(
+    'tokensPerDeviceHour',
+    'tokens per device-hour',
+    'tokens',
+    'higher',
+    (p) => p.throughput && p.throughput.tokensPerSecond * 3600,
+  ),
+  metric(
+    'tokensPerUnitOfMoney',
+    'tokens per unit of money',
+    'tokens',
+    'higher',
+    (p) => p.throughput && p.pricePerHour && (p.throughput.tokensPerSecond * 3600) / p.pricePerHour,
+    'tokens per unit of money, at the prices given',
+  ),
   metric('flopsPerSecond', 'FLOP per second', 'FLOP/s', 'higher', (p) => p.throughput?.flopsPerSecond),
   metric('bytesPerSecond', 'bytes per second', 'bytes/s', 'higher', (p) => p.throughput?.bytesPerSecond),
   metric('rooflineFraction', 'share of roofline', 'ratio', 'higher', (p) => p.throughput?.rooflineFraction),

@@ -6,6 +6,22 @@ import { measuringSchema, pointConfigSchema, sweepSchema } from './sweep.ts';
 /** Raised only when an older reader could misread the file; unknown fields are kept, not refused. */
 export const sessionSchemaVersion = 1;
 
+/** A GPU that a session was measured on. Absent fields are not known. */
+export const gpuSchema = z.looseObject({
+  backend: z.string(),
+  name: z.string(),
+  computeCapability: z.string(),
+  driverCudaVersion: z.string(),
+  memoryBytes: z.number(),
+  clockMHz: z.number().optional(),
+  temperatureCelsius: z.number().optional(),
+  powerLimitWatts: z.number().optional(),
+  /** Ceilings measured on it in this run. */
+  matrixFlopsPerSecond: z.number(),
+  copyBytesPerSecond: z.number(),
+});
+export type Gpu = z.infer<typeof gpuSchema>;
+
 export const environmentSchema = z.looseObject({
   fastmqaVersion: z.string(),
   gitCommit: z.string().optional(),
@@ -23,6 +39,7 @@ export const environmentSchema = z.looseObject({
   /** Ceilings measured on this machine in this run. */
   fmaFlopsPerSecond: z.number().optional(),
   readBytesPerSecond: z.number().optional(),
+  gpus: z.array(gpuSchema).optional(),
 });
 export type Environment = z.infer<typeof environmentSchema>;
 

@@ -1,5 +1,7 @@
 /** Two sessions, point by point. Pure: what may be called a difference is decided here and nowhere else. */
+
 import type { Comparison, EnvironmentChange, FigureChange, PointComparison, Verdict } from '../contract/comparison.ts';
+import { deviceOf, type MeasuredDevice, summariseDevices } from '../contract/devices.ts';
 import { formatNumber } from '../contract/format.ts';
 import { type Metric, metrics, type Point } from '../contract/metrics.ts';
 import type { Environment } from '../contract/session.ts';
@@ -63,9 +65,9 @@ export function compareSessions(before: Comparable, after: Comparable): Comparis
   });
   const tested = pairs.flatMap(({ timing }) => (typeof timing === 'string' ? [] : [timing]));
   const chances = new Map(holm(tested.map(({ chance }) => chance)).map((chance, i) => [tested[i], chance]));
-  const movement = movementOf(before.environment, after.environment);
   const points = pairs.map((pair) => {
     const corrected = typeof pair.timing === 'string' ? 1 : (chances.get(pair.timing) ?? 1);
+    const movement = movementOf(deviceOf(pair.before, before.environment), deviceOf(pair.after, after.environment));
     return judge(pair.before, pair.after, pair.timing, corrected, movement);
   });
   const count = (verdict: Verdict): number => points.filter((point) => point.verdict === verdict).length;
@@ -76,6 +78,10 @@ export function compareSessions(before: Comparable, after: Comparable): Comparis
     onlyBefore: before.points.filter(({ id }) => !later.has(id)).map(({ config }) => config),
     onlyAfter: after.points.filter(({ id }) => !earlier.has(id)).map(({ config }) => config),
     environment: environmentChanges(before.environment, after.environment),
+    devices: {
+      before: summariseDevices(before.points, before.environment),
+      after: summariseDevices(after.points, after.environment),
+    },
   };
 }
 
@@ -249,13 +255,13 @@ function environmentChanges(before: Environment, after: Environment): Environmen
   });
 }
 
-const sameMachine = ['cpu', 'threads', 'instructionSet'] as const;
+const sameMachine = ['name', 'threads', 'instructionSet'] as const;
 
 /**
  * The factor by which the speed of one and the same machine changed between two runs, as its measured ceilings tell; 1 for two
  * different machines, whose difference is what the user asks about.
  */
-function movementOf(before: Environment, after: Environment): number {
+function movementOf(before: MeasuredDevice, after: MeasuredDevice): number {
   if (sameMachine.some((field) => before[field] !== after[field])) return 1;
   const factors = (['fmaFlopsPerSecond', 'readBytesPerSecond'] as const).map((field) => {
     const [a, b] = [before[field], after[field]];

@@ -4,8 +4,7 @@ import { pointSchema } from '../contract/metrics.ts';
 import type { Measuring } from '../contract/sweep.ts';
 import { f32MhaBytes, own16BitBytes } from './estimate.ts';
 import type { PlannedPoint } from './plan.ts';
-import type { Ceilings, Prepared } from './ports.ts';
-import { speculationFigures } from './speculation.ts';
+import type { Ceilings, Conditions, Prepared } from './ports.ts';
 import { interquartileRange, median, quantile } from './statistics.ts';
 import { flagsOf } from './stopping.ts';
 import { grade } from './warnings.ts';
@@ -26,7 +25,8 @@ export const failedPoint = ({ id, config }: PlannedPoint, reason: string): Point
 /**
  * A measured point, or a failed one where a figure is not finite or the backend's byte counts contradict each other.
  * @param samples seconds per step, in the order taken, warm-up excluded
- * @param ceilings of the same machine; absent = no roofline
+ * @param ceilings of the same device; absent = no roofline
+ * @param conditions that were noticed while sampling
  */
 export function measuredPoint(
   planned: PlannedPoint,
@@ -34,6 +34,7 @@ export function measuredPoint(
   samples: readonly number[],
   measuring: Measuring,
   ceilings?: Ceilings,
+  conditions?: Conditions,
 ): Point {
   const contradiction = contradictionIn(prepared.memory);
   if (contradiction) return failedPoint(planned, contradiction);
@@ -42,13 +43,10 @@ export function measuredPoint(
     config: planned.config,
     outcome: 'measured',
     memory: memoryOf(planned, prepared),
-    throughput: throughputOf(prepared.work, samples, measuring, ceilings),
-    ...(prepared.error && {
-      error: { ...prepared.error, grade: grade(prepared.error.relativeL2, planned.config.keyDtype) },
-    }),
+    throughput: throughputOf(prepared.work, samples, measuring, ceilings, conditions),
+    error: { ...prepared.error, grade: grade(prepared.error.relativeL2, planned.config.keyDtype) },
     ...(prepared.controls && { controls: prepared.controls }),
     ...(prepared.quality && { quality: qualityOf(prepared.quality) }),
-    ...(prepared.speculation && { speculation: speculationFigures(prepared.speculation, 0) }),
     samplesSeconds: [...samples],
   };
   const checked = pointSchema.safeParse(point);
@@ -123,8 +121,12 @@ function throughputOf(
   samples: readonly number[],
   measuring: Measuring,
   ceilings?: Ceilings,
+  conditions?: Conditions,
 ): Throughput {
   const medianSeconds = median(samples);
+  const flags = flagsOf(samples, measuring);
+  if (conditions && conditions.foreignProcesses > 0) flags.push('foreign-load');
+  if (conditions && conditions.throttledSamples > 0) flags.push('throttled');
   return {
     medianSeconds,
     p05Seconds: quantile(samples, 0.05),
@@ -138,6 +140,7 @@ function throughputOf(
       rooflineFraction:
         Math.max(work.flops / ceilings.fmaFlopsPerSecond, work.bytes / ceilings.readBytesPerSecond) / medianSeconds,
     }),
-    flags: flagsOf(samples, measuring),
+    ...(conditions && conditions.throttledSamples > 0 && { throttledSamples: conditions.throttledSamples }),
+    flags,
   };
 }

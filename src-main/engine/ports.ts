@@ -2,27 +2,6 @@
 import type { Controls, LayerError, Memory, Quality } from '../contract/metrics.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 
-/** Speculative decoding as it was measured. */
-export interface SpeculateResult {
-  /** Per prompt. */
-  readonly output: readonly Int32Array[];
-  /** By the target alone. */
-  readonly plainOutput: readonly Int32Array[];
-  /** By place in the round: proposals that were checked there, and those that were kept. */
-  readonly offered: readonly number[];
-  readonly accepted: readonly number[];
-  readonly rounds: number;
-  readonly tokens: number;
-  /** Prompts not counted. */
-  readonly seconds: number;
-  readonly plainSeconds: number;
-  readonly draftSeconds: number;
-  readonly verifySeconds: number;
-  /** Allocated, of the longest sequence. */
-  readonly targetCacheBytes: number;
-  readonly draftCacheBytes: number;
-}
-
 /** A point that the backend has built, checked against the reference, and can now time. */
 export interface Prepared {
   readonly handle: number;
@@ -41,13 +20,10 @@ export interface Prepared {
     /** Tokens that the model itself would cache, summed over its layers: one layer without a window where it is absent. */
     readonly ownTokens?: number;
   };
-  /** Absent where the output is exact by construction. */
-  readonly error?: Omit<LayerError, 'grade'>;
+  readonly error: Omit<LayerError, 'grade'>;
   readonly controls?: Controls;
   /** Of a whole model. */
   readonly quality?: Omit<Quality, 'perplexityChangePercent'>;
-  /** Of a model that speculates, against the same model alone, greedy. */
-  readonly speculation?: SpeculateResult;
   /** Operations and bytes that one step must at least do; tokens it produces. */
   readonly work: { readonly flops: number; readonly bytes: number; readonly tokens: number };
 }
@@ -55,6 +31,14 @@ export interface Prepared {
 export interface Ceilings {
   readonly fmaFlopsPerSecond: number;
   readonly readBytesPerSecond: number;
+}
+
+/** What a device showed while a point was sampled. */
+export interface Conditions {
+  /** Samples discarded because the device had slowed itself down. */
+  readonly throttledSamples: number;
+  /** Others that used the device. */
+  readonly foreignProcesses: number;
 }
 
 export interface BackendInfo {
@@ -85,6 +69,8 @@ export interface MeasuringBackend {
   prepare(config: PointConfig, deadlineSeconds: number): Promise<Prepared>;
   /** Runs steps until `seconds` have passed or `maxSamples` are taken, at least one; seconds per step each. */
   sample(prepared: Prepared, seconds: number, maxSamples: number, deadlineSeconds: number): Promise<readonly number[]>;
+  /** Of the samples so far; asked of devices other than the CPU. */
+  conditions?(prepared: Prepared): Promise<Conditions>;
   release(prepared: Prepared): Promise<void>;
   /** Ends the call at hand, if need be by killing the worker. */
   cancel(): void;

@@ -67,7 +67,6 @@ export function startRun(options: RunPlan): SweepRun {
 class Run {
   private readonly options: RunPlan;
   private readonly rows: Map<string, Point>;
-  private readonly ceilings: Ceilings | undefined;
   private sequence = 0;
   private ending: RunEnd | undefined;
   private paused = false;
@@ -87,8 +86,6 @@ class Run {
         return row ? [[id, row] as const] : [];
       }),
     );
-    const { fmaFlopsPerSecond, readBytesPerSecond } = options.environment;
-    this.ceilings = fmaFlopsPerSecond && readBytesPerSecond ? { fmaFlopsPerSecond, readBytesPerSecond } : undefined;
   }
 
   pause(): void {
@@ -188,7 +185,9 @@ class Run {
       this.tell({ type: 'progress', pointId: planned.id, step: 'sampling', samples: task.samples.length });
       if (batch.length === 0) throw new BackendFailure('failed', 'the backend returned no sample', false);
       if (!isEnough(task.samples, measuring)) return;
-      task.row = measuredPoint(planned, prepared, task.samples, measuring, this.ceilings);
+      const conditions = planned.config.backend === 'cpu' ? undefined : await backend.conditions?.(prepared);
+      const ceilings = ceilingsOf(planned.config.backend, this.options.environment);
+      task.row = measuredPoint(planned, prepared, task.samples, measuring, ceilings, conditions);
       this.crashesInRow = 0;
       await this.release(task);
     } catch (error) {
@@ -287,6 +286,15 @@ class Run {
     this.sequence += 1;
     this.options.onEvent?.({ ...body, sequence: this.sequence } as RunEvent);
   }
+}
+
+/** What the device that a point runs on can do at most, as measured in this run. */
+function ceilingsOf(backend: string, environment: Environment): Ceilings | undefined {
+  const gpu = environment.gpus?.find((other) => other.backend === backend);
+  if (gpu) return { fmaFlopsPerSecond: gpu.matrixFlopsPerSecond, readBytesPerSecond: gpu.copyBytesPerSecond };
+  const { fmaFlopsPerSecond, readBytesPerSecond } = environment;
+  const isKnown = backend === 'cpu' && fmaFlopsPerSecond && readBytesPerSecond;
+  return isKnown ? { fmaFlopsPerSecond, readBytesPerSecond } : undefined;
 }
 
 const reasonPrefix: Partial<Record<BackendFailure['kind'], string>> = {

@@ -1,10 +1,10 @@
 /** Wires engine, sessions, models, the worker and the fleet into the one API that every face of the app uses. */
 import { randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
 import os from 'node:os';
 import { resolve } from 'node:path';
 import type { DeviceInfo, LevelInfo, ProfilerApi, RunOptions, SweepRun } from '../contract/api.ts';
 import type { Comparison } from '../contract/comparison.ts';
+import type { Prices } from '../contract/devices.ts';
 import { expected } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
 import type { MemoryPlan, SpeculationRow } from '../contract/model.ts';
@@ -13,6 +13,7 @@ import type { Recommendation } from '../contract/recommendation.ts';
 import {
   type Environment,
   type ExportFormat,
+  type Gpu,
   type SessionHeader,
   type SessionRecord,
   sessionSchemaVersion,
@@ -38,6 +39,7 @@ import { Supervisor } from '../worker/supervisor.ts';
 import { type AgentOptions, attachToAgent, runAgent } from './agent.ts';
 import { forgetAgent, joinAgent, knownAgents, listAgents } from './agents.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
+import { cudaDevices, gpusOf } from './cuda.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { type FleetWatch, joinFleet, type WorkerOptions, watchFleet, workForQueue } from './fleet.ts';
 import { withModels } from './model-backend.ts';
@@ -61,6 +63,7 @@ export interface Profiler extends ProfilerApi {
   exportSession(
     path: string,
     format: ExportFormat,
+    prices?: Prices,
   ): Promise<{ readonly content: string | Uint8Array; readonly lost: readonly number[] }>;
   /** Two session files, point by point. */
   compare(before: string, after: string): Promise<ComparisonOfFiles>;
@@ -116,8 +119,9 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
   const backend = new Supervisor({ spawn: startWorker(options.workerScript ?? workerScript) });
   const measuring = withModels(backend);
   const recordings: Recordings = new Map();
-  const environment = async (measures = true): Promise<Environment> =>
-    describeEnvironment(await backend.info(), measures ? await backend.ceilings() : undefined);
+  const environment = async (measures = true, gpus: readonly Gpu[] = []): Promise<Environment> =>
+    describeEnvironment(await backend.info(), measures ? await backend.ceilings() : undefined, gpus);
+  const usableGpus = (backends: readonly string[]) => gpusOf(backends, backend);
 
   const profiler: Profiler = {
     levels: () =>
@@ -125,10 +129,10 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
         const { summary, techniques } = levels[name];
         return { name, summary, techniques };
       }),
-    devices: async () => [await cpuDevice(backend), cudaDevice()],
+    devices: async () => [await cpuDevice(backend), ...(await cudaDevices(backend))],
     vitals: async () => [await cpuVitals()],
     preview: previewSweep,
-    run: (sweep, runOptions = {}) => run(sweep, runOptions, measuring, environment, recordings),
+    run: (sweep, runOptions = {}) => run(sweep, runOptions, measuring, { environment, usableGpus }, recordings),
     readSweep,
     attend: async (input, output, attendOptions) => {
       const request = await readAttendRequest(input, attendOptions);
@@ -136,9 +140,9 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
       await writeWhole(output, encodeAttendResult(request, result));
       return [...request.q.shape.slice(0, 3), request.v.shape[3]];
     },
-    exportSession: async (path, format) => {
+    exportSession: async (path, format, prices = {}) => {
       const session = await readSession(path);
-      return { content: exportSession(session, format, levelNames), lost: session.setAside };
+      return { content: exportSession(session, format, levelNames, prices), lost: session.setAside };
     },
     compare: async (before, after) => {
       const [a, b] = [await readSession(before), await readSession(after)];
@@ -211,11 +215,6 @@ async function cpuDevice(backend: Supervisor): Promise<DeviceInfo> {
   }
 }
 
-function cudaDevice(): DeviceInfo {
-  const driver = existsSync('/proc/driver/nvidia/version') ? 'an NVIDIA driver is installed' : 'no NVIDIA driver';
-  return { backend: 'cuda:0', usable: false, reason: `${driver}; this version of FastMQA has no CUDA backend` };
-}
-
 /** What this profiler records now, by path. */
 type Recordings = Map<string, Recording>;
 
@@ -223,21 +222,22 @@ async function run(
   sweep: Sweep,
   { out, resume = false, onEvent, except = [], fleet, remote }: RunOptions,
   backend: MeasuringBackend,
-  describe: (measures: boolean) => Promise<Environment>,
+  machine: {
+    environment(measures: boolean, gpus: readonly Gpu[]): Promise<Environment>;
+    usableGpus(backends: readonly string[]): Promise<readonly Gpu[]>;
+  },
   recordings: Recordings,
 ): Promise<SweepRun> {
   if (resume && out === undefined) throw expected('--out FILE.fmqa', '--resume', 'nothing');
   const elsewhere = new Set(except);
   const plan = expandSweep(sweep).filter(({ id }) => !elsewhere.has(id));
-  const foreign = plan.find(({ config }) => config.backend !== 'cpu');
-  if (foreign && !fleet && !remote)
-    throw expected('a usable backend', 'backend', `${foreign.config.backend}: ${cudaDevice().reason}`);
+  const gpus = fleet || remote ? [] : await machine.usableGpus(plan.map(({ config }) => config.backend));
   const measuring = resolveMeasuring(sweep);
   const joinedFleet = fleet && (await joinFleet(fleet, plan));
   const joinedAgent = remote && (await joinAgent(remote, plan, resume));
   try {
     // A session of an agent is one of its machine; of a fleet, each row says which machine it is of.
-    const environment = joinedAgent?.environment ?? (await describe(!fleet));
+    const environment = joinedAgent?.environment ?? (await machine.environment(!fleet, gpus));
     const header = { sweep, measuring, environment };
     const { recording, done, id } =
       out === undefined ? { id: randomUUID() } : await openRecording(out, header, resume, recordings);

@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { Environment } from '../contract/session.ts';
+import type { Environment, Gpu } from '../contract/session.ts';
 import type { BackendInfo, Ceilings } from '../engine/ports.ts';
 import { packageRoot } from '../worker/location.ts';
 
@@ -48,8 +48,12 @@ export function kernelsFingerprint(): string {
 const optional = <Key extends string, Value>(key: Key, value: Value | undefined) =>
   (value === undefined ? {} : { [key]: value }) as { [K in Key]?: Value };
 
-/** @param ceilings measured in this run, if this machine measures */
-export async function describeEnvironment(backend: BackendInfo, ceilings?: Ceilings): Promise<Environment> {
+/** @param ceilings measured in this run, if this machine measures; @param gpus those that the run uses */
+export async function describeEnvironment(
+  backend: BackendInfo,
+  ceilings?: Ceilings,
+  gpus: readonly Gpu[] = [],
+): Promise<Environment> {
   return {
     fastmqaVersion,
     ...optional('gitCommit', await gitCommit()),
@@ -65,5 +69,6 @@ export async function describeEnvironment(backend: BackendInfo, ceilings?: Ceili
     loadAverage1m: os.loadavg()[0],
     startedAt: new Date().toISOString(),
     ...ceilings,
+    ...(gpus.length > 0 && { gpus: [...gpus] }),
   };
 }

@@ -147,7 +147,8 @@ export class SessionLibrary {
 
   async points(id: string): Promise<SessionPoints> {
     const { session } = await this.read(id);
-    return { id, name: session.name, points: [...session.points.values()].map(withoutSamples) };
+    const { name, points, header } = session;
+    return { id, name, environment: header.environment, points: [...points.values()].map(withoutSamples) };
   }
 
   async compare(before: string, after: string): Promise<Comparison> {

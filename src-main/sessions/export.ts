@@ -39,6 +39,8 @@ const configColumns: readonly Column[] = (Object.keys(pointConfigSchema.shape) a
 export const dataColumns: readonly Column[] = [
   { name: 'id', read: (point) => point.id },
   ...configColumns,
+  { name: 'machine', read: (point) => point.device?.host },
+  { name: 'device', read: (point) => point.device?.name },
   { name: 'outcome', read: (point) => point.outcome },
   { name: 'reason', read: (point) => point.reason },
   ...metrics.map(({ id, read }) => ({ name: id, read })),

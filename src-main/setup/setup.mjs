@@ -60,6 +60,19 @@ const steps = {
   },
 };
 
+/** Not part of a fresh clone's set-up: it takes minutes, and needs a CUDA compiler that few machines have. */
+const cuda = {
+  says: 'building the CUDA backend for compute capability 7.5, 8.0 and 9.0, about 5 minutes on 2 cores',
+  inputs: ['kernels'],
+  output: 'native/build/Release/libfastmqa-cuda.so',
+  stamp: 'native/build/cuda/.fastmqa.json',
+  command: [process.execPath, join(root, 'src-main/setup/build-cuda.mjs')],
+  remedy: (log) =>
+    /CMAKE_CUDA_COMPILER|nvcc.*not found/i.test(log)
+      ? 'A CUDA compiler is needed: install the CUDA toolkit, 12 or newer, and put nvcc on the PATH.'
+      : 'The CUDA backend does not compile here: the lines above name the cause.',
+};
+
 const say = (line) => process.stderr.write(`${line}\n`);
 const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(1)} s`;
 
@@ -169,6 +182,8 @@ async function ensure(step) {
 async function prepare() {
   const since = performance.now();
   for (const step of Object.values(steps)) await ensure(step);
+  if (existsSync(join(root, cuda.output)) && !isCurrent(cuda))
+    say('The CUDA backend is older than the kernels: run `npm run build:cuda`.');
   if (process.stderr.isTTY) say(`ready in ${seconds(since)}`);
 }
 
@@ -248,6 +263,15 @@ const verbs = {
   start,
   run: runCommandLine,
   build: prepare,
+  cuda: async () => {
+    await prepare();
+    await ensure(cuda);
+  },
+  package: async (args) => {
+    await prepare();
+    await ensure(cuda);
+    process.exitCode = await show([process.execPath, join(root, 'src-main/setup/package.mjs'), ...args]);
+  },
   test: async (args) => {
     await prepare();
     process.exitCode = await show([tool('vitest'), 'run', ...args]);

@@ -1,7 +1,7 @@
 /** The whole surface of the native addon, typed by hand. Values cross as plain objects and typed arrays. */
 import type { EvaluationText, LevelOnModel, ModelFiles } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
-import type { Prepared, SpeculateResult } from '../engine/ports.ts';
+import type { Conditions, Prepared } from '../engine/ports.ts';
 
 /** A dense row-major tensor; `data` is f32, or u8 for boolean masks and i32 for positions. */
 export interface Tensor<Data = Float32Array> {
@@ -83,6 +83,26 @@ export interface SpeculateRequest {
   readonly prompts: readonly Int32Array[];
 }
 
+export interface SpeculateResult {
+  /** Per prompt. */
+  readonly output: readonly Int32Array[];
+  /** By the target alone. */
+  readonly plainOutput: readonly Int32Array[];
+  /** By place in the round: proposals that were checked there, and those that were kept. */
+  readonly offered: readonly number[];
+  readonly accepted: readonly number[];
+  readonly rounds: number;
+  readonly tokens: number;
+  /** Prompts not counted. */
+  readonly seconds: number;
+  readonly plainSeconds: number;
+  readonly draftSeconds: number;
+  readonly verifySeconds: number;
+  /** Allocated, of the longest sequence. */
+  readonly targetCacheBytes: number;
+  readonly draftCacheBytes: number;
+}
+
 /** What a memory limit really held. */
 export interface Reached {
   readonly sequences: number;
@@ -100,17 +120,49 @@ export interface BenchOptions {
   readonly only?: string;
 }
 
+/** A CUDA device as it is now; what is absent the driver's management library does not tell. */
+export interface CudaDevice {
+  readonly name: string;
+  readonly computeCapability: string;
+  readonly multiprocessors: number;
+  /** Of CUDA, the newest that the driver knows. */
+  readonly driverCudaVersion: string;
+  readonly runtimeCudaVersion: string;
+  readonly memoryBytes: number;
+  readonly freeBytes: number;
+  /** L2. */
+  readonly cacheBytes: number;
+  readonly clockMHz?: number;
+  readonly mostClockMHz?: number;
+  readonly memoryClockMHz?: number;
+  readonly temperatureCelsius?: number;
+  readonly powerWatts?: number;
+  readonly powerLimitWatts?: number;
+  readonly foreignProcesses?: number;
+  /** Why the clock is not higher. */
+  readonly clockReasons?: readonly string[];
+}
+
+export interface CudaReport {
+  readonly devices: readonly CudaDevice[];
+  /** Why there is none, and what helps. */
+  readonly reason?: string;
+}
+
 export interface Addon {
   info(): { readonly threads: number; readonly instructionSet: string; readonly buildFlags: string };
   ceilings(): Promise<{ readonly fmaFlopsPerSecond: number; readonly readBytesPerSecond: number }>;
+  /** CUDA devices, or why there are none. */
+  cuda(): Promise<CudaReport>;
+  /** Measured now: products of f16 matrices by our own kernel; copies on the device, bytes read plus written. */
+  cudaCeilings(device: number): Promise<{ readonly matrixFlopsPerSecond: number; readonly copyBytesPerSecond: number }>;
   prepare(config: PointConfig): Promise<Omit<Prepared, 'generation'>>;
-  /**
-   * A whole model, its quality on the text; or one of its layers, on what it meets in the text; or the model speculating with a
-   * level as its draft, the documents its prompts. Then to be timed.
-   */
+  /** A whole model, its quality on the text; or one of its layers, on what it meets in the text. Then to be timed. */
   prepareModel(config: PointConfig, model: ModelFiles, text: EvaluationText): Promise<Omit<Prepared, 'generation'>>;
   /** Seconds per step of each sample. */
   sample(handle: number, seconds: number, maxSamples: number): Promise<Float64Array>;
+  /** What was noticed while a point was sampled. */
+  conditions(handle: number): Conditions;
   release(handle: number): void;
   attend(request: AttendRequest): Promise<AttendResult>;
   /** A layer to be called with given inputs; ended by `release`. */
@@ -134,5 +186,5 @@ export interface Addon {
   cancel(): void;
 }
 
-/** Errors from the addon carry one of these as `code`. */
+/** Errors from the addon carry one of these as `code`; after any other, `poisoned` above all, the process must end. */
 export type AddonErrorCode = 'cancelled' | 'refused' | 'out-of-memory' | 'failed';

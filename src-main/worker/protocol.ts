@@ -20,32 +20,40 @@ const prepared = {
   work: z.object({ flops: z.number().min(0), bytes: z.number().min(0), tokens: z.number().int().min(1) }),
 };
 
-const speculateResult = z.object({
-  output: z.array(z.instanceof(Int32Array)),
-  plainOutput: z.array(z.instanceof(Int32Array)),
-  offered: z.array(z.number().int().min(0)),
-  accepted: z.array(z.number().int().min(0)),
-  rounds: z.number().int().min(1),
-  tokens: z.number().int().min(1),
-  seconds: positive,
-  plainSeconds: z.number().min(0),
-  draftSeconds: positive,
-  verifySeconds: positive,
-  targetCacheBytes: z.number().int().min(1),
-  draftCacheBytes: z.number().int().min(1),
-});
-
 /** Answers by call. `z.number()` refuses NaN and infinities, so that none of them gets into a row. */
 export const answerSchemas = {
   info: z.object({ threads: z.number().int().min(1), instructionSet: z.string(), buildFlags: z.string() }),
   ceilings: z.object({ fmaFlopsPerSecond: positive, readBytesPerSecond: positive }),
+  cuda: z.object({
+    devices: z.array(
+      z.object({
+        name: z.string(),
+        computeCapability: z.string(),
+        multiprocessors: z.number().int().min(1),
+        driverCudaVersion: z.string(),
+        runtimeCudaVersion: z.string(),
+        memoryBytes: z.number().min(0),
+        freeBytes: z.number().min(0),
+        cacheBytes: z.number().min(0),
+        clockMHz: z.number().optional(),
+        mostClockMHz: z.number().optional(),
+        memoryClockMHz: z.number().optional(),
+        temperatureCelsius: z.number().optional(),
+        powerWatts: z.number().optional(),
+        powerLimitWatts: z.number().optional(),
+        foreignProcesses: z.number().int().optional(),
+        clockReasons: z.array(z.string()).optional(),
+      }),
+    ),
+    reason: z.string().optional(),
+  }),
+  cudaCeilings: z.object({ matrixFlopsPerSecond: positive, copyBytesPerSecond: positive }),
+  conditions: z.object({ throttledSamples: z.number().int().min(0), foreignProcesses: z.number().int().min(0) }),
   prepare: z.object({ ...prepared, controls: controlsSchema }),
   prepareModel: z.object({
     ...prepared,
-    error: prepared.error.optional(),
     quality: qualitySchema.omit({ perplexityChangePercent: true }).optional(),
     controls: controlsSchema.optional(),
-    speculation: speculateResult.optional(),
   }),
   sample: z
     .instanceof(Float64Array)
@@ -65,7 +73,20 @@ export const answerSchemas = {
     }),
   ),
   logits: floats,
-  speculate: speculateResult,
+  speculate: z.object({
+    output: z.array(z.instanceof(Int32Array)),
+    plainOutput: z.array(z.instanceof(Int32Array)),
+    offered: z.array(z.number().int().min(0)),
+    accepted: z.array(z.number().int().min(0)),
+    rounds: z.number().int().min(1),
+    tokens: z.number().int().min(1),
+    seconds: positive,
+    plainSeconds: z.number().min(0),
+    draftSeconds: positive,
+    verifySeconds: positive,
+    targetCacheBytes: z.number().int().min(1),
+    draftCacheBytes: z.number().int().min(1),
+  }),
   reach: z.object({
     sequences: z.number().int().min(0),
     tokensOfLast: z.number().int().min(0),

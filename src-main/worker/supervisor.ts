@@ -127,6 +127,19 @@ export class Supervisor implements MeasuringBackend {
     return [...(await this.call('sample', [prepared.handle, seconds, maxSamples], deadlineSeconds))];
   }
 
+  cuda(): Promise<Answer<'cuda'>> {
+    return this.call('cuda', [], ownDeadlineSeconds);
+  }
+
+  cudaCeilings(device: number): Promise<Answer<'cudaCeilings'>> {
+    return this.call('cudaCeilings', [device], ownDeadlineSeconds);
+  }
+
+  async conditions({ handle, generation }: Layer): Promise<Answer<'conditions'>> {
+    if (generation !== this.worker?.generation) throw new BackendFailure('crashed', this.lastEnd, true);
+    return await this.call('conditions', [handle], ownDeadlineSeconds);
+  }
+
   /** A handle of an earlier generation died with its process. */
   async release({ handle, generation }: Layer): Promise<void> {
     if (generation === this.worker?.generation) await this.call('release', [handle], ownDeadlineSeconds);

@@ -2,7 +2,7 @@
 import { useComputedColorScheme } from '@mantine/core';
 import { useLayoutEffect, useRef } from 'react';
 import { markOf } from '../series/marks.ts';
-import type { PlacedMark } from '../series/plane.ts';
+import { groupOf, type PlacedMark } from '../series/plane.ts';
 import { shapePath } from './mark.tsx';
 import { colourNow, put, stamps } from './stamps.ts';
 
@@ -10,7 +10,7 @@ interface CanvasMarksProps {
   readonly placed: readonly PlacedMark[];
   readonly width: number;
   readonly height: number;
-  readonly levels: readonly string[];
+  readonly groups: readonly string[];
   readonly brushed: ReadonlySet<string> | undefined;
   readonly isFaint: boolean;
 }
@@ -29,7 +29,7 @@ const markupOf = new WeakMap<HTMLCanvasElement, () => string>();
 export const canvasAsSvg = (canvas: HTMLCanvasElement): string => markupOf.get(canvas)?.() ?? '';
 
 export function CanvasMarks(props: CanvasMarksProps) {
-  const { placed, width, height, levels, brushed, isFaint } = props;
+  const { placed, width, height, groups, brushed, isFaint } = props;
   const canvas = useRef<HTMLCanvasElement>(null);
   const scheme = useComputedColorScheme();
   // biome-ignore lint/correctness/useExhaustiveDependencies: colours are read from the style sheet of the scheme
@@ -37,14 +37,14 @@ export function CanvasMarks(props: CanvasMarksProps) {
     if (!canvas.current) return;
     draw(canvas.current, props);
     markupOf.set(canvas.current, () => asMarkup(props));
-  }, [placed, width, height, levels, brushed, isFaint, scheme]);
+  }, [placed, width, height, groups, brushed, isFaint, scheme]);
   return (
     <canvas ref={canvas} style={{ position: 'absolute', left: 0, top: 0, width, height, pointerEvents: 'none' }} />
   );
 }
 
 function draw(canvas: HTMLCanvasElement, marks: CanvasMarksProps): void {
-  const { placed, width, height, levels, brushed } = marks;
+  const { placed, width, height, groups, brushed } = marks;
   const ratio = window.devicePixelRatio;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
@@ -52,10 +52,10 @@ function draw(canvas: HTMLCanvasElement, marks: CanvasMarksProps): void {
   if (!paint || canvas.width === 0 || canvas.height === 0) return;
   const picture = paint.createImageData(canvas.width, canvas.height);
   const stampOf = stamps(ratio);
-  const looks = new Map(levels.map((level) => [level, markOf(level, levels)]));
+  const looks = new Map(groups.map((group) => [group, markOf(group, groups)]));
   for (const { mark, cx, cy, radius } of dimmedFirst(placed, brushed)) {
     const stamp = stampOf({
-      mark: looks.get(mark.level) ?? markOf(mark.level, levels),
+      mark: looks.get(groupOf(mark)) ?? markOf(groupOf(mark), groups),
       radius: Math.round(radius / radiusStep) * radiusStep,
       isHollow: mark.phase === 'prefill',
     });
@@ -70,10 +70,10 @@ const dimmedFirst = (placed: readonly PlacedMark[], brushed: ReadonlySet<string>
     : placed;
 
 function asMarkup(marks: CanvasMarksProps): string {
-  const { placed, levels, brushed } = marks;
+  const { placed, groups, brushed } = marks;
   return dimmedFirst(placed, brushed)
     .map(({ mark, cx, cy, radius }) => {
-      const { shape, colour } = markOf(mark.level, levels);
+      const { shape, colour } = markOf(groupOf(mark), groups);
       const drawn = colourNow(colour);
       const paint = mark.phase === 'prefill' ? `fill="none" stroke="${drawn}"` : `fill="${drawn}"`;
       return `<path transform="translate(${cx.toFixed(1)} ${cy.toFixed(1)})" d="${shapePath(shape, radius)}" ${paint} opacity="${opacityOf(mark.id, marks)}"/>`;

@@ -2,7 +2,7 @@
 import { memo } from 'react';
 import type { Axis } from '../series/axis.ts';
 import { markOf } from '../series/marks.ts';
-import { type Box, type Mark, mostSvgMarks, type PlacedMark, placeMarks } from '../series/plane.ts';
+import { type Box, groupOf, type Mark, mostSvgMarks, type PlacedMark, placeMarks } from '../series/plane.ts';
 import { shapePath } from './mark.tsx';
 
 export interface OutlinedMarks {
@@ -17,7 +17,7 @@ interface OutlinedMarksProps {
   readonly x: Axis;
   readonly y: Axis;
   readonly box: Box;
-  readonly levels: readonly string[];
+  readonly groups: readonly string[];
 }
 
 /** Where nothing moved the outlines still show, one around the other. */
@@ -30,7 +30,7 @@ export const roomOfOutlines = (sessions: number): number =>
 /** Shorter ways are within the marks themselves. */
 const leastWay = 3;
 
-export const OutlinedMarksOf = memo(({ beside, placed, x, y, box, levels }: OutlinedMarksProps) => {
+export const OutlinedMarksOf = memo(({ beside, placed, x, y, box, groups }: OutlinedMarksProps) => {
   if (beside.length === 0 || beside.reduce((sum, { marks }) => sum + marks.length, 0) > mostSvgMarks) return null;
   const now = new Map(placed.map((mark) => [mark.mark.id, mark]));
   return (
@@ -43,7 +43,7 @@ export const OutlinedMarksOf = memo(({ beside, placed, x, y, box, levels }: Outl
             <g key={`${colour} ${mark.id}`} data-beside={mark.id}>
               {isMoved && <line x1={cx} y1={cy} x2={to.cx} y2={to.cy} stroke={colour} strokeWidth={1} opacity={0.6} />}
               <path
-                d={shapePath(markOf(mark.level, levels).shape, radius + firstRing + i * nextRing)}
+                d={shapePath(markOf(groupOf(mark), groups).shape, radius + firstRing + i * nextRing)}
                 transform={`translate(${cx} ${cy})`}
                 fill="none"
                 stroke={colour}

@@ -61,6 +61,8 @@ export interface PlaneChartProps {
   readonly width: number;
   readonly height: number;
   readonly levels: readonly string[];
+  /** What marks are told apart by, in the order of colours; absent = the levels. */
+  readonly groups?: readonly string[] | undefined;
   readonly linked: Linked;
   /** Marks stand behind what the lines say. */
   readonly isFaint?: boolean;
@@ -77,6 +79,7 @@ const none: readonly never[] = [];
 
 export function PlaneChart(props: PlaneChartProps) {
   const { name, x, y, marks, beside = none, lines = none, named = none, width, height, levels, linked, onZoom } = props;
+  const groups = props.groups ?? levels;
   const element = useRef<HTMLDivElement>(null);
   const tickWidth = widthOfTicks(y);
   const box = useMemo(
@@ -106,8 +109,8 @@ export function PlaneChart(props: PlaneChartProps) {
     () => (
       <>
         <Picture x={x} y={y} width={width} height={height} box={box} lines={lines} notes={notes}>
-          <OutlinedMarksOf beside={beside} placed={placed} x={x} y={y} box={box} levels={levels} />
-          {placed.length <= mostSvgMarks && <SvgMarks placed={placed} levels={levels} brushed={brushed} />}
+          <OutlinedMarksOf beside={beside} placed={placed} x={x} y={y} box={box} groups={groups} />
+          {placed.length <= mostSvgMarks && <SvgMarks placed={placed} groups={groups} brushed={brushed} />}
           <Names named={named} x={x} y={y} box={box} placed={placed} room={roomOfOutlines(beside.length)} />
         </Picture>
         {placed.length > mostSvgMarks && (
@@ -115,14 +118,14 @@ export function PlaneChart(props: PlaneChartProps) {
             placed={placed}
             width={width}
             height={height}
-            levels={levels}
+            groups={groups}
             brushed={brushed}
             isFaint={isFaint}
           />
         )}
       </>
     ),
-    [x, y, width, height, box, lines, notes, beside, placed, levels, brushed, named, isFaint],
+    [x, y, width, height, box, lines, notes, beside, placed, groups, brushed, named, isFaint],
   );
 
   const onKeyDown = (event: KeyboardEvent): void => {

@@ -2,6 +2,7 @@
 import type { ComponentType } from 'react';
 import type { Point } from '../../src-main/contract/metrics.ts';
 import { ComparePanel } from './compare-panel.tsx';
+import { DevicesPanel } from './devices-panel.tsx';
 import { DistributionPanel } from './distribution-panel.tsx';
 import { HeatMapPanel } from './heat-map-panel.tsx';
 import { LevelsPanel } from './levels-panel.tsx';
@@ -27,5 +28,6 @@ export const charts: readonly {
   { id: 'heat-map', title: 'Heat map', Chart: HeatMapPanel },
   { id: 'distribution', title: 'Latency', Chart: DistributionPanel },
   { id: 'compare', title: 'Compare', Chart: ComparePanel },
+  { id: 'devices', title: 'Devices', Chart: DevicesPanel },
   { id: 'planner', title: 'Planner', Chart: PlannerPanel },
 ];

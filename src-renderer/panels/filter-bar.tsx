@@ -5,6 +5,7 @@ import type { Phase } from '../../src-main/contract/sweep.ts';
 import { parseFilter } from '../series/filter.ts';
 import classes from './filter-bar.module.css';
 import { useApp, useView } from './use-app.ts';
+import { useDeviceNames } from './use-devices.ts';
 import { usePhase, usePlannedPhases } from './use-points.ts';
 
 const filterId = 'filter-points';
@@ -22,9 +23,29 @@ export function FilterBar() {
         onChange={(value) => app.view.setState({ phase: value === 'all' ? undefined : (value as Phase) })}
         data={[...usePlannedPhases().map((name) => ({ value: name, label: name })), { value: 'all', label: 'all' }]}
       />
+      <ColourChoice />
       <FreeFilter />
       <Chips />
     </div>
+  );
+}
+
+/** Only where points come from several devices. */
+function ColourChoice() {
+  const { view } = useApp();
+  const colourBy = useView((state) => state.colourBy);
+  if (useDeviceNames().length < 2) return null;
+  return (
+    <SegmentedControl
+      size="xs"
+      aria-label="What the colours of marks tell"
+      value={colourBy}
+      onChange={(value) => view.setState({ colourBy: value === 'device' ? 'device' : 'level' })}
+      data={[
+        { value: 'level', label: 'by level' },
+        { value: 'device', label: 'by device' },
+      ]}
+    />
   );
 }
 

@@ -43,7 +43,7 @@ function Fleet() {
         <Text size="sm" c="var(--app-quiet)">
           This window has no queue. Start one and give it to FastMQA; the password stays in FASTMQA_QUEUE_PASSWORD:
         </Text>
-        <Code block tabIndex={0}>
+        <Code block className={classes.command} tabIndex={0}>
           {'redis-server --appendonly yes\nfastmqa worker --queue redis://HOST\nfastmqa serve --queue redis://HOST'}
         </Code>
       </Section>
@@ -77,7 +77,7 @@ function FleetFigures({ fleet }: { readonly fleet: FleetView }) {
           <Text size="sm" c="var(--app-quiet)">
             No worker is at work for this queue: what is submitted waits. Start one on each machine that measures:
           </Text>
-          <Code block tabIndex={0}>
+          <Code block className={classes.command} tabIndex={0}>
             fastmqa worker --queue {fleet.queue}
           </Code>
         </>
@@ -135,7 +135,7 @@ function Servers() {
           <Text size="sm" c="var(--app-quiet)">
             No server yet. Reach one once from a terminal, over your own ssh, and it is listed here:
           </Text>
-          <Code block tabIndex={0}>
+          <Code block className={classes.command} tabIndex={0}>
             fastmqa agents HOST
           </Code>
         </>

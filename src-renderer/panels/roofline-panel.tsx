@@ -7,19 +7,24 @@ import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './data-grid.tsx';
 import { useLevelNames, useRun } from './use-app.ts';
-import { useLevelLegend, useLinked, usePlane, useZoomed } from './use-linked.ts';
+import { useDeviceGroups, useGroupLegend } from './use-devices.ts';
+import { useLinked, usePlane, useZoomed } from './use-linked.ts';
 
 const axes = { x: 'flopsPerByte', y: 'flopsPerSecond' };
 
 export function RooflinePanel({ points }: ChartPanelProps) {
   const levels = useLevelNames();
   const linked = useLinked();
-  const legend = useLevelLegend();
+  const legend = useGroupLegend();
+  const groups = useDeviceGroups();
   const environment = useRun((run) => run.environment);
   const { scales, zoom, onZoom, onScale } = usePlane('roofline', axes);
-  const whole = useMemo(() => rooflineOf(points, environment, scales), [points, environment, scales]);
+  const whole = useMemo(
+    () => rooflineOf(points, environment, scales, groups !== undefined),
+    [points, environment, scales, groups],
+  );
   const data = useZoomed(whole, zoom);
-  const roof = data.ceilings ? 'under the measured ceilings' : '· no ceilings were measured in this session';
+  const roof = data.roofs.length > 0 ? 'under the measured ceilings' : '· no ceilings were measured in this session';
   return (
     <ChartCard
       title={`Work per second against work per byte, ${roof}`}
@@ -32,14 +37,26 @@ export function RooflinePanel({ points }: ChartPanelProps) {
       empty={data.marks.length === 0 ? <NothingToDraw /> : undefined}
     >
       {(size) => (
-        <RooflineChart data={data} {...size} levels={levels} linked={linked} onZoom={onZoom} onScale={onScale} />
+        <RooflineChart
+          data={data}
+          {...size}
+          levels={levels}
+          groups={groups}
+          linked={linked}
+          onZoom={onZoom}
+          onScale={onScale}
+        />
       )}
     </ChartCard>
   );
 }
 
-const csvOf = ({ x, y, marks, ceilings }: Roofline): string =>
+const csvOf = ({ x, y, marks, roofs }: Roofline): string =>
   toCsv(
-    ['id', 'level', 'phase', x.metric.id, y.metric.id, 'ceilingFlopsPerSecond'],
-    marks.map((mark) => [mark.id, mark.level, mark.phase, mark.x, mark.y, ceilings && roofAt(ceilings, mark.x)]),
+    ['id', 'level', 'phase', 'device', x.metric.id, y.metric.id, 'ceilingFlopsPerSecond'],
+    marks.map((mark) => {
+      const device = mark.point.device?.name;
+      const roof = roofs.find((roof) => roof.device === device);
+      return [mark.id, mark.level, mark.phase, device, mark.x, mark.y, roof && roofAt(roof.ceilings, mark.x)];
+    }),
   );

@@ -3,33 +3,34 @@ import { useMemo } from 'react';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { TradeOffChart } from '../charts/trade-off-chart.tsx';
 import { toCsv } from '../series/csv.ts';
-import { judgedBy } from '../series/kind.ts';
 import { metricOf } from '../series/metric.ts';
-import { type TradeOff, tradeOffOf } from '../series/trade-off.ts';
+import { errorMetricOf, type TradeOff, tradeOffOf } from '../series/trade-off.ts';
 import { AxisChoice, metricChoices } from './axis-choice.tsx';
 import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './data-grid.tsx';
-import { useApp, useKind, useLevelNames, useView } from './use-app.ts';
+import { useApp, useIsModelPlanned, useLevelNames, useView } from './use-app.ts';
 import { useBaselineLegend, useBaselines } from './use-baselines.ts';
-import { useLevelLegend, useLinked, usePlane, useZoomed } from './use-linked.ts';
+import { useDeviceGroups, useGroupLegend } from './use-devices.ts';
+import { useLinked, usePlane, useZoomed } from './use-linked.ts';
 
 export function TradeOffPanel({ points }: ChartPanelProps) {
   const app = useApp();
   const levels = useLevelNames();
   const chosen = useView((view) => view.tradeOff);
-  const kind = useKind();
-  const axes = useMemo(() => ({ ...chosen, y: chosen.y ?? judgedBy[kind] }), [chosen, kind]);
+  const isModel = useIsModelPlanned();
+  const axes = useMemo(() => ({ ...chosen, y: chosen.y ?? errorMetricOf(isModel) }), [chosen, isModel]);
   const linked = useLinked();
   const { scales, zoom, onZoom, onScale } = usePlane('trade-off', axes);
   const baselines = useBaselines();
+  const groups = useDeviceGroups();
   const besideColours = useMemo(() => baselines.map(({ colour }) => colour), [baselines]);
   const whole = useMemo(() => {
     const beside = baselines.map((baseline) => baseline.points);
-    return tradeOffOf(points, axes, levels, scales, beside);
-  }, [points, axes, levels, scales, baselines]);
+    return tradeOffOf(points, axes, levels, scales, beside, groups !== undefined);
+  }, [points, axes, levels, scales, baselines, groups]);
   const data = useZoomed(whole, zoom);
-  const legend = [...useLevelLegend(), ...useBaselineLegend()];
+  const legend = [...useGroupLegend(), ...useBaselineLegend()];
   const choose = (axis: 'x' | 'y' | 'size', label: string, pixels: number) => (
     <AxisChoice
       sign={axis}
@@ -65,6 +66,7 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
           besideColours={besideColours}
           {...size}
           levels={levels}
+          groups={groups}
           linked={linked}
           onZoom={onZoom}
           onScale={onScale}

@@ -3,7 +3,6 @@ import { createContext, useContext } from 'react';
 import { useStore } from 'zustand';
 import { useShallow } from 'zustand/react/shallow';
 import type { RunState } from '../../src-main/contract/run-state.ts';
-import { type Kind, kindOf, kindOfSweep } from '../series/kind.ts';
 import type { App } from '../store/app.ts';
 import type { View } from '../store/view.ts';
 
@@ -35,12 +34,10 @@ export function usePlannedLevels(): readonly string[] {
   return names.filter((name) => planned.includes(name));
 }
 
-/** What is measured, or would be by the form. */
-export function useKind(): Kind {
-  const { axes, phases } = useDraft();
-  const given = (axis: string) => (axes[axis] ? [axes[axis]] : []);
-  const drafted = kindOf([{ model: given('model'), layer: given('layer'), phase: phases }]);
-  return useRun(({ sweep }) => (sweep ? kindOfSweep(sweep) : drafted));
+/** Whether whole models are measured, by what was asked for: nothing may change while points come in. */
+export function useIsModelPlanned(): boolean {
+  const isDrafted = useDraft().axes.model !== undefined;
+  return useRun(({ sweep }) => (sweep ? [sweep, ...(sweep.also ?? [])].some(({ axes }) => axes.model) : isDrafted));
 }
 
 export const useLevelNames = (): readonly string[] =>

@@ -5,6 +5,7 @@ import type { Point } from '../../src-main/contract/metrics.ts';
 import { type Phase, phases } from '../../src-main/contract/sweep.ts';
 import { parseFilter } from '../series/filter.ts';
 import { useDraft, useRun, useView } from './use-app.ts';
+import { usePricedPoints } from './use-devices.ts';
 
 /** Hidden levels and the free filter. */
 function useKeeps(): ((point: Point) => boolean) | undefined {
@@ -28,7 +29,7 @@ export function usePointFilter(): (point: Point) => boolean {
 }
 
 export function useFilteredPoints(): readonly Point[] {
-  const points = useRun((run) => run.points);
+  const points = usePricedPoints(useRun((run) => run.points));
   const keeps = useKeeps();
   return useMemo(() => (keeps ? points.filter(keeps) : points), [points, keeps]);
 }

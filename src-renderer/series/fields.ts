@@ -2,6 +2,8 @@
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
 
 type Field = keyof Point['config'];
+/** No field of the configuration, yet it tells points apart: figures of two devices are never one figure. */
+export const deviceField = 'device';
 
 const titles: Partial<Record<Field, string>> = {
   level: 'level',
@@ -28,16 +30,16 @@ const titles: Partial<Record<Field, string>> = {
   backend: 'backend',
 };
 
-/** The shape first, then techniques in the order of the contract. */
-const order: readonly string[] = ['level', 'phase', 'seqLen', 'batch', 'hiddenDim', 'heads', 'headDim'];
+/** The device and the shape first, then techniques in the order of the contract. */
+const order: readonly string[] = ['level', 'device', 'phase', 'seqLen', 'batch', 'hiddenDim', 'heads', 'headDim'];
 /** Repetitions of one measurement, not a thing to plot along. */
 const repetitions: readonly string[] = ['seed', 'modelSeed', 'calibrationTokens'];
 
 export const fieldTitle = (field: string): string =>
   titles[field as Field] ?? field.replaceAll(/([A-Z])/g, (capital) => ` ${capital.toLowerCase()}`);
 
-export const readField = ({ config }: Point, field: string): string | number | boolean | undefined =>
-  config[field as Field];
+export const readField = ({ config, device }: Point, field: string): string | number | boolean | undefined =>
+  field === deviceField ? device?.name : config[field as Field];
 
 /** A numeric field in the clothes of a metric, so that one kind of axis serves both. */
 export const fieldMetric = (field: string): Metric => ({
@@ -64,6 +66,7 @@ export function varyingFields(points: readonly Point[]): string[] {
       for (const field in other) if (!(field in config)) varying.add(field);
     }
   }
+  if (new Set(points.map(({ device }) => device?.name)).size > 1) varying.add(deviceField);
   const place = (field: string): number => (order.includes(field) ? order.indexOf(field) : order.length);
   return [...varying].filter((field) => !repetitions.includes(field)).sort((a, b) => place(a) - place(b));
 }
@@ -74,13 +77,17 @@ export const numericFields = (points: readonly Point[]): string[] =>
 
 /**
  * Fields that tell apart points of one level at one place of `along`; what follows from the level, from `along` or from
- * a field named before says nothing new.
+ * a field named before says nothing new. Devices always do: no line and no bar mixes them.
  */
 export function tellingFields(points: readonly Point[], along: string): string[] {
   const telling: string[] = [];
   let keys = points.map((point) => `${point.config.level} ${readField(point, along)}`);
   for (const field of varyingFields(points)) {
     if (field === along) continue;
+    if (field === deviceField) {
+      telling.push(field);
+      continue;
+    }
     const values = new Map<string, unknown>();
     const isTold = points.every((point, i) => {
       const value = readField(point, field);

@@ -34,8 +34,8 @@ export function parseFilter(text: string): Filter {
 
 const hasWord =
   (word: string): Test =>
-  ({ config, outcome, error, reason }) =>
-    `${config.level} ${config.phase} ${config.backend} ${outcome} ${error?.grade ?? ''} ${reason ?? ''}`
+  ({ config, outcome, error, reason, device }) =>
+    `${config.level} ${config.phase} ${config.backend} ${device?.name ?? ''} ${device?.host ?? ''} ${outcome} ${error?.grade ?? ''} ${reason ?? ''}`
       .toLowerCase()
       .includes(word);
 

@@ -1,8 +1,7 @@
 /** Levels of a sweep side by side: one row a level, or one for each thing of a level that would be wrong to mix. */
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
 import { type Axis, axisFor, type Scale } from './axis.ts';
-import { readField, tellingFields, valueInWords } from './fields.ts';
-import { judgedBy, type Kind } from './kind.ts';
+import { deviceField, readField, tellingFields, valueInWords } from './fields.ts';
 import { metricOf } from './metric.ts';
 
 export interface LevelBar {
@@ -24,11 +23,9 @@ export interface LevelBars {
 }
 
 /** The three numbers of every point. */
-export const headlineMetrics = (kind: Kind): readonly string[] => [
-  'multiplierVsF32Mha',
-  'tokensPerSecond',
-  judgedBy[kind],
-];
+export const headlineMetrics = ['multiplierVsF32Mha', 'tokensPerSecond', 'relativeL2'] as const;
+/** Of whole models the error is what their words lose. */
+export const modelMetrics = ['multiplierVsF32Mha', 'tokensPerSecond', 'logitKl'] as const;
 
 /** More rows than this are too thin to read: then a row is a level, and a bar the median of all its points. */
 const mostRows = 24;
@@ -36,7 +33,7 @@ const mostRows = 24;
 /** Level → fields that give its points rows of their own: the model, where there are several, and what else varies. */
 export type RowFields = ReadonlyMap<string, readonly string[]>;
 
-/** No field of any level where that would be too many rows. */
+/** Where that would be too many rows: none but the device, which is never mixed with another. */
 export function rowFields(points: readonly Point[]): RowFields {
   const isOneModel = points.every(({ config }) => config.model === points[0].config.model);
   const fields = new Map<string, readonly string[]>();
@@ -47,10 +44,13 @@ export function rowFields(points: readonly Point[]): RowFields {
   const rows = new Set<string>();
   for (const point of points) {
     rows.add(labelOf(point, fields));
-    if (rows.size > mostRows) return new Map();
+    if (rows.size > mostRows) return deviceRows(fields);
   }
   return fields;
 }
+
+const deviceRows = (fields: RowFields): RowFields =>
+  new Map([...fields].flatMap(([level, of]) => (of.includes(deviceField) ? [[level, [deviceField]]] : [])));
 
 const labelOf = (point: Point, fields: RowFields): string =>
   [

@@ -5,6 +5,8 @@ import type { Axis } from './axis.ts';
 export interface Mark {
   readonly id: string;
   readonly level: string;
+  /** What gives it its colour and shape, where that is not its level. */
+  readonly group?: string;
   /** Where the level alone would not tell. */
   readonly name?: string;
   readonly phase: string;
@@ -14,6 +16,8 @@ export interface Mark {
   readonly size: number;
   readonly point: Point;
 }
+
+export const groupOf = ({ group, level }: Mark): string => group ?? level;
 
 /** In pixels of the drawing. */
 export interface Box {

@@ -13,12 +13,18 @@ export interface Ceilings {
   readonly ridge: number;
 }
 
+export interface Roof {
+  /** Undefined: the machine of the session. */
+  readonly device: string | undefined;
+  readonly ceilings: Ceilings;
+}
+
 export interface Roofline {
   readonly x: Axis;
   readonly y: Axis;
   readonly marks: readonly Mark[];
-  /** Undefined where this session measured none. */
-  readonly ceilings: Ceilings | undefined;
+  /** One for each device that has points here; none where no ceilings were measured. */
+  readonly roofs: readonly Roof[];
   readonly missing: readonly Missing[];
 }
 
@@ -39,6 +45,7 @@ export function rooflineOf(
   points: readonly Point[],
   environment: Partial<Pick<Environment, 'fmaFlopsPerSecond' | 'readBytesPerSecond'>> | undefined,
   scales: { readonly x?: Scale | undefined; readonly y?: Scale | undefined } = {},
+  isByDevice = false,
 ): Roofline {
   const work = metricOf('flopsPerSecond');
   const marks: Mark[] = [];
@@ -50,12 +57,14 @@ export function rooflineOf(
       missing.push({ point, reason: reason ?? 'did no work that was counted' });
       continue;
     }
-    marks.push({ id: point.id, level: point.config.level, phase: point.config.phase, x, y, size: 0.35, point });
+    const group = isByDevice && point.device ? { group: point.device.name } : {};
+    const { level, phase } = point.config;
+    marks.push({ id: point.id, level, ...group, phase, x, y, size: 0.35, point });
   }
-  const ceilings = ceilingsOf(environment);
+  const roofs = roofsOf(marks.length > 0 ? marks.map(({ point }) => point) : points, environment);
   const xs = marks.map((mark) => mark.x);
   const ys = marks.map((mark) => mark.y);
-  if (ceilings && marks.length > 0) {
+  for (const { ceilings } of marks.length > 0 ? roofs : []) {
     xs.push(ceilings.ridge / roomAboutRidge, ceilings.ridge * roomAboutRidge);
     ys.push(ceilings.flopsPerSecond);
   }
@@ -63,9 +72,32 @@ export function rooflineOf(
     x: axisFor(intensity, xs, scales.x ?? 'log'),
     y: axisFor(work, ys, scales.y ?? 'log'),
     marks,
-    ceilings,
+    roofs,
     missing,
   };
+}
+
+/** Of several hosts with one kind of device the highest ceilings: none of their points lies above. */
+function roofsOf(
+  points: readonly Point[],
+  environment: Partial<Pick<Environment, 'fmaFlopsPerSecond' | 'readBytesPerSecond'>> | undefined,
+): Roof[] {
+  const sources = new Map<string | undefined, { fmaFlopsPerSecond?: number; readBytesPerSecond?: number }[]>();
+  for (const { device } of points) {
+    const source = device ?? environment ?? {};
+    const group = sources.get(device?.name);
+    if (group) group.push(source);
+    else sources.set(device?.name, [source]);
+  }
+  const most = (values: readonly (number | undefined)[]): number =>
+    values.reduce<number>((highest, value) => Math.max(highest, value ?? 0), 0);
+  return [...sources].flatMap(([device, of]) => {
+    const ceilings = ceilingsOf({
+      fmaFlopsPerSecond: most(of.map((source) => source.fmaFlopsPerSecond)),
+      readBytesPerSecond: most(of.map((source) => source.readBytesPerSecond)),
+    });
+    return ceilings ? [{ device, ceilings }] : [];
+  });
 }
 
 function ceilingsOf(

@@ -1,7 +1,7 @@
 /** A metric along a numeric axis: one line for each level and whatever else varies. */
 import type { Point } from '../../src-main/contract/metrics.ts';
 import { type Axis, axisFor, defaultScale, placeOn, type Scale } from './axis.ts';
-import { fieldMetric, readField, restInWords, tellingFields } from './fields.ts';
+import { deviceField, fieldMetric, readField, restInWords, tellingFields } from './fields.ts';
 import { medianOf } from './levels.ts';
 import { metricOf } from './metric.ts';
 import { type Missing, whyMissing } from './missing.ts';
@@ -79,17 +79,20 @@ export function scalingOf(
   const marks = raw.map((mark) => ({ ...mark, x: placeOn(axisX, mark.x), y: placeOn(axisY, mark.y) }));
   const telling = options.telling ?? tellingFields(points, ids.x);
   const isTooMany = isHatching(marks, telling);
-  const { lines, rests } = linesOf(marks, isTooMany ? [] : telling, levels);
+  const { lines, rests } = linesOf(marks, isTooMany ? telling.filter(isDevice) : telling, levels);
   return {
     x: axisX,
     y: axisY,
     marks,
     lines,
     rests,
-    medianOver: isTooMany ? telling : [],
+    medianOver: isTooMany ? telling.filter((field) => !isDevice(field)) : [],
     missing,
   };
 }
+
+/** A median over devices would be a figure of none. */
+const isDevice = (field: string): boolean => field === deviceField;
 
 function isHatching(marks: readonly Mark[], telling: readonly string[]): boolean {
   const keys = new Set<string>();

@@ -22,12 +22,16 @@ export interface TradeOff {
   readonly missing: readonly Missing[];
 }
 
+/** Of a whole model what its words lose, of a layer how far its output is off. */
+export const errorMetricOf = (isModel: boolean): string => (isModel ? 'logitKl' : 'relativeL2');
+
 export function tradeOffOf(
   points: readonly Point[],
   ids: { readonly x: string; readonly y: string; readonly size: string },
   levels: readonly string[],
   scales: { readonly x?: Scale | undefined; readonly y?: Scale | undefined } = {},
   besidePoints: readonly (readonly Point[])[] = [],
+  isByDevice = false,
 ): TradeOff {
   const [x, y, size] = [metricOf(ids.x), metricOf(ids.y), metricOf(ids.size)];
   const scaleSize = logShare([points, ...besidePoints].flat().flatMap((point) => size.read(point) ?? []));
@@ -51,6 +55,7 @@ export function tradeOffOf(
     id: point.id,
     level: point.config.level,
     phase: point.config.phase,
+    ...(isByDevice && point.device ? { group: point.device.name } : {}),
     x: placeOn(axisX, x.read(point) as number),
     y: placeOn(axisY, y.read(point) as number),
     size: scaleSize(size.read(point)),

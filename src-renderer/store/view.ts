@@ -1,6 +1,7 @@
 /** How the user looks at the points: what is selected, which axes, how wide the columns are. */
 import { createStore } from 'zustand/vanilla';
 import type { Verdict } from '../../src-main/contract/comparison.ts';
+import type { Prices } from '../../src-main/contract/devices.ts';
 import type { Phase } from '../../src-main/contract/sweep.ts';
 
 export const leftPanes = ['sweep', 'sessions', 'fleet'] as const;
@@ -30,6 +31,10 @@ export interface View {
   readonly heatMap: { readonly x: string; readonly y: string; readonly colour: string };
   /** Fields of the planner as typed. */
   readonly planner: { readonly model: string; readonly memory: string; readonly context: string };
+  /** What gives marks their colour and shape; devices only where there are several. */
+  readonly colourBy: 'level' | 'device';
+  /** Of an hour of a device, by its name, in the user's money. */
+  readonly prices: Prices;
   readonly sort: { readonly column: string; readonly descending: boolean } | undefined;
   /** What the left column shows. */
   readonly left: LeftPane;
@@ -78,6 +83,8 @@ const firstView: View = {
   heatMap: { x: 'seqLen', y: 'level', colour: 'tokensPerSecond' },
   planner: { model: 'Llama-3.1-8B', memory: '80 GiB', context: '8192' },
   tradeOff: { x: 'multiplierVsF32Mha', y: undefined, size: 'tokensPerSecond' },
+  colourBy: 'level',
+  prices: {},
   sort: undefined,
   left: 'sweep',
   overlay: undefined,
@@ -105,6 +112,7 @@ const remembered = [
   'scales',
   'columns',
   'baselines',
+  'prices',
 ] as const;
 
 export function createViewStore(memory?: Memory) {
@@ -158,6 +166,11 @@ export function createViewStore(memory?: Memory) {
       store.setState(({ isPinned, brushed }) =>
         isPinned ? { isPinned: false } : brushed ? { brushed: undefined } : {},
       ),
+    /** @param pricePerHour undefined = none is known */
+    setPrice: (device: string, pricePerHour: number | undefined) =>
+      store.setState(({ prices: { [device]: _, ...others } }) => ({
+        prices: pricePerHour === undefined ? others : { ...others, [device]: pricePerHour },
+      })),
     resize: (change: Partial<View['layout']>) => store.setState(({ layout }) => ({ layout: { ...layout, ...change } })),
   };
 }
@@ -174,6 +187,7 @@ function recall(memory?: Memory): Partial<View> {
       scales: { ...stored.scales },
       columns: { ...stored.columns },
       baselines: (stored.baselines ?? []).slice(0, mostBaselines),
+      prices: { ...stored.prices },
       chart: stored.chart ?? firstView.chart,
     };
   } catch {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { FleetView } from '../../src-main/contract/places.ts';
 import { serve } from '../../src-main/hosts/web/serve.ts';
 import { FakeProfiler } from '../fakes/profiler.ts';
+import { pointsOf, startSynthetic, sweepOf } from '../fakes/synthetic-sweep.ts';
 import { openBrowser, seriousFindings, watch } from './browser.ts';
 
 const folder = join(import.meta.dirname, '../../screenshots/fleet');
@@ -97,6 +98,36 @@ try {
   await take('2-fleet');
   await page.getByRole('tab', { name: 'Sweep', exact: true }).click();
   await take('3-runs-on');
+  process.stdout.write(`${JSON.stringify([watched.complaints, await watched.layoutShifts()])}\n`);
+  const sweep = sweepOf({
+    ...{ level: ['baseline', 'near-lossless', 'four-bit', 'mixed-latent', 'balanced'], hiddenDim: [512], heads: [8] },
+    ...{ phase: ['decode'], seqLen: [512, 1024, 2048, 4096] },
+  });
+  const names = ['NVIDIA H200', 'NVIDIA H100 80GB HBM3', 'AMD EPYC 9654 96-Core Processor'];
+  const points = pointsOf(sweep).map((point, i) => ({
+    ...point,
+    device: {
+      ...{
+        host: `gpu-${i % 3}`,
+        name: names[i % 3] as string,
+        memoryBytes: 2 ** 37,
+        threads: 8,
+        instructionSet: 'avx512',
+      },
+      ...{ fmaFlopsPerSecond: 1e11 * 3 ** (2 - (i % 3)), readBytesPerSecond: 1e10 * 3 ** (2 - (i % 3)) },
+    },
+  }));
+  const measured = await startSynthetic(sweep, points);
+  await page.goto(measured.host.link());
+  await page.locator('[data-mark]').first().waitFor();
+  await page.getByText('by device', { exact: true }).click();
+  await take('4-trade-off-by-device');
+  for (const tab of ['Levels', 'Scaling', 'Roofline', 'Devices']) {
+    await page.getByRole('tab', { name: tab, exact: true }).click();
+    if (tab === 'Devices') await page.getByLabel('Price of an hour of this device').fill('2.5');
+    await take(`5-${tab.toLowerCase()}`);
+  }
+  await measured.close();
   process.stdout.write(`${JSON.stringify([watched.complaints, await watched.layoutShifts()])}\n`);
 } finally {
   await browser.close();

@@ -47,6 +47,7 @@ describe.skipIf(lacks !== undefined)('the fleet in the window', { timeout: 120_0
     for (const key of ['ArrowRight', 'ArrowRight']) await page.keyboard.press(key);
     await page.getByText('No worker is at work for this queue').waitFor();
     await page.getByText('No server yet').waitFor();
+    expect(await seriousFindings(page)).toEqual([]);
     worker = startCli(['worker', '--queue', redis.url], { FASTMQA_WORKER: fakeWorker });
     await worker.heard(/ready/);
     await page.getByRole('list', { name: 'Workers' }).getByText('waiting for points').waitFor();

@@ -9,6 +9,7 @@ test.each([
   { program: 'test-cache', fewest: 550 },
   { program: 'test-engine', fewest: 4500 },
   { program: 'test-cuda', fewest: 140 },
+  { program: 'test-accelerator', fewest: 200 },
 ])('$program passes', { timeout: 300_000 }, async ({ program, fewest }) => {
   const { code, lines } = await runTool(program, []);
   expect(lines.filter((line) => line.startsWith('FAIL'))).toEqual([]);

@@ -77,13 +77,14 @@ test('scaling: too many lines become one median a level', () => {
 });
 
 test('roofline: intensity is work by bytes; the roof bends at its ridge; without ceilings there is none', () => {
-  const { marks, ceilings, x, y } = rooflineOf(measured, environment);
-  expect(ceilings).toEqual({ flopsPerSecond: 1e11, bytesPerSecond: 1e10, ridge: 10 });
+  const { marks, roofs, x, y } = rooflineOf(measured, environment);
+  expect(roofs).toEqual([{ device: undefined, ceilings: { flopsPerSecond: 1e11, bytesPerSecond: 1e10, ridge: 10 } }]);
+  const [{ ceilings } = {}] = roofs;
   for (const { x: intensity, point } of marks)
     expect(intensity).toBe((point.throughput?.flopsPerSecond ?? 0) / (point.throughput?.bytesPerSecond ?? 0));
   if (ceilings) expect([1, 10, 100].map((at) => roofAt(ceilings, at))).toEqual([1e10, 1e11, 1e11]);
   expect(x.domain[0] < 10 && x.domain[1] > 10 && y.domain[1] > 1e11).toBe(true);
-  expect(rooflineOf(measured, undefined).ceilings).toBeUndefined();
+  expect(rooflineOf(measured, undefined).roofs).toEqual([]);
 });
 
 test('heat map: a cell for each pair, the median of its points; numbers grow upwards', () => {

@@ -19,7 +19,8 @@ struct AppendSide {
 };
 
 struct AppendProblem {
-  AppendSide sides[2];
+  static constexpr int mostSides = 8;
+  AppendSide sides[mostSides];
   int sideCount = 2;
   int batch = 1, kvHeads = 1, tokens = 1;
   Global<const int32_t> lengths;  ///< tokens that each sequence has in this part already; without it `length`
@@ -96,6 +97,10 @@ FASTMQA_DEVICE void storeCodes(const AppendSide& side, int64_t row, int channel,
     if (channel + 1 < side.channels) side.data[row + channel + 1] = static_cast<uint8_t>(nextCode);
   }
 }
+/// Up to eight codes of 3 or 2 bits from a channel that is a multiple of eight.
+FASTMQA_DEVICE void storeSmallCodes(const AppendSide& side, int64_t row, int channel, int count, int bits, uint32_t codes) {
+  for (int i = 0; 8 * i < count * bits; i++) side.data[row + channel * bits / 8 + i] = static_cast<uint8_t>(codes >> 8 * i);
+}
 FASTMQA_DEVICE void storeScale(const AppendSide& side, int64_t at, const GroupCode& g) {
   side.scaleData.store<uint16_t>(at, static_cast<uint16_t>(packHalves(F16(), g.scale, 0)));
   if (!side.symmetric) side.scaleData.store<uint16_t>(at + side.scales.shiftBytes, static_cast<uint16_t>(packHalves(F16(), g.shift, 0)));
@@ -112,8 +117,8 @@ FASTMQA_KERNEL(appendWarps * warpSize_, 1) appendKernel(const AppendProblem p) {
   const int place = (p.lengths ? p.lengths[b] : p.length) + token, position = p.firstKey + place;
   const int64_t row = side.rows.offset(b, head, place);
   const auto number = [&](int c) { return c < side.channels ? newNumber(p, side, b, token, head, position, c) : 0.0f; };
-  const bool isInt = side.cacheType == Dtype::int8 || side.cacheType == Dtype::int4;
-  if (!isInt) {
+  const int bits = codeBits(side.cacheType);
+  if (bits == 0) {
     const float inverse = 1 / side.scales.tensorScale;
     for (int c = lane; c < side.channels; c += warpSize_) {
       const float x = number(c);
@@ -127,7 +132,7 @@ FASTMQA_KERNEL(appendWarps * warpSize_, 1) appendKernel(const AppendProblem p) {
     }
     return;
   }
-  const int bits = side.cacheType == Dtype::int8 ? 8 : 4, group = side.scales.sharing == Sharing::token ? side.scales.group : side.channels;
+  const int group = side.scales.sharing == Sharing::token ? side.scales.group : side.channels;
   for (int first = 0; first < side.channels; first += group) {
     const int end = first + group < side.channels ? first + group : side.channels;
     GroupCode g{side.scales.tensorScale, -static_cast<float>(1 << (bits - 1)) * side.scales.tensorScale, true};
@@ -147,40 +152,62 @@ FASTMQA_KERNEL(appendWarps * warpSize_, 1) appendKernel(const AppendProblem p) {
         if (!g.fits && p.misfits) atomicAddTo(p.misfits, 0, 1);
       }
     }
-    for (int c = first + 2 * lane; c < end; c += 2 * warpSize_)
-      storeCodes(side, row, c, codeOf(number(c), g, bits, symmetric), c + 1 < end ? codeOf(number(c + 1), g, bits, symmetric) : 0);
+    if (bits >= 4) {
+      for (int c = first + 2 * lane; c < end; c += 2 * warpSize_)
+        storeCodes(side, row, c, codeOf(number(c), g, bits, symmetric), c + 1 < end ? codeOf(number(c + 1), g, bits, symmetric) : 0);
+      continue;
+    }
+    for (int c = first + 8 * lane; c < end; c += 8 * warpSize_) {
+      const int count = end - c < 8 ? end - c : 8;
+      uint32_t codes = 0;
+      for (int i = 0; i < count; i++) codes |= codeOf(number(c + i), g, bits, symmetric) << i * bits;
+      storeSmallCodes(side, row, c, count, bits, codes);
+    }
   }
 }
 
-/// Whole groups of tokens whose channels share a scale: a thread two channels of a group. `length` and `tokens` are
-/// multiples of the group.
+/// Whole groups of tokens whose channels share a scale: a thread `unit` channels of a group, 2, or 8 of less than 4 bits.
+/// `length` and `tokens` are multiples of the group.
 constexpr int settleThreads = 64;
 
-FASTMQA_KERNEL(settleThreads, 1) settleKernel(const AppendProblem p) {
+template <int unit>
+FASTMQA_KERNEL(settleThreads, 1)
+settleKernel(const AppendProblem p) {
   const AppendSide& side = p.sides[0];
-  const int group = side.scales.group, pairs = (side.channels + 1) / 2;
+  const int group = side.scales.group, units = (side.channels + unit - 1) / unit;
   const int head = blockIndex().y, b = blockIndex().z, first = static_cast<int>(blockIndex().x) * group;
-  const int place = (p.lengths ? p.lengths[b] : p.length) + first, bits = side.cacheType == Dtype::int8 ? 8 : 4;
+  const int place = (p.lengths ? p.lengths[b] : p.length) + first, bits = codeBits(side.cacheType);
   const int64_t scales = side.rows.page(b, place) * side.scales.pageBytes + head * side.scales.headBytes +
                          place % pageTokens / group * 2 * side.channels;
-  for (int pair = threadIndex(); pair < pairs; pair += settleThreads) {
-    const int count = 2 * pair + 1 < side.channels ? 2 : 1;
-    GroupCode g[2];
-    for (int i = 0; i < count; i++) {
+  for (int at = threadIndex(); at < units; at += settleThreads) {
+    const int channel = unit * at, count = side.channels - channel < unit ? side.channels - channel : unit;
+    GroupCode g[unit];
+    FASTMQA_UNROLL
+    for (int i = 0; i < unit; i++) {
+      if (i >= count) continue;
       float lowest = floatOf(0x7f800000u), highest = minusInfinity;
       for (int t = 0; t < group; t++) {
-        const float x = newNumber(p, side, b, first + t, head, p.firstKey + place + t, 2 * pair + i);
+        const float x = newNumber(p, side, b, first + t, head, p.firstKey + place + t, channel + i);
         lowest = fminf(lowest, x), highest = fmaxf(highest, x);
       }
       g[i] = groupCode(bits, side.symmetric, lowest, highest);
-      storeScale(side, scales + 2 * (2 * pair + i), g[i]);
+      storeScale(side, scales + 2 * (channel + i), g[i]);
       if (!g[i].fits && p.misfits) atomicAddTo(p.misfits, 0, 1);
     }
     for (int t = 0; t < group; t++) {
-      uint32_t codes[2] = {0, 0};
-      for (int i = 0; i < count; i++)
-        codes[i] = codeOf(newNumber(p, side, b, first + t, head, p.firstKey + place + t, 2 * pair + i), g[i], bits, side.symmetric);
-      storeCodes(side, side.rows.offset(b, head, place + t), 2 * pair, codes[0], codes[1]);
+      uint32_t codes[unit];
+      FASTMQA_UNROLL
+      for (int i = 0; i < unit; i++)
+        codes[i] = i < count ? codeOf(newNumber(p, side, b, first + t, head, p.firstKey + place + t, channel + i), g[i], bits, side.symmetric) : 0;
+      const int64_t row = side.rows.offset(b, head, place + t);
+      if constexpr (unit == 2) {
+        storeCodes(side, row, channel, codes[0], codes[1]);
+      } else {
+        uint32_t packed = 0;
+        FASTMQA_UNROLL
+        for (int i = 0; i < unit; i++) packed |= codes[i] << i * bits;
+        storeSmallCodes(side, row, channel, count, bits, packed);
+      }
     }
   }
 }

@@ -130,6 +130,17 @@ FASTMQA_DEVICE float finishLogit(const AttentionProblem& p, float dot, float sca
 
 constexpr float minusInfinity = -__builtin_huge_valf();
 
+/// Bits of an integer code; 0 for floating types.
+FASTMQA_BOTH int codeBits(Dtype type) {
+  switch (type) {
+    case Dtype::int8: return 8;
+    case Dtype::int4: return 4;
+    case Dtype::int3: return 3;
+    case Dtype::int2: return 2;
+    default: return 0;
+  }
+}
+
 FASTMQA_DEVICE float loadNumber(Dtype type, Global<const uint8_t> from, int64_t element) {
   switch (type) {
     case Dtype::f32: return from.load<float>(element * 4);

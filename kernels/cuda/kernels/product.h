@@ -10,6 +10,7 @@ struct ProductProblem {
   Dtype type = Dtype::f16, outType = Dtype::f16;
   Global<const uint8_t> x, w;  ///< [m][k], [n][k]
   Global<uint8_t> y;           ///< [m][n]
+  Global<const float> bias{};  ///< [n], added to each row, or nothing
 };
 
 struct ProductShape {
@@ -79,9 +80,10 @@ productKernel(const ProductProblem p) {
       FASTMQA_UNROLL
       for (int h = 0; h < 2; h++) {
         const int row = firstRow + warpRow + 16 * m + q + 8 * h, column = firstColumn + warpColumn + 8 * f + 2 * t;
-        const float x = sums[m][f].r[2 * h], y = sums[m][f].r[2 * h + 1];
+        float x = sums[m][f].r[2 * h], y = sums[m][f].r[2 * h + 1];
         const int64_t at = static_cast<int64_t>(row) * p.n + column;
         if (row >= p.m || column >= p.n) continue;
+        if (p.bias) x += p.bias[column], y += column + 1 < p.n ? p.bias[column + 1] : 0;
         if (p.outType != Dtype::f32 && p.n % 2 == 0) {
           p.y.store<uint32_t>(at * 2, p.outType == Dtype::f16 ? packHalves(F16(), x, y) : packHalves(Bf16(), x, y));
         } else {
@@ -118,7 +120,7 @@ FASTMQA_KERNEL(plainProductThreads, 1) plainProductKernel(const ProductProblem p
   FASTMQA_UNROLL
   for (int i = 0; i < 4; i++) {
     const int row = firstRow + y + 8 * i, column = firstColumn + x;
-    if (row < p.m && column < p.n) storeNumber(p.outType, p.y, static_cast<int64_t>(row) * p.n + column, sums[i]);
+    if (row < p.m && column < p.n) storeNumber(p.outType, p.y, static_cast<int64_t>(row) * p.n + column, sums[i] + (p.bias ? p.bias[column] : 0));
   }
 }
 

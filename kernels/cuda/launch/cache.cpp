@@ -10,6 +10,9 @@ void complete(AppendSide& side) {
   side.scales.groups = side.scales.sharing == Sharing::token ? (side.channels + side.scales.group - 1) / side.scales.group : 1;
   if (side.scales.sharing == Sharing::token && side.scales.group % 2)
     refuse("expected an even group size but received " + std::to_string(side.scales.group));
+  const int bits = codeBits(side.cacheType);  // groups must not share a byte
+  if (bits > 0 && bits < 4 && side.scales.sharing == Sharing::token && side.scales.groups > 1 && side.scales.group % 8)
+    refuse("expected groups of a multiple of 8 channels for codes of " + std::to_string(bits) + " bits but received " + std::to_string(side.scales.group));
 }
 
 }  // namespace
@@ -28,7 +31,24 @@ int settle(AppendProblem p, Stream stream) {
   const int group = p.sides[0].scales.group;
   if (p.sides[0].scales.sharing != Sharing::channel || pageTokens % group || p.tokens % group || p.length % group)
     refuse("expected whole groups of " + std::to_string(group) + " tokens for settle but received " + std::to_string(p.tokens));
-  return launch(settleKernel, GridSize{p.tokens / group, p.kvHeads, p.batch}, settleThreads, 0, stream, p);
+  const auto kernel = codeBits(p.sides[0].cacheType) >= 4 ? settleKernel<2> : settleKernel<8>;
+  return launch(kernel, GridSize{p.tokens / group, p.kvHeads, p.batch}, settleThreads, 0, stream, p);
+}
+
+int expand(const ExpandProblem& p, Stream stream) {
+  int64_t runs = 0;
+  for (int i = 0; i < p.bandCount; i++) runs += (p.bands[i].channels + expandRun - 1) / expandRun;
+  const ExpandBand& last = p.bands[p.bandCount - 1];
+  if (last.firstChannel + last.channels < p.channels) runs++;
+  if (p.tokens == 0) return 0;
+  const int64_t blocks = (runs * p.tokens + expandThreads - 1) / expandThreads;
+  return launch(expandKernel, GridSize{static_cast<int>(blocks), p.heads, p.batch}, expandThreads, 0, stream, p);
+}
+
+int rotate(const RotateProblem& p, Stream stream) {
+  const int64_t units = p.count * p.heads * p.pairs;
+  if (units == 0) return 0;
+  return launch(rotateKernel, GridSize{static_cast<int>((units + rotateThreads - 1) / rotateThreads), 1, 1}, rotateThreads, 0, stream, p);
 }
 
 int multiplyMatrices(const ProductProblem& p, const Device& device, Stream stream) {

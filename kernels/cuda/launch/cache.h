@@ -1,6 +1,7 @@
 // Starting the kernels around attention: appending to a cache, quantising groups of tokens, projections.
 #pragma once
 #include "../kernels/append.h"
+#include "../kernels/expand.h"
 #include "launch.h"
 
 namespace fastmqa::gpu {
@@ -15,7 +16,13 @@ int append(AppendProblem problem, Stream stream);
 /// @throws Failure refused
 int settle(AppendProblem problem, Stream stream);
 
-/// y = x W^T on the matrix unit where type, size and device allow, else in f32.
+/// Reads tokens of a cache back as rows.
+int expand(const ExpandProblem& problem, Stream stream);
+
+/// Rotates rows in place; nothing where there are no pairs.
+int rotate(const RotateProblem& problem, Stream stream);
+
+/// y = x W^T (+ bias) on the matrix unit where type, size and device allow, else in f32.
 int multiplyMatrices(const ProductProblem& problem, const Device& device, Stream stream);
 
 }  // namespace fastmqa::gpu

@@ -8,7 +8,7 @@
 
 namespace fastmqa {
 
-enum class Phase { prefill, decode, verify, speculate };
+enum class Phase { prefill, decode, verify };
 enum class CacheKind { direct, latentSeparate, latentJoint, input };
 enum class Conversion { mean, aligned, first };
 
@@ -40,12 +40,12 @@ struct Technique {
 };
 
 struct PointSpec {
+  int device = -1;  ///< -1: the CPU; else the number of a CUDA device
   ModelSpec model;
   int64_t modelLayer = -1;  ///< of a trained model: this layer on its own; -1: the whole model, or a synthetic layer
   Technique technique;
   Phase phase = Phase::decode;
   int64_t batch = 1, seqLen = 512, verifyTokens = 1;
-  int64_t draftTokens = 4;  ///< of the phase speculate: proposed in a round
   uint64_t inputSeed = 100;
   int64_t calibrationTokens = 4096;
 };

@@ -6,7 +6,8 @@
 
 namespace fastmqa {
 
-enum class FailureKind { refused, outOfMemory, cancelled, failed };
+/// poisoned: a device is in a state that only the end of the process heals.
+enum class FailureKind { refused, outOfMemory, cancelled, failed, poisoned };
 
 /// Thrown across the engine; `refused` means the request itself cannot be met.
 struct Failure : std::runtime_error {
@@ -21,8 +22,9 @@ class CancelFlag {
  public:
   void raise() { raised_ = true; }
   void clear() { raised_ = false; }
+  bool isRaised() const { return raised_.load(std::memory_order_relaxed); }
   void check() const {
-    if (raised_.load(std::memory_order_relaxed)) throw Failure(FailureKind::cancelled, "cancelled");
+    if (isRaised()) throw Failure(FailureKind::cancelled, "cancelled");
   }
 
  private:

@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
 import { changesInWords, tellingFieldsOf } from '../../contract/comparison-words.ts';
+import type { DeviceSummary } from '../../contract/devices.ts';
+import { formatMetric } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { ComparisonOfFiles } from '../compose.ts';
 import { exitCodes } from './exit.ts';
@@ -27,7 +29,7 @@ export const addCompare = (program: Command, session: Session): Command =>
     });
 
 function comparisonTable(comparison: Omit<ComparisonOfFiles, 'lost'>): string {
-  const { points, counts, regressions, onlyBefore, onlyAfter, environment } = comparison;
+  const { points, counts, regressions, onlyBefore, onlyAfter, environment, devices } = comparison;
   const varying = tellingFieldsOf(points.map(({ config }) => config));
   const rows = [
     ['verdict', ...varying, 'time', 'memory and error', 'reason'],
@@ -49,6 +51,32 @@ function comparisonTable(comparison: Omit<ComparisonOfFiles, 'lost'>): string {
     '',
     `${total.join(', ')}; ${regressions === 0 ? 'no regression' : `${regressions} regressed (!)`}.`,
     ...lone,
+    ...devicesSideBySide(devices),
     ...environment.map(({ field, before, after }) => `Environment: ${field} was ${before}, is ${after}.`),
   ].join('\n');
+}
+
+/** Nothing where one device measured both sides: its ceilings are among the differences of the environment. */
+function devicesSideBySide({ before, after }: ComparisonOfFiles['devices']): string[] {
+  const names = new Set([...before, ...after].map(({ name }) => name));
+  if (names.size < 2) return [];
+  const rows = [...before.map(rowOf('before')), ...after.map(rowOf('after'))];
+  return ['', ...columns([['', 'device', 'machines', 'points', 'FMA ceiling', 'read ceiling'], ...rows], 'lllrrr'), ''];
+}
+
+const rowOf =
+  (side: string) =>
+  ({ name, hosts, points, fmaFlopsPerSecond, readBytesPerSecond }: DeviceSummary): string[] => [
+    side,
+    name,
+    hosts.join(', '),
+    String(points),
+    rangeInWords(fmaFlopsPerSecond, 'FLOP/s'),
+    rangeInWords(readBytesPerSecond, 'bytes/s'),
+  ];
+
+function rangeInWords(range: readonly [number, number] | undefined, unit: 'FLOP/s' | 'bytes/s'): string {
+  if (!range) return 'not measured';
+  const [least, most] = range.map((value) => formatMetric(value, unit));
+  return least === most ? least : `${least} to ${most}`;
 }

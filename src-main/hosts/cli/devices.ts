@@ -12,11 +12,28 @@ export const addDevices = (program: Command, { profiler }: Session): Command =>
     .action(async ({ format }: { format: string }) => {
       const devices = await profiler.devices();
       if (format === 'json') return print(json(devices));
-      const header = ['backend', 'usable', 'name', 'memory', 'threads', 'instructions', 'FMA ceiling', 'read ceiling'];
+      const header = ['backend', 'usable', 'name', 'memory', 'threads', 'instructions', 'FLOP ceiling', 'byte ceiling'];
       const lines = columns([header, ...devices.map(row)], 'llrrrlrr');
+      const states = devices.flatMap(state);
       const reasons = devices.filter(({ usable }) => !usable).map(({ backend, reason }) => `${backend}: ${reason}`);
-      return print([...lines, ...reasons].join('\n'));
+      return print([...lines, ...states, ...reasons].join('\n'));
     });
+
+/** A GPU as it is now, in one line. */
+function state(device: DeviceInfo): string[] {
+  if (device.computeCapability === undefined) return [];
+  const { clockMHz, mostClockMHz, temperatureCelsius, powerWatts, powerLimitWatts, clockReasons, foreignProcesses } =
+    device;
+  const parts = [`compute capability ${device.computeCapability}, driver for CUDA ${device.driverCudaVersion}`];
+  if (clockMHz !== undefined)
+    parts.push(`clock ${clockMHz}${mostClockMHz === undefined ? '' : ` of ${mostClockMHz}`} MHz`);
+  if (temperatureCelsius !== undefined) parts.push(`${temperatureCelsius} °C`);
+  if (powerWatts !== undefined)
+    parts.push(`${powerWatts.toFixed(0)}${powerLimitWatts === undefined ? '' : ` of ${powerLimitWatts.toFixed(0)}`} W`);
+  if (clockReasons && clockReasons.length > 0) parts.push(`clock held by: ${clockReasons.join(', ')}`);
+  if (foreignProcesses) parts.push(`${foreignProcesses} other ${foreignProcesses === 1 ? 'process' : 'processes'}`);
+  return [`${device.backend}: ${parts.join(', ')}`];
+}
 
 const row = (device: DeviceInfo): string[] => [
   device.backend,

@@ -1,0 +1,139 @@
+// The library's door: every exception becomes a status, and nothing else leaves.
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "../kernels/product.h"
+#include "../launch/cache.h"
+#include "device-layer.h"
+#include "nvml.h"
+
+#if defined(_WIN32)
+#define FASTMQA_EXPORTED __declspec(dllexport)
+#else
+#define FASTMQA_EXPORTED __attribute__((visibility("default")))
+#endif
+
+namespace fastmqa::gpu {
+namespace {
+
+thread_local std::string lastMessage;
+
+template <class Work>
+AcceleratorStatus guarded(const Work& work) {
+  try {
+    work();
+    return AcceleratorStatus::done;
+  } catch (const runtime::Poisoned& error) {
+    lastMessage = error.what();
+    return AcceleratorStatus::poisoned;
+  } catch (const Failure& error) {
+    lastMessage = error.what();
+    switch (error.kind) {
+      case FailureKind::refused: return AcceleratorStatus::refused;
+      case FailureKind::outOfMemory: return AcceleratorStatus::outOfMemory;
+      case FailureKind::cancelled: return AcceleratorStatus::cancelled;
+      default: return AcceleratorStatus::failed;
+    }
+  } catch (const std::bad_alloc&) {
+    lastMessage = "out of memory on the host";
+    return AcceleratorStatus::outOfMemory;
+  } catch (const std::exception& error) {
+    lastMessage = error.what();
+    return AcceleratorStatus::failed;
+  }
+}
+
+DeviceLayer& layerOf(void* handle) {
+  auto& layer = *static_cast<DeviceLayer*>(handle);
+  runtime::use(layer.device());
+  return layer;
+}
+
+AcceleratorDevice described(int device) {
+  AcceleratorDevice out = runtime::describe(device);
+  char address[32] = {};
+  runtime::busAddress(device, address, sizeof(address));
+  nvml::read(address, out);
+  return out;
+}
+
+double best(std::vector<double> seconds) { return *std::min_element(seconds.begin(), seconds.end()); }
+
+/// The most that copies and products reach here now; both with sizes far beyond any cache.
+AcceleratorCeilings measureCeilings(int device) {
+  const Device limits = runtime::limitsOf(device);
+  DevicePool pool;
+  const Stream stream = runtime::newStream();
+  const struct Ended {
+    Stream stream;
+    ~Ended() { runtime::endStream(stream); }
+  } ended{stream};
+  AcceleratorCeilings out{};
+  std::vector<double> seconds(12);
+  const auto nothing = [] {};
+  const bool isReal = runtime::describe(device).cacheBytes > 0;
+  {
+    const int64_t bytes = isReal ? std::min<int64_t>(1 << 30, runtime::freeBytes() / 4 / 256 * 256) : 1 << 20;
+    const DeviceBlock from(pool, bytes), to(pool, bytes);
+    runtime::clear(from.data(), bytes, stream);
+    runtime::time(stream, static_cast<int64_t>(seconds.size()), nothing, [&] { runtime::copy(to.data(), from.data(), bytes, stream); }, seconds.data());
+    out.copyBytesPerSecond = 2 * static_cast<double>(bytes) / best(seconds);
+  }
+  const int side = isReal ? 8192 : 64;
+  std::vector<uint16_t> numbers(static_cast<size_t>(side) * static_cast<size_t>(side));
+  uint32_t state = 1;
+  for (uint16_t& x : numbers) {  // random f16 of magnitude 0.25 to 2: products run faster on zeros
+    state = state * 1664525u + 1013904223u;
+    x = static_cast<uint16_t>((state >> 16 & 0x8000u) | (0x3400u + (state >> 8 & 0xbffu)));
+  }
+  const auto bytes = static_cast<int64_t>(numbers.size() * sizeof(uint16_t));
+  const DeviceBlock x(pool, bytes), w(pool, bytes), y(pool, bytes);
+  for (const DeviceBlock* block : {&x, &w}) runtime::upload(block->data(), numbers.data(), bytes, stream);
+  const ProductProblem p{side, side, side, Dtype::f16, Dtype::f16, x.view<const uint8_t>(), w.view<const uint8_t>(), y.view<uint8_t>(), {}};
+  runtime::time(stream, static_cast<int64_t>(seconds.size()), nothing, [&] { runtime::check(multiplyMatrices(p, limits, stream), "starting a product"); }, seconds.data());
+  out.matrixFlopsPerSecond = 2.0 * side * side * side / best(seconds);
+  return out;
+}
+
+const Accelerator table{
+    acceleratorVersion,
+    [](int32_t* count) { return guarded([&] { *count = runtime::deviceCount(); }); },
+    [](int32_t device, AcceleratorDevice* to) { return guarded([&] { *to = described(device); }); },
+    [](int32_t device, AcceleratorCeilings* to) {
+      return guarded([&] {
+        runtime::use(device);
+        *to = measureCeilings(device);
+      });
+    },
+    [](int32_t device, const AcceleratorLayer* from, void** layer) {
+      return guarded([&] {
+        runtime::use(device);
+        *layer = new DeviceLayer(device, *from);
+      });
+    },
+    [](void* layer) { guarded([&] { delete &layerOf(layer); }); },
+    [](void* layer, const float* const* x, int64_t tokens, int32_t settles) { return guarded([&] { layerOf(layer).fill(x, tokens, settles != 0); }); },
+    [](void* layer) { return guarded([&] { layerOf(layer).settle(); }); },
+    [](void* layer, const float* const* x, int64_t firstPosition, int64_t tokens, float* y) {
+      return guarded([&] { layerOf(layer).attendAt(x, firstPosition, tokens, y); });
+    },
+    [](void* layer, const float* const* x, int64_t tokens, const int64_t* positions, int64_t count, float* y) {
+      return guarded([&] { layerOf(layer).prefill(x, tokens, positions, count, y); });
+    },
+    [](void* layer, AcceleratorMemory* to) { return guarded([&] { *to = layerOf(layer).memory(); }); },
+    [](void* layer, const float* const* x, int64_t tokens) { return guarded([&] { layerOf(layer).prepareStep(x, tokens); }); },
+    [](void* layer, double seconds, const AcceleratorCancel* cancel, AcceleratorSamples* to) {
+      return guarded([&] { layerOf(layer).sample(seconds, cancel, *to); });
+    },
+    [] { return lastMessage.c_str(); },
+};
+
+}  // namespace
+}  // namespace fastmqa::gpu
+
+extern "C" FASTMQA_EXPORTED const fastmqa::Accelerator* fastmqaAccelerator(uint32_t version) {
+  return version == fastmqa::acceleratorVersion ? &fastmqa::gpu::table : nullptr;
+}

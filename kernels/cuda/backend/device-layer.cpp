@@ -1,0 +1,656 @@
+#include "device-layer.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <string>
+
+#include "cpu/codec.h"
+#include "nvml.h"
+
+namespace fastmqa::gpu {
+namespace {
+
+constexpr int64_t fillChunk = 256;  // tokens appended between settlements, as on the CPU
+int64_t roundUp8(int64_t n) { return (n + 7) / 8 * 8; }
+
+double secondsNow() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+float numberOf(Dtype type, const uint8_t* from, int64_t i) {
+  if (type == Dtype::f32) {
+    float x;
+    std::memcpy(&x, from + 4 * i, 4);
+    return x;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, from + 2 * i, 2);
+  if (type == Dtype::f16) return floatFromHalf(bits);
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float x;
+  std::memcpy(&x, &wide, 4);
+  return x;
+}
+
+}  // namespace
+
+DeviceLayer::DeviceLayer(int device, const AcceleratorLayer& from)
+    : device_(device), limits_(runtime::limitsOf(device)), stream_(runtime::newStream()), dtype_(static_cast<Dtype>(from.dtype)),
+      batch_(from.batch), d_(from.hiddenDim), heads_(from.heads), kvHeads_(from.kvHeads), headDim_(from.headDim),
+      queryWidth_(from.heads * from.headDim), keyWidth_(from.kvHeads * from.headDim), scale_(from.scale), softcap_(from.softcap),
+      window_(from.window), sinks_(from.sinks), residual_(from.residual), pairs_(from.rotaryPairs), isLatent_(from.isLatent != 0),
+      cachesInput_(from.cachesInput != 0), latentsOfRotatedKeys_(from.latentsOfRotatedKeys != 0), rotatesOnRead_(from.rotatesOnRead != 0),
+      settled_(from.sinks), tailStart_(from.sinks) {
+  if (dtype_ == Dtype::bf16 && limits_.capability < 80) refuse("expected compute capability 8.0 or newer for bf16 but received " + std::to_string(limits_.capability / 10) + "." + std::to_string(limits_.capability % 10));
+  for (const int64_t width : {queryWidth_, keyWidth_})  // rows of the next product, and 16-byte copies
+    if (width % 8) refuse("expected heads whose channels add up to a multiple of 8 on a GPU but received " + std::to_string(width));
+  runtime::busAddress(device, address_, sizeof(address_));
+  if (from.inputOrder) inputOrder_.assign(from.inputOrder, from.inputOrder + d_);
+  const int64_t* order = from.inputOrder;
+  const int64_t before = pool_.currentBytes();
+  query_ = weightsOf(from.query, nullptr, order);
+  key_ = weightsOf(from.key, nullptr, order);
+  value_ = weightsOf(from.value, nullptr, order);
+  output_ = weightsOf(from.output, nullptr, nullptr);
+  plainWeightBytes_ = pool_.currentBytes() - before;
+  if (isLatent_ && !cachesInput_) {
+    downKeys_ = weightsOf(from.downKeys, from.biasKeys, latentsOfRotatedKeys_ ? nullptr : order);
+    if (from.downValues.data) downValues_ = weightsOf(from.downValues, from.biasValues, order);
+    upKeys_ = weightsOf(from.upKeys, from.meanKeys, nullptr);
+    upValues_ = weightsOf(from.upValues, from.meanValues, nullptr);
+  }
+  const auto table = [&](const float* numbers) {
+    DeviceBlock block(pool_, from.positions * pairs_ * static_cast<int64_t>(sizeof(float)));
+    if (pairs_ > 0) runtime::upload(block.data(), numbers, block.bytes(), stream_);
+    return block;
+  };
+  cosine_ = table(from.cosine);
+  sine_ = table(from.sine);
+  misfits_ = DeviceBlock(pool_, sizeof(int32_t));
+  runtime::clear(misfits_.data(), misfits_.bytes(), stream_);
+  weightBytes_ = pool_.currentBytes() - before;
+
+  // A window keeps its own tokens, a chunk that is being appended, and a page begun at either end.
+  const int64_t most = window_ > 0 ? std::min(from.tokens, window_ + fillChunk) : from.tokens, pages = (most + pageTokens - 1) / pageTokens + 2;
+  keys_ = std::make_unique<PageStore>(pool_, stream_, from.keys, batch_, pages);
+  if (from.values.heads > 0) values_ = std::make_unique<PageStore>(pool_, stream_, from.values, batch_, pages);
+  tokenGroup_ = std::lcm(keys_->tokenGroup(), values_ ? values_->tokenGroup() : 1);
+  isTailed_ = tokenGroup_ > 1 || residual_ > 0;
+  if (isTailed_ && (isLatent_ || !values_)) refuse("expected a direct cache for token groups or a residual");
+  sinkRows_ = ExactRows(pool_, stream_, batch_, kvHeads_, headDim_);
+  tail_ = ExactRows(pool_, stream_, batch_, kvHeads_, headDim_);
+  runtime::finish(stream_);
+}
+
+DeviceLayer::~DeviceLayer() {
+  try {
+    runtime::use(device_);
+    runtime::finish(stream_);
+  } catch (...) {
+    // A poisoned device has nothing left to finish.
+  }
+  step_.reset();
+  runtime::endStream(stream_);
+}
+
+DeviceLayer::Weights DeviceLayer::weightsOf(const AcceleratorMatrix& from, const float* bias, const int64_t* order) {
+  Weights w;
+  // Whole groups of 8 columns, which the matrix kernel asks for, and as many rows, because the next product's columns are these.
+  w.n = roundUp8(from.rows);
+  w.k = roundUp8(from.columns);
+  std::vector<uint8_t> numbers(static_cast<size_t>(bytes(w.n * w.k)), 0);
+  for (int64_t i = 0; i < from.rows; i++)
+    for (int64_t c = 0; c < from.columns; c++)
+      putFloat(dtype_, numbers.data(), i * w.k + c, from.data[i * from.columns + (order ? order[c] : c)]);
+  w.data = DeviceBlock(pool_, static_cast<int64_t>(numbers.size()));
+  runtime::upload(w.data.data(), numbers.data(), w.data.bytes(), stream_);
+  std::vector<float> added(static_cast<size_t>(w.n), 0.0f);
+  if (bias) {
+    std::copy_n(bias, from.rows, added.begin());
+    w.bias = DeviceBlock(pool_, w.n * static_cast<int64_t>(sizeof(float)));
+    runtime::upload(w.bias.data(), added.data(), w.bias.bytes(), stream_);
+  }
+  runtime::finish(stream_);  // the copies read what ends here
+  return w;
+}
+
+DeviceBlock DeviceLayer::uploadInputs(const float* const* x, int64_t tokens) {
+  const int64_t width = roundUp8(d_);
+  std::vector<uint8_t> rows(static_cast<size_t>(bytes(batch_ * tokens * width)), 0);
+  for (int64_t b = 0; b < batch_; b++)
+    for (int64_t t = 0; t < tokens; t++)
+      for (int64_t c = 0; c < d_; c++)
+        putFloat(dtype_, rows.data(), (b * tokens + t) * width + c, x[b][t * d_ + (inputOrder_.empty() ? c : inputOrder_[static_cast<size_t>(c)])]);
+  DeviceBlock block(pool_, static_cast<int64_t>(rows.size()));
+  runtime::upload(block.data(), rows.data(), block.bytes(), stream_);
+  runtime::finish(stream_);
+  return block;
+}
+
+DeviceBlock DeviceLayer::product(const DeviceBlock& x, int64_t m, const Weights& w) {
+  DeviceBlock out(pool_, bytes(m * w.n));
+  ProductProblem p;
+  p.m = static_cast<int>(m), p.n = static_cast<int>(w.n), p.k = static_cast<int>(w.k);
+  p.type = p.outType = dtype_;
+  p.x = x.view<const uint8_t>();
+  p.w = w.data.view<const uint8_t>();
+  p.y = out.view<uint8_t>();
+  if (w.bias) p.bias = w.bias.view<const float>();
+  runtime::check(multiplyMatrices(p, limits_, stream_), "starting a projection");
+  return out;
+}
+
+void DeviceLayer::rotateRows(const DeviceBlock& rows, int64_t count, int64_t heads, int64_t perSequence, int64_t firstPosition) {
+  RotateProblem p;
+  p.rows = rows.view<uint8_t>();
+  p.type = dtype_;
+  p.count = count, p.heads = static_cast<int>(heads), p.width = static_cast<int>(headDim_), p.pairs = static_cast<int>(pairs_);
+  p.perSequence = static_cast<int>(perSequence), p.firstPosition = static_cast<int>(firstPosition);
+  p.cosine = cosines(), p.sine = sines();
+  runtime::check(rotate(p, stream_), "starting the rotary embedding");
+}
+
+DeviceLayer::Rows DeviceLayer::rowsOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition, bool needsExact) {
+  Rows rows;
+  const int64_t m = batch_ * perSequence;
+  rows.perSequence = perSequence;
+  if (!isLatent_ || needsExact || latentsOfRotatedKeys_) rows.keys = product(x, m, key_);
+  if (!isLatent_ || needsExact) rows.values = product(x, m, value_);
+  if (!isLatent_) return rows;
+  if (cachesInput_) {
+    rows.input = &x;
+    return rows;
+  }
+  if (latentsOfRotatedKeys_) {
+    rotateRows(rows.keys, m, kvHeads_, perSequence, firstPosition);
+    rows.keysAreRotated = true;
+    rows.latentKeys = product(rows.keys, m, downKeys_);
+  } else {
+    rows.latentKeys = product(x, m, downKeys_);
+  }
+  if (downValues_) rows.latentValues = product(x, m, downValues_);
+  return rows;
+}
+
+DeviceLayer::Source DeviceLayer::source(const DeviceBlock& rows, int64_t perSequence, int64_t width, int64_t offset, bool perHead) const {
+  Source s;
+  const int64_t skipped = bytes(offset * width);
+  s.data = static_cast<const uint8_t*>(rows.data()) + skipped;
+  s.size = rows.bytes() - skipped;
+  s.type = dtype_;
+  s.token = width;
+  s.batch = perSequence * width;
+  s.head = perHead ? headDim_ : 0;
+  return s;
+}
+
+DeviceLayer::Source DeviceLayer::exactKeys(const Rows& rows, int64_t offset) const {
+  Source s = source(rows.keys, rows.perSequence, key_.n, offset, true);
+  s.rotate = pairs_ > 0 && !rows.keysAreRotated;
+  return s;
+}
+
+DeviceLayer::Source DeviceLayer::bodyKeys(const Rows& rows, int64_t offset) const {
+  if (cachesInput_) return source(*rows.input, rows.perSequence, roundUp8(d_), offset, false);
+  if (isLatent_) return source(rows.latentKeys, rows.perSequence, downKeys_.n, offset, false);
+  Source s = exactKeys(rows, offset);
+  s.rotate = s.rotate && !rotatesOnRead_;
+  return s;
+}
+
+DeviceLayer::Source DeviceLayer::bodyValues(const Rows& rows, int64_t offset) const {
+  if (!values_) return {};
+  if (isLatent_) return source(rows.latentValues, rows.perSequence, downValues_.n, offset, false);
+  return source(rows.values, rows.perSequence, value_.n, offset, true);
+}
+
+void DeviceLayer::point(AppendSide& side, const Source& from, int64_t firstChannel) const {
+  const int64_t skipped = firstChannel * (from.type == Dtype::f32 ? 4 : 2);
+  side.from = Global<const uint8_t>(from.data + skipped, from.size - skipped);
+  side.fromType = from.type;
+  side.fromBatch = from.batch, side.fromToken = from.token, side.fromHead = from.head;
+  side.rotated = from.rotate;
+}
+
+void DeviceLayer::appendExact(const ExactRows& to, const Source& keys, const Source& values, int64_t firstKey, int64_t position, int64_t count) {
+  if (count <= 0) return;
+  AppendProblem p;
+  p.sides[0] = to.side(false);
+  p.sides[1] = to.side(true);
+  point(p.sides[0], keys, 0);
+  point(p.sides[1], values, 0);
+  p.batch = static_cast<int>(batch_), p.kvHeads = static_cast<int>(kvHeads_), p.tokens = static_cast<int>(count);
+  p.firstKey = static_cast<int>(firstKey), p.length = static_cast<int>(position - firstKey);
+  p.cosine = cosines(), p.sine = sines(), p.pairs = static_cast<int>(pairs_);
+  runtime::check(gpu::append(p, stream_), "starting to append exact tokens");
+}
+
+void DeviceLayer::appendBody(const Source& keys, const Source& values, int64_t position, int64_t count) {
+  if (count <= 0) return;
+  AppendProblem p;
+  p.sideCount = 0;
+  p.batch = static_cast<int>(batch_), p.kvHeads = static_cast<int>(keys_->heads()), p.tokens = static_cast<int>(count);
+  p.firstKey = static_cast<int>(bodyStart()), p.length = static_cast<int>(position - bodyStart());
+  p.cosine = cosines(), p.sine = sines(), p.pairs = static_cast<int>(pairs_);
+  p.misfits = misfits_.view<int32_t>();
+  const auto add = [&](const PageStore& store, const Source& from) {
+    for (int64_t i = 0; i < store.bandCount(); i++) {
+      AppendSide side = store.side(i);
+      point(side, from, store.band(i).firstChannel);
+      if (side.scales.sharing == Sharing::channel) {
+        AppendProblem alone = p;
+        alone.sides[0] = side;
+        alone.sideCount = 1;
+        runtime::check(gpu::settle(alone, stream_), "starting to quantise groups of tokens");
+        continue;
+      }
+      if (p.sideCount == AppendProblem::mostSides) refuse("expected at most " + std::to_string(AppendProblem::mostSides) + " bands on a GPU");
+      p.sides[p.sideCount++] = side;
+    }
+  };
+  add(*keys_, keys);
+  if (values_) add(*values_, values);
+  if (p.sideCount > 0) runtime::check(gpu::append(p, stream_), "starting to append tokens");
+}
+
+void DeviceLayer::append(const Rows& rows) {
+  const int64_t n = rows.perSequence, end = length_ + n;
+  const int64_t exact = std::max<int64_t>(0, std::min(n, sinks_ - length_)), rest = n - exact, position = length_ + exact;
+  if (exact > 0) {
+    if (sinkRows_.capacity() < sinks_) sinkRows_.resize(sinks_, 0, 0);
+    appendExact(sinkRows_, exactKeys(rows, 0), source(rows.values, n, value_.n, 0, true), 0, length_, exact);
+  }
+  if (rest > 0 && isTailed_) {
+    tail_.resize(end - tailStart_, 0, position - tailStart_);
+    appendExact(tail_, bodyKeys(rows, exact), bodyValues(rows, exact), tailStart_, position, rest);
+  } else if (rest > 0) {
+    for (PageStore* store : {keys_.get(), values_.get()})
+      if (store) store->reserve(end - sinks_), store->publish();
+    appendBody(bodyKeys(rows, exact), bodyValues(rows, exact), position, rest);
+  }
+  length_ = end;
+  if (!isTailed_) settled_ = std::max(sinks_, length_);
+}
+
+void DeviceLayer::rollback(int64_t tokens) {
+  length_ -= tokens;
+  if (!isTailed_) settled_ = std::max(sinks_, length_);
+}
+
+void DeviceLayer::settle() {
+  const auto each = [&](auto&& act) {
+    act(*keys_);
+    if (values_) act(*values_);
+  };
+  const int64_t stale = std::max<int64_t>(0, oldest() - sinks_);
+  each([&](PageStore& store) { store.dropBefore(stale); });
+  if (isTailed_) {
+    const int64_t target = sinks_ + std::max<int64_t>(0, length_ - residual_ - sinks_) / tokenGroup_ * tokenGroup_;
+    settled_ = std::max(settled_, std::min(target, bodyStart()));  // what the window has passed is not written
+    if (target > settled_) {
+      each([&](PageStore& store) { store.reserve(target - sinks_), store.publish(); });
+      const auto tailSource = [&](bool values) {
+        const TokenRows rows = tail_.rows(values);
+        const int64_t skipped = (settled_ - tailStart_) * rows.tokenBytes;
+        Source s;
+        s.data = rows.data.data() + skipped;
+        s.size = batch_ * rows.batchBytes - skipped;
+        s.type = Dtype::f16;
+        s.batch = rows.batchBytes / 2, s.token = rows.tokenBytes / 2, s.head = headDim_;
+        return s;
+      };
+      appendBody(tailSource(false), tailSource(true), settled_, target - settled_);
+      settled_ = target;
+    }
+    const int64_t left = std::max<int64_t>(0, length_ - settled_);
+    tail_.resize(left, settled_ - tailStart_, left);
+    tailStart_ = settled_;
+  }
+  each([&](PageStore& store) {
+    store.truncate(std::max<int64_t>(0, settled_ - sinks_));
+    store.publish();
+  });
+}
+
+void DeviceLayer::fill(const float* const* x, int64_t tokens, bool settles) {
+  std::vector<const float*> rows(x, x + batch_);
+  for (int64_t done = 0; done < tokens;) {
+    const int64_t n = std::min(fillChunk, tokens - done);
+    const DeviceBlock inputs = uploadInputs(rows.data(), n);
+    append(rowsOf(inputs, n, length_, length_ < sinks_));
+    if (settles) settle();
+    for (const float*& row : rows) row += n * d_;
+    done += n;
+  }
+  runtime::finish(stream_);
+}
+
+AttentionProblem DeviceLayer::problemFor(const DeviceBlock& q, int64_t queryTokens, int64_t firstPosition, const DeviceBlock& out) const {
+  AttentionProblem p;
+  p.batch = static_cast<int>(batch_), p.heads = static_cast<int>(heads_), p.kvHeads = static_cast<int>(kvHeads_);
+  p.keyDim = p.valueDim = static_cast<int>(headDim_);
+  p.queryTokens = static_cast<int>(queryTokens);
+  p.queryType = p.cacheType = p.valueType = p.outType = dtype_;
+  p.queries = q.view<const uint8_t>();
+  p.queryHead = p.outHead = headDim_;
+  p.queryToken = query_.n, p.queryBatch = queryTokens * query_.n;
+  p.outToken = output_.k, p.outBatch = queryTokens * output_.k;
+  p.out = out.view<uint8_t>();
+  p.position = static_cast<int>(firstPosition);
+  if (window_ > 0) p.left = static_cast<int>(window_ - 1);
+  p.sinks = static_cast<int>(sinks_);
+  p.scale = scale_, p.softcap = softcap_;
+  return p;
+}
+
+/// Keys and values as rows [batch][perSequence][kvHeads * headDim].
+void DeviceLayer::setRows(AttentionProblem& part, const DeviceBlock& keys, const DeviceBlock& values, int64_t perSequence) const {
+  part.cacheType = part.valueType = dtype_;
+  const auto rows = [&](const DeviceBlock& block, int64_t width) {
+    TokenRows r;
+    r.data = block.view<const uint8_t>();
+    r.headBytes = bytes(headDim_);
+    r.tokenBytes = bytes(width);
+    r.batchBytes = perSequence * r.tokenBytes;
+    return r;
+  };
+  part.keys = rows(keys, key_.n);
+  part.values = rows(values, value_.n);
+}
+
+void DeviceLayer::expandInto(const DeviceBlock& out, const PageStore& store, int64_t tokens, int64_t perSequence, int64_t width, bool rotates) {
+  ExpandProblem p;
+  p.bandCount = static_cast<int>(store.bandCount());
+  for (int i = 0; i < p.bandCount; i++) p.bands[i] = store.band(i);
+  p.channels = static_cast<int>(store.heads() == 1 ? width : store.channels());
+  p.batch = static_cast<int>(batch_), p.heads = static_cast<int>(store.heads()), p.tokens = static_cast<int>(tokens);
+  p.out = out.view<uint8_t>();
+  p.outType = dtype_;
+  p.outHead = store.channels(), p.outToken = width, p.outBatch = perSequence * width;
+  p.firstKey = static_cast<int>(bodyStart());
+  if (rotates) p.pairs = static_cast<int>(pairs_), p.cosine = cosines(), p.sine = sines();
+  runtime::check(expand(p, stream_), "starting to read the cache back");
+}
+
+void DeviceLayer::expandTail(const DeviceBlock& out, bool values, int64_t tokens, int64_t perSequence, int64_t at) {
+  ExpandProblem p;
+  const int64_t width = values ? value_.n : key_.n;
+  p.bands[0] = {tail_.rows(values), {}, Dtype::f16, 0, static_cast<int>(headDim_)};
+  p.channels = static_cast<int>(headDim_);
+  p.batch = static_cast<int>(batch_), p.heads = static_cast<int>(kvHeads_), p.tokens = static_cast<int>(tokens);
+  const int64_t skipped = bytes(at * width);
+  p.out = Global<uint8_t>(static_cast<uint8_t*>(out.data()) + skipped, out.bytes() - skipped);
+  p.outType = dtype_;
+  p.outHead = headDim_, p.outToken = width, p.outBatch = perSequence * width;
+  p.firstKey = static_cast<int>(tailStart_);
+  if (!values && rotatesOnRead_) p.pairs = static_cast<int>(pairs_), p.cosine = cosines(), p.sine = sines();
+  runtime::check(expand(p, stream_), "starting to read the exact tokens back");
+}
+
+void DeviceLayer::attendParts(std::vector<AttentionProblem>& parts) {
+  std::vector<AttentionPlan> plans;
+  int slots = 0;
+  for (const AttentionProblem& part : parts) {
+    plans.push_back(planAttention(part, limits_));
+    slots += plans.back().splits;
+  }
+  const DeviceBlock workspace(pool_, workspaceFloats(parts[0], slots) * static_cast<int64_t>(sizeof(float)));
+  runtime::check(attend(parts.data(), plans.data(), static_cast<int>(parts.size()), workspace.view<float>(), stream_), "starting attention");
+}
+
+DeviceBlock DeviceLayer::queriesOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition) {
+  DeviceBlock q = product(x, batch_ * perSequence, query_);
+  rotateRows(q, batch_ * perSequence, heads_, perSequence, firstPosition);
+  return q;
+}
+
+// Keys that are cached as they are used are read where they lie. Others, and formats that the matrix kernels do not take,
+// are first read back as rows: latents and inputs become keys and values by a product.
+DeviceBlock DeviceLayer::attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition) {
+  const DeviceBlock q = queriesOf(x, perSequence, firstPosition), mixed(pool_, bytes(batch_ * perSequence * output_.k));
+  const AttentionProblem whole = problemFor(q, perSequence, firstPosition, mixed);
+  std::vector<AttentionProblem> parts;
+  if (sinks_ > 0) {
+    AttentionProblem part = whole;
+    part.cacheType = part.valueType = Dtype::f16;
+    part.keys = sinkRows_.rows(false), part.values = sinkRows_.rows(true);
+    part.length = static_cast<int>(std::min(sinks_, length_));
+    parts.push_back(part);
+  }
+  const int64_t bodyTokens = std::max<int64_t>(0, settled_ - bodyStart()), tailTokens = isTailed_ ? std::max<int64_t>(0, length_ - tailStart_) : 0;
+  bool expands = isLatent_ || rotatesOnRead_;
+  if (!expands && bodyTokens > 0) {
+    AttentionProblem part = whole;
+    const ExpandBand keys = keys_->band(0), values = values_->band(0);
+    part.cacheType = keys.type, part.valueType = values.type;
+    part.keys = keys.rows, part.values = values.rows;
+    part.keyScales = keys.scales, part.valueScales = values.scales;
+    part.length = static_cast<int>(bodyTokens);
+    part.firstKey = static_cast<int>(bodyStart());
+    const auto needsRows = [&](const ExpandBand& band) { return codeBits(band.type) > 0 && codeBits(band.type) < 4; };
+    const bool isCoded = bitsOf(keys.type) <= 8 || bitsOf(values.type) <= 8;
+    expands = needsRows(keys) || needsRows(values) || (isCoded && dtype_ != Dtype::f32 && planAttention(part, limits_).path == Path::general);
+    if (!expands) parts.push_back(part);
+  }
+  DeviceBlock keyRows, valueRows;
+  if (expands && bodyTokens + tailTokens > 0) {
+    const int64_t n = bodyTokens + tailTokens;
+    if (!isLatent_) {
+      keyRows = DeviceBlock(pool_, bytes(batch_ * n * key_.n));
+      valueRows = DeviceBlock(pool_, bytes(batch_ * n * value_.n));
+      expandInto(keyRows, *keys_, bodyTokens, n, key_.n, rotatesOnRead_);
+      expandInto(valueRows, *values_, bodyTokens, n, value_.n, false);
+      if (tailTokens > 0) {
+        expandTail(keyRows, false, tailTokens, n, bodyTokens);
+        expandTail(valueRows, true, tailTokens, n, bodyTokens);
+      }
+    } else {
+      const Weights& upKeys = cachesInput_ ? key_ : upKeys_;
+      const Weights& upValues = cachesInput_ ? value_ : upValues_;
+      DeviceBlock latents(pool_, bytes(batch_ * n * upKeys.k));
+      expandInto(latents, *keys_, n, n, upKeys.k, false);
+      keyRows = product(latents, batch_ * n, upKeys);
+      if (rotatesOnRead_) rotateRows(keyRows, batch_ * n, kvHeads_, n, bodyStart());
+      if (values_) {
+        DeviceBlock valueLatents(pool_, bytes(batch_ * n * upValues.k));
+        expandInto(valueLatents, *values_, n, n, upValues.k, false);
+        valueRows = product(valueLatents, batch_ * n, upValues);
+      } else {
+        valueRows = product(latents, batch_ * n, upValues);
+      }
+    }
+    AttentionProblem part = whole;
+    setRows(part, keyRows, valueRows, n);
+    part.length = static_cast<int>(n);
+    part.firstKey = static_cast<int>(bodyStart());
+    parts.push_back(part);
+  } else if (tailTokens > 0) {
+    AttentionProblem part = whole;
+    part.cacheType = part.valueType = Dtype::f16;
+    part.keys = tail_.rows(false), part.values = tail_.rows(true);
+    part.length = static_cast<int>(tailTokens);
+    part.firstKey = static_cast<int>(tailStart_);
+    parts.push_back(part);
+  }
+  attendParts(parts);
+  return product(mixed, batch_ * perSequence, output_);
+}
+
+void DeviceLayer::downloadRows(const DeviceBlock& y, int64_t perSequence, const int64_t* positions, int64_t count, float* to) {
+  const int64_t width = output_.n;
+  std::vector<uint8_t> row(static_cast<size_t>(bytes(width)));
+  for (int64_t b = 0; b < batch_; b++)
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t at = b * perSequence + (positions ? positions[i] : i);
+      runtime::download(row.data(), static_cast<const uint8_t*>(y.data()) + bytes(at * width), bytes(width), stream_);
+      for (int64_t c = 0; c < d_; c++) to[(b * count + i) * d_ + c] = numberOf(dtype_, row.data(), c);
+    }
+}
+
+void DeviceLayer::attendAt(const float* const* x, int64_t firstPosition, int64_t tokens, float* y) {
+  const DeviceBlock inputs = uploadInputs(x, tokens);
+  downloadRows(attention(inputs, tokens, firstPosition), tokens, nullptr, tokens, y);
+}
+
+// What the cache holds after a prompt is written at once, from the prompt's own rows; tokens that the window has passed are
+// not written.
+void DeviceLayer::layOutPrefill(int64_t tokens) {
+  for (PageStore* store : {keys_.get(), values_.get()})
+    if (store) store->clear();
+  length_ = tokens;
+  const int64_t stale = std::max<int64_t>(0, oldest() - sinks_), settled = isTailed_ ? std::max<int64_t>(0, tokens - residual_ - sinks_) / tokenGroup_ * tokenGroup_
+                                                                                     : std::max<int64_t>(0, tokens - sinks_);
+  for (PageStore* store : {keys_.get(), values_.get()})
+    if (store) store->dropBefore(stale), store->reserve(settled), store->publish();
+  settled_ = sinks_ + settled;
+  tailStart_ = settled_;
+  if (sinks_ > 0) sinkRows_.resize(sinks_, 0, 0);
+  if (isTailed_) tail_.resize(std::max<int64_t>(0, tokens - settled_), 0, 0);
+}
+
+DeviceBlock DeviceLayer::runPrefill(const DeviceBlock& x, int64_t tokens) {
+  Rows rows = rowsOf(x, tokens, 0, sinks_ > 0);
+  const int64_t exact = std::min(sinks_, tokens), body = std::max(sinks_, bodyStart());
+  const int64_t m = batch_ * tokens;
+  appendExact(sinkRows_, exactKeys(rows, 0), source(rows.values, tokens, value_.n, 0, true), 0, 0, exact);
+  appendBody(bodyKeys(rows, body), bodyValues(rows, body), body, settled_ - body);
+  if (isTailed_) appendExact(tail_, bodyKeys(rows, settled_), bodyValues(rows, settled_), tailStart_, settled_, tokens - settled_);
+
+  DeviceBlock keyRows, valueRows;
+  if (!isLatent_ || cachesInput_) {  // the rows themselves
+    keyRows = rows.keys ? std::move(rows.keys) : product(x, m, key_);
+    valueRows = rows.values ? std::move(rows.values) : product(x, m, value_);
+    if (pairs_ > 0) rotateRows(keyRows, m, kvHeads_, tokens, 0);
+  } else {
+    keyRows = product(rows.latentKeys, m, upKeys_);
+    valueRows = product(values_ ? rows.latentValues : rows.latentKeys, m, upValues_);
+    if (rotatesOnRead_) rotateRows(keyRows, m, kvHeads_, tokens, 0);
+    if (exact > 0) {
+      AppendProblem p;
+      const auto side = [&](AppendSide& s, const DeviceBlock& to, int64_t width, const Source& from) {
+        s.cacheType = dtype_;
+        s.channels = static_cast<int>(headDim_);
+        s.rows.headBytes = bytes(headDim_), s.rows.tokenBytes = bytes(width), s.rows.batchBytes = tokens * s.rows.tokenBytes;
+        s.data = to.view<uint8_t>();
+        point(s, from, 0);
+      };
+      side(p.sides[0], keyRows, key_.n, exactKeys(rows, 0));
+      side(p.sides[1], valueRows, value_.n, source(rows.values, tokens, value_.n, 0, true));
+      p.batch = static_cast<int>(batch_), p.kvHeads = static_cast<int>(kvHeads_), p.tokens = static_cast<int>(exact);
+      p.cosine = cosines(), p.sine = sines(), p.pairs = static_cast<int>(pairs_);
+      runtime::check(gpu::append(p, stream_), "starting to copy exact tokens");
+    }
+  }
+  const DeviceBlock q = queriesOf(x, tokens, 0), mixed(pool_, bytes(m * output_.k));
+  std::vector<AttentionProblem> parts{problemFor(q, tokens, 0, mixed)};
+  setRows(parts[0], keyRows, valueRows, tokens);
+  parts[0].length = static_cast<int>(tokens);
+  attendParts(parts);
+  return product(mixed, m, output_);
+}
+
+void DeviceLayer::prefill(const float* const* x, int64_t tokens, const int64_t* positions, int64_t count, float* y) {
+  step_.reset();
+  stepInputs_ = uploadInputs(x, tokens);
+  stepTokens_ = 0;
+  prefillTokens_ = tokens;
+  layOutPrefill(tokens);
+  downloadRows(runPrefill(stepInputs_, tokens), tokens, positions, count, y);
+}
+
+AcceleratorMemory DeviceLayer::memory() {
+  int32_t misfits = 0;
+  runtime::download(&misfits, misfits_.data(), sizeof(misfits), stream_);
+  if (misfits > 0)
+    throw Failure(FailureKind::failed, std::to_string(misfits) + " groups have a scale that does not fit f16, which the CUDA kernels store");
+  AcceleratorMemory m{};
+  m.settledTokens = isTailed_ ? settled_ : length_;
+  m.cacheBufferBytes = keys_->allocatedBytes() + (values_ ? values_->allocatedBytes() : 0) + sinkRows_.allocatedBytes() + tail_.allocatedBytes();
+  m.tableBytes = keys_->tableBytes() + (values_ ? values_->tableBytes() : 0);
+  m.weightBytes = weightBytes_;
+  m.plainWeightBytes = plainWeightBytes_;
+  m.currentBytes = pool_.currentBytes();
+  m.peakBytes = pool_.peakBytes();
+  m.devicePeakBytes = pool_.devicePeakBytes();
+  return m;
+}
+
+void DeviceLayer::prepareStep(const float* const* x, int64_t tokens) {
+  step_.reset();
+  stepInputs_ = uploadInputs(x, tokens);
+  stepTokens_ = tokens;
+  runStep();
+  runtime::finish(stream_);
+}
+
+void DeviceLayer::runStep() {
+  if (stepTokens_ == 0) {
+    runPrefill(stepInputs_, prefillTokens_);
+    return;
+  }
+  const int64_t position = length_;
+  append(rowsOf(stepInputs_, stepTokens_, position, position < sinks_));
+  attention(stepInputs_, stepTokens_, position);
+  rollback(stepTokens_);
+}
+
+/// Runs until three readings of the clock agree, or for a while where nobody knows it.
+void DeviceLayer::settleClocks() {
+  constexpr double mostSeconds = 0.6, unknownSeconds = 0.2, readingSeconds = 0.03;
+  double last = 0;
+  int agreeing = 0;
+  for (const double start = secondsNow(); agreeing < 3 && secondsNow() - start < mostSeconds;) {
+    for (const double from = secondsNow(); secondsNow() - from < readingSeconds;) {
+      for (int i = 0; i < 8; i++) step_->start();
+      runtime::finish(stream_);
+    }
+    AcceleratorDevice now{};
+    nvml::read(address_, now);
+    if (now.clockMHz < 0) {
+      if (secondsNow() - start > unknownSeconds) return;
+      continue;
+    }
+    agreeing = std::fabs(now.clockMHz - last) <= 0.02 * now.clockMHz ? agreeing + 1 : 0;
+    last = now.clockMHz;
+  }
+}
+
+void DeviceLayer::sample(double seconds, const AcceleratorCancel* cancel, AcceleratorSamples& to) {
+  to.count = to.throttled = 0;
+  if (!step_) {
+    runStep();  // so that recording it asks for no memory
+    runtime::finish(stream_);
+    step_ = std::make_unique<runtime::Graph>(stream_, [this] { runStep(); });
+    if (address_[0]) settleClocks();
+  }
+  const int64_t cacheBytes = runtime::describe(device_).cacheBytes;
+  if (!flush_) flush_ = DeviceBlock(flushPool_, std::max<int64_t>(256, 2 * cacheBytes));
+  const auto flush = [&] {
+    if (cacheBytes > 0) runtime::clear(flush_.data(), flush_.bytes(), stream_);
+  };
+  constexpr double batchSeconds = 0.02;
+  constexpr int64_t mostOfBatch = 64;
+  constexpr int mostDiscarded = 20;
+  double step = batchSeconds;
+  int discarded = 0;
+  std::vector<double> batch;
+  AcceleratorDevice now{};
+  for (const double start = secondsNow(); to.count == 0 || (to.count < to.most && secondsNow() - start < seconds);) {
+    if (cancel && cancel->isRaised(cancel->flag)) throw Failure(FailureKind::cancelled, "cancelled");
+    const int64_t n = std::max<int64_t>(1, std::min({mostOfBatch, to.most - to.count, static_cast<int64_t>(batchSeconds / step)}));
+    batch.resize(static_cast<size_t>(n));
+    runtime::time(stream_, n, flush, [&] { step_->start(); }, batch.data());
+    step = std::max(1e-7, *std::min_element(batch.begin(), batch.end()));
+    nvml::read(address_, now);
+    // What a slowed device gives is no measurement; where it gives nothing else, the count says so.
+    if (now.throttleReasons > 0 && (now.throttleReasons & nvml::spoiling)) {
+      to.throttled += n;
+      if (++discarded < mostDiscarded) continue;
+    }
+    std::copy(batch.begin(), batch.end(), to.seconds + to.count);
+    to.count += n;
+  }
+  to.foreignProcesses = now.foreignProcesses;
+}
+
+}  // namespace fastmqa::gpu

@@ -1,0 +1,103 @@
+// Device memory with exact accounts, the twin of Arena (fastmqa/memory.h): every block is rounded up to 256 bytes, counted,
+// and handed out again for the same size, so that a repeated step asks the driver for nothing.
+#pragma once
+#include <algorithm>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "runtime.h"
+
+namespace fastmqa::gpu {
+
+class DevicePool {
+ public:
+  DevicePool() : free_(runtime::freeBytes()), least_(free_) {}
+  DevicePool(const DevicePool&) = delete;
+  DevicePool& operator=(const DevicePool&) = delete;
+  ~DevicePool() {
+    for (void* region : regions_) runtime::release(region);
+  }
+  static int64_t roundUp(int64_t bytes) { return std::max<int64_t>(alignment, (bytes + alignment - 1) / alignment * alignment); }
+
+  void* take(int64_t bytes) {
+    const int64_t rounded = roundUp(bytes);
+    current_ += rounded;
+    peak_ = std::max(peak_, current_);
+    std::vector<void*>& waiting = waiting_[rounded];
+    if (!waiting.empty()) {
+      void* p = waiting.back();
+      waiting.pop_back();
+      return p;
+    }
+    if (rounded > left_) {
+      const int64_t region = std::max(rounded, leastRegion);
+      try {
+        regions_.push_back(runtime::allocate(region));
+      } catch (...) {
+        current_ -= rounded;
+        throw;
+      }
+      least_ = std::min(least_, runtime::freeBytes());
+      // A block as long as its region leaves the rest of the last one in use.
+      if (region == rounded) return regions_.back();
+      next_ = static_cast<char*>(regions_.back());
+      left_ = region;
+    }
+    void* p = next_;
+    next_ += rounded;
+    left_ -= rounded;
+    return p;
+  }
+  void give(void* p, int64_t bytes) {
+    const int64_t rounded = roundUp(bytes);
+    current_ -= rounded;
+    waiting_[rounded].push_back(p);
+  }
+  int64_t currentBytes() const { return current_; }
+  int64_t peakBytes() const { return peak_; }
+  /// What the device had less free at the worst than before the pool.
+  int64_t devicePeakBytes() const { return free_ - least_; }
+
+ private:
+  static constexpr int64_t alignment = 256, leastRegion = 2 << 20;
+  int64_t free_, least_, current_ = 0, peak_ = 0, left_ = 0;
+  char* next_ = nullptr;
+  std::vector<void*> regions_;
+  std::unordered_map<int64_t, std::vector<void*>> waiting_;  // by rounded size
+};
+
+/// An owned block of a pool.
+class DeviceBlock {
+ public:
+  DeviceBlock() = default;
+  DeviceBlock(DevicePool& pool, int64_t bytes) : pool_(&pool), data_(pool.take(bytes)), bytes_(bytes) {}
+  DeviceBlock(DeviceBlock&& other) noexcept { swap(other); }
+  DeviceBlock& operator=(DeviceBlock&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~DeviceBlock() {
+    if (data_) pool_->give(data_, bytes_);
+  }
+  explicit operator bool() const { return data_ != nullptr; }
+  void* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+  int64_t allocatedBytes() const { return data_ ? DevicePool::roundUp(bytes_) : 0; }
+  template <class T>
+  Global<T> view() const {
+    return Global<T>(static_cast<T*>(data_), bytes_ / static_cast<int64_t>(sizeof(T)));
+  }
+
+ private:
+  void swap(DeviceBlock& other) noexcept {
+    std::swap(pool_, other.pool_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+  }
+  DevicePool* pool_ = nullptr;
+  void* data_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace fastmqa::gpu

@@ -1,0 +1,118 @@
+// The door to a library that runs layers with kernels of its own. It is found at run time (see layer/accelerator.h), so
+// everything that passes is plain C: numbers, pointers, and a status where the rest of the engine throws.
+#pragma once
+#include <cstdint>
+
+namespace fastmqa {
+
+constexpr uint32_t acceleratorVersion = 1;
+
+/// What became of a call; `poisoned`: the process must end before the device can be used again. Else as FailureKind.
+enum class AcceleratorStatus : int32_t { done, refused, outOfMemory, cancelled, failed, poisoned };
+
+/// A device and how it is now. Negative: not known (no NVML).
+struct AcceleratorDevice {
+  char name[128];
+  int32_t capability;  ///< compute capability, major * 10 + minor
+  int32_t multiprocessors, driverVersion, runtimeVersion;
+  int64_t memoryBytes, freeBytes, cacheBytes;
+  double clockMHz, mostClockMHz, memoryClockMHz, temperatureCelsius, powerWatts, powerLimitWatts;
+  int64_t throttleReasons;  ///< bits of NVML's clocks event reasons
+  int32_t foreignProcesses;
+};
+
+struct AcceleratorCeilings {
+  double copyBytesPerSecond;     ///< read plus written, device to device
+  double matrixFlopsPerSecond;   ///< f16 operands, f32 sums
+};
+
+/// Row-major; no data where the layer has none.
+struct AcceleratorMatrix {
+  const float* data;
+  int64_t rows, columns;
+};
+
+struct AcceleratorBand {
+  int64_t channels;
+  int32_t dtype;  ///< Dtype
+  int32_t isSymmetric;
+};
+
+/// Twin of StoreSpec (cpu/panel-store.h).
+struct AcceleratorStore {
+  int64_t heads, channels;
+  const AcceleratorBand* bands;
+  int64_t bandCount;
+  int32_t grouping;  ///< 0 n channels of a token, 1 n tokens of a channel, 2 the tensor
+  int64_t groupSize;
+  float tensorScale;
+};
+
+/// A finished layer: its weights as calibration left them, and what its cache stores.
+struct AcceleratorLayer {
+  int64_t batch, tokens;  ///< sequences, and the most tokens that each of them will hold
+  int64_t hiddenDim, heads, kvHeads, headDim;
+  int32_t dtype;          ///< of weights and activations: f32, f16 or bf16
+  float scale, softcap;
+  int64_t window, sinks, residual;  ///< window 0: none
+  AcceleratorStore keys, values;    ///< values.heads 0: the keys hold both
+  AcceleratorMatrix query, key, value;  ///< [heads or kvHeads * headDim][hiddenDim]
+  AcceleratorMatrix output;             ///< [hiddenDim][heads * headDim]
+  /// Latents: stored = down x + bias (or down of the rotated keys), key or value = up stored + mean.
+  AcceleratorMatrix downKeys, downValues, upKeys, upValues;
+  const float *biasKeys, *biasValues, *meanKeys, *meanValues;
+  int32_t isLatent, cachesInput;
+  int32_t latentsOfRotatedKeys;  ///< downKeys takes keys after the rotary embedding
+  int32_t rotatesOnRead;         ///< cached before the rotary embedding, or computed again from what is cached
+  int64_t rotaryPairs, positions;       ///< rotate-half, the first channels of a head; 0 pairs: none
+  const float *cosine, *sine;           ///< [positions][rotaryPairs]
+  const int64_t* inputOrder;            ///< input cache: channel stored at each place
+};
+
+struct AcceleratorMemory {
+  int64_t settledTokens;                ///< of a sequence, that are not in an exact tail
+  int64_t cacheBufferBytes, tableBytes; ///< handed out for the caches of all sequences
+  int64_t weightBytes, plainWeightBytes; ///< plain: query, key, value and output of the reference's own heads are not counted here
+  int64_t currentBytes, peakBytes;      ///< by the backend's allocator
+  int64_t devicePeakBytes;              ///< by what the device had less free than before the layer
+};
+
+/// Seconds per step, and what was noticed while they were taken.
+struct AcceleratorSamples {
+  double* seconds;
+  int64_t count, most;
+  int64_t throttled;        ///< samples discarded because the device slowed itself down
+  int32_t foreignProcesses; ///< others on the device
+};
+
+struct AcceleratorCancel {
+  int32_t (*isRaised)(const void* flag);
+  const void* flag;
+};
+
+/// x: per sequence its rows [tokens][hiddenDim]. Layers may be used from any thread, one call at a time.
+struct Accelerator {
+  uint32_t version;
+  AcceleratorStatus (*deviceCount)(int32_t* count);
+  AcceleratorStatus (*describe)(int32_t device, AcceleratorDevice* to);
+  AcceleratorStatus (*ceilings)(int32_t device, AcceleratorCeilings* to);
+  AcceleratorStatus (*createLayer)(int32_t device, const AcceleratorLayer* from, void** layer);
+  void (*destroyLayer)(void* layer);
+  AcceleratorStatus (*fill)(void* layer, const float* const* x, int64_t tokens, int32_t settles);
+  AcceleratorStatus (*settle)(void* layer);
+  /// y [batch][tokens][hiddenDim]
+  AcceleratorStatus (*attendAt)(void* layer, const float* const* x, int64_t firstPosition, int64_t tokens, float* y);
+  /// Empties the caches first. y [batch][count][hiddenDim], of the tokens at `positions` only.
+  AcceleratorStatus (*prefill)(void* layer, const float* const* x, int64_t tokens, const int64_t* positions, int64_t count, float* y);
+  AcceleratorStatus (*memory)(void* layer, AcceleratorMemory* to);
+  /// Lays out a step that appends `tokens` to what is cached, and runs it once. Without it the step is the last prefill.
+  AcceleratorStatus (*prepareStep)(void* layer, const float* const* x, int64_t tokens);
+  AcceleratorStatus (*sample)(void* layer, double seconds, const AcceleratorCancel* cancel, AcceleratorSamples* to);
+  /// Of the last call on this thread that was not `done`.
+  const char* (*message)();
+};
+
+}  // namespace fastmqa
+
+/// The library's one symbol. Null for a version that it does not speak.
+extern "C" const fastmqa::Accelerator* fastmqaAccelerator(uint32_t version);

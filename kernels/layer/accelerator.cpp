@@ -1,0 +1,190 @@
+#include "accelerator.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <cstring>
+
+namespace fastmqa {
+namespace {
+
+/// @throws Failure unless the call is done
+void check(const Accelerator& accelerator, AcceleratorStatus status) {
+  constexpr FailureKind kinds[] = {FailureKind::failed, FailureKind::refused, FailureKind::outOfMemory, FailureKind::cancelled, FailureKind::failed, FailureKind::poisoned};
+  if (status != AcceleratorStatus::done) throw Failure(kinds[static_cast<int>(status)], accelerator.message());
+}
+
+/// The library stands beside whatever this code is linked into: the addon, or a program.
+std::string libraryPath() {
+  Dl_info self;
+  if (!dladdr(reinterpret_cast<void*>(&cudaLibrary), &self) || !self.dli_fname) return "libfastmqa-cuda.so";
+  const std::string path = self.dli_fname;
+  const size_t slash = path.rfind('/');
+  return (slash == std::string::npos ? "." : path.substr(0, slash)) + "/libfastmqa-cuda.so";
+}
+
+const Accelerator& load() {
+  const std::string path = libraryPath();
+  if (access(path.c_str(), F_OK) != 0)
+    refuse("the CUDA backend is not built: run `npm run build:cuda`, which needs nvcc 12 or newer, or use the archive of `npm run gpu:package`");
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library) {
+    const char* cause = dlerror();
+    refuse(std::string("the CUDA backend cannot be loaded: ") + (cause ? cause : path) + "; run `npm run build:cuda` on this machine");
+  }
+  const auto entry = reinterpret_cast<const Accelerator* (*)(uint32_t)>(dlsym(library, "fastmqaAccelerator"));
+  const Accelerator* found = entry ? entry(acceleratorVersion) : nullptr;
+  if (!found) refuse("the CUDA backend is of another version than the engine: run `npm run build:cuda`");
+  return *found;
+}
+
+struct Bands {
+  std::vector<AcceleratorBand> list;
+  AcceleratorStore store{};
+  void take(const StoreSpec& spec) {
+    for (const Band& b : spec.bands) list.push_back({b.channels, static_cast<int32_t>(b.dtype), b.symmetric});
+    store = {spec.heads, spec.channels, list.data(), static_cast<int64_t>(list.size()), static_cast<int32_t>(spec.grouping), spec.groupSize, spec.tensorScale};
+  }
+};
+
+AcceleratorMatrix view(const LayerMatrix& m) { return {m.numbers.empty() ? nullptr : m.numbers.data(), m.rows, m.columns}; }
+const float* view(const std::vector<float>& v) { return v.empty() ? nullptr : v.data(); }
+
+/// Numbers of weights and activations on the device: those of the cache where they are whole floats, else f16.
+Dtype numberType(const Technique& t) {
+  if (t.keyDtype == Dtype::f32 || t.valueDtype == Dtype::f32) return Dtype::f32;
+  return t.keyDtype == Dtype::bf16 && t.valueDtype == Dtype::bf16 ? Dtype::bf16 : Dtype::f16;
+}
+
+class AcceleratorRunning : public RunningLayer {
+ public:
+  AcceleratorRunning(const Accelerator& accelerator, int device, std::shared_ptr<const ReferenceModel> model, const PointSpec& spec, int64_t positions,
+                     const CancelFlag* cancel)
+      : accelerator_(accelerator), model_(std::move(model)), batch_(spec.batch), cancel_(cancel) {
+    if (spec.technique.naiveKernel) refuse("the naive kernel runs on the CPU only");
+    if (spec.technique.hadamard) refuse("the Hadamard transform runs on the CPU only");
+    layer_ = std::make_unique<AttentionLayer>(arena_, *model_, spec.technique, positions, spec.calibrationTokens, spec.inputSeed, cancel);
+    if (cancel) cancel->check();
+    const LayerNumbers n = layer_->numbers();
+    const Dtype dtype = numberType(spec.technique);
+    numberBytes_ = bitsOf(dtype) / 8;
+    Bands keys, values;
+    keys.take(n.cache.keys);
+    if (n.cache.values) values.take(*n.cache.values);
+    AcceleratorLayer l{};
+    l.batch = spec.batch, l.tokens = positions;
+    l.hiddenDim = layer_->hiddenDim(), l.heads = n.shape.heads, l.kvHeads = n.shape.kvHeads, l.headDim = n.shape.keyDim;
+    l.dtype = static_cast<int32_t>(dtype);
+    l.scale = n.shape.scale, l.softcap = n.shape.softcap;
+    l.window = n.cache.window, l.sinks = n.cache.sinks, l.residual = n.cache.residual;
+    l.keys = keys.store, l.values = values.store;
+    l.query = view(n.query), l.key = view(n.key), l.value = view(n.value), l.output = view(n.output);
+    l.downKeys = view(n.downKeys), l.downValues = view(n.downValues), l.upKeys = view(n.upKeys), l.upValues = view(n.upValues);
+    l.biasKeys = view(n.biasKeys), l.biasValues = view(n.biasValues), l.meanKeys = view(n.meanKeys), l.meanValues = view(n.meanValues);
+    l.isLatent = n.isLatent, l.cachesInput = n.cachesInput, l.latentsOfRotatedKeys = n.latentsOfRotatedKeys, l.rotatesOnRead = n.rotatesOnRead;
+    l.rotaryPairs = n.rotaryPairs, l.positions = n.positions;
+    l.cosine = view(n.cosine), l.sine = view(n.sine);
+    l.inputOrder = n.inputOrder.empty() ? nullptr : n.inputOrder.data();
+    call(accelerator.createLayer(device, &l, &handle_));
+  }
+  ~AcceleratorRunning() override {
+    if (handle_) accelerator_.destroyLayer(handle_);
+  }
+
+  void fill(const Inputs& x, int64_t tokens, bool settles) override {
+    if (cancel_) cancel_->check();
+    call(accelerator_.fill(handle_, x.data(), tokens, settles));
+    length_ += tokens;
+  }
+  void settle() override { call(accelerator_.settle(handle_)); }
+  void attendAt(const Inputs& x, int64_t firstPosition, int64_t tokens, float* y) override {
+    call(accelerator_.attendAt(handle_, x.data(), firstPosition, tokens, y));
+  }
+  void prefill(const Inputs& x, int64_t tokens, const std::vector<int64_t>& positions, float* y) override {
+    call(accelerator_.prefill(handle_, x.data(), tokens, positions.data(), static_cast<int64_t>(positions.size()), y));
+    length_ = tokens;
+  }
+  const CacheSpec& cacheSpec() const override { return layer_->cacheSpec(); }
+  CacheBytes cacheBytes() const override {
+    const AcceleratorMemory m = memory();
+    return accountOf(layer_->cacheSpec(), batch_, length_, m.settledTokens, m.cacheBufferBytes, m.tableBytes);
+  }
+  int64_t peakBytes() const override {
+    const AcceleratorMemory m = memory();
+    return std::max(m.devicePeakBytes, m.peakBytes);
+  }
+  int64_t extraWeightBytes() const override { return fastmqa::extraWeightBytes(*model_, memory().weightBytes, numberBytes_); }
+  Work prefillWork(int64_t tokens) const override { return layer_->prefillWork(batch_, tokens, numberBytes_, memory().weightBytes); }
+  Work stepWork(int64_t tokens, int64_t visible, int64_t bytes) const override { return layer_->stepWork(batch_, tokens, visible, bytes, numberBytes_); }
+
+  void prepareStep(const Inputs& x, int64_t tokens) override { call(accelerator_.prepareStep(handle_, x.data(), tokens)); }
+  std::vector<double> sample(double seconds, int64_t most) override {
+    std::vector<double> samples(static_cast<size_t>(most));
+    AcceleratorSamples to{samples.data(), 0, most, 0, 0};
+    const AcceleratorCancel cancel{[](const void* flag) -> int32_t { return flag && static_cast<const CancelFlag*>(flag)->isRaised(); }, cancel_};
+    call(accelerator_.sample(handle_, seconds, &cancel, &to));
+    samples.resize(static_cast<size_t>(to.count));
+    conditions_.throttled += to.throttled;
+    conditions_.foreignProcesses = std::max<int64_t>(conditions_.foreignProcesses, to.foreignProcesses);
+    return samples;
+  }
+  SampleConditions conditions() const override { return conditions_; }
+
+ private:
+  void call(AcceleratorStatus status) const { check(accelerator_, status); }
+  AcceleratorMemory memory() const {
+    AcceleratorMemory m;
+    call(accelerator_.memory(handle_, &m));
+    return m;
+  }
+
+  const Accelerator& accelerator_;
+  std::shared_ptr<const ReferenceModel> model_;
+  int64_t batch_, numberBytes_ = 4;
+  const CancelFlag* cancel_;
+  Arena arena_;
+  std::unique_ptr<AttentionLayer> layer_;
+  void* handle_ = nullptr;
+  SampleConditions conditions_;
+};
+
+}  // namespace
+
+const Accelerator& cudaLibrary() {
+  static const Accelerator& library = load();
+  return library;
+}
+
+CudaReport cudaDevices() {
+  CudaReport report;
+  try {
+    const Accelerator& library = cudaLibrary();
+    // Without a driver the CUDA runtime calls it too old: say what is so.
+    void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!driver) refuse("no NVIDIA driver (libcuda.so.1 is not found): install the driver, then run the command again");
+    int32_t count = 0;
+    check(library, library.deviceCount(&count));
+    for (int32_t i = 0; i < count; i++) {
+      AcceleratorDevice device;
+      check(library, library.describe(i, &device));
+      report.devices.push_back(device);
+    }
+    if (count == 0) report.reason = "the NVIDIA driver shows no device";
+  } catch (const Failure& failure) {
+    report.reason = failure.what();
+  }
+  return report;
+}
+
+AcceleratorCeilings cudaCeilings(int device) {
+  AcceleratorCeilings out;
+  check(cudaLibrary(), cudaLibrary().ceilings(device, &out));
+  return out;
+}
+
+std::unique_ptr<RunningLayer> runOnAccelerator(const Accelerator& accelerator, int device, const std::shared_ptr<const ReferenceModel>& model,
+                                               const PointSpec& spec, int64_t positions, const CancelFlag* cancel) {
+  return std::make_unique<AcceleratorRunning>(accelerator, device, model, spec, positions, cancel);
+}
+
+}  // namespace fastmqa

@@ -1,0 +1,56 @@
+/** The CUDA devices of this machine: what they are now, and whether a sweep can use them. */
+import type { DeviceInfo } from '../contract/api.ts';
+import { expected } from '../contract/input-error.ts';
+import type { Gpu } from '../contract/session.ts';
+import { BackendFailure } from '../engine/ports.ts';
+import type { CudaDevice, CudaReport } from '../worker/addon-types.ts';
+import type { Supervisor } from '../worker/supervisor.ts';
+
+const nameOf = (device: number): string => `cuda:${device}`;
+
+/** Devices with their ceilings, measured now; or one that cannot be used, with cause and remedy. */
+export async function cudaDevices(backend: Supervisor): Promise<readonly DeviceInfo[]> {
+  const report = await reportOf(backend);
+  if (report.devices.length === 0) return [{ backend: nameOf(0), usable: false, reason: String(report.reason) }];
+  const devices: DeviceInfo[] = [];
+  for (const [index, device] of report.devices.entries()) devices.push(await deviceOf(backend, index, device));
+  return devices;
+}
+
+async function deviceOf(backend: Supervisor, index: number, device: CudaDevice): Promise<DeviceInfo> {
+  const { multiprocessors, runtimeCudaVersion, freeBytes, cacheBytes, memoryClockMHz, ...told } = device;
+  try {
+    const { matrixFlopsPerSecond, copyBytesPerSecond } = await backend.cudaCeilings(index);
+    const ceilings = { fmaFlopsPerSecond: matrixFlopsPerSecond, readBytesPerSecond: copyBytesPerSecond };
+    return { backend: nameOf(index), usable: true, ...told, ...ceilings };
+  } catch (error) {
+    if (error instanceof BackendFailure)
+      return { backend: nameOf(index), usable: false, ...told, reason: error.message };
+    throw error;
+  }
+}
+
+async function reportOf(backend: Supervisor): Promise<CudaReport> {
+  try {
+    return await backend.cuda();
+  } catch (error) {
+    if (error instanceof BackendFailure) return { devices: [], reason: error.message };
+    throw error;
+  }
+}
+
+/** The GPUs among the backends of a sweep, with ceilings measured now. @throws InputError for one that cannot be used */
+export async function gpusOf(backends: readonly string[], backend: Supervisor): Promise<readonly Gpu[]> {
+  const wanted = [...new Set(backends)].filter((name) => name !== 'cpu').sort();
+  if (wanted.length === 0) return [];
+  const { devices, reason } = await reportOf(backend);
+  const gpus: Gpu[] = [];
+  for (const name of wanted) {
+    const index = Number(name.slice('cuda:'.length));
+    const device = devices[index];
+    const cause = reason ?? `this machine has ${devices.length} CUDA ${devices.length === 1 ? 'device' : 'devices'}`;
+    if (!device) throw expected('a usable backend', 'backend', `${name}: ${cause}`);
+    gpus.push({ backend: name, ...device, ...(await backend.cudaCeilings(index)) });
+  }
+  return gpus;
+}

@@ -32,6 +32,15 @@ export async function withdraw({ redis }: Connection, id: string): Promise<void>
   await redis.del(keyOf(id));
 }
 
+/** Undefined for a note that is gone, of another version, or none at all: it says nothing that we could show. */
+export function hostOf(note: string | null): Host | undefined {
+  try {
+    return hostSchema.safeParse(JSON.parse(note ?? 'null')).data;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Those heard of in the last 15 seconds, by host and device. */
 export async function listHosts({ redis }: Connection): Promise<Host[]> {
   const keys: string[] = [];
@@ -39,11 +48,7 @@ export async function listHosts({ redis }: Connection): Promise<Host[]> {
   if (keys.length === 0) return [];
   const notes = await redis.mget([...new Set(keys)]);
   return notes
-    .flatMap((note) => {
-      if (note === null) return [];
-      const host = hostSchema.safeParse(JSON.parse(note));
-      return host.success ? [host.data] : []; // of another version: it says nothing that we could show
-    })
+    .flatMap((note) => hostOf(note) ?? [])
     .sort((a, b) => `${a.host} ${a.device} ${a.id}`.localeCompare(`${b.host} ${b.device} ${b.id}`));
 }
 

@@ -283,7 +283,8 @@ class FleetRun {
   }
 }
 
-function rowOf(planned: PlannedPoint, text: string): Point {
+/** What a worker left in Redis, checked: whoever has the password of the queue can write there. */
+export function rowOf(planned: PlannedPoint, text: string): Point {
   try {
     const row = pointSchema.safeParse(JSON.parse(text));
     if (row.success && row.data.id === planned.id) return { ...row.data, config: planned.config };

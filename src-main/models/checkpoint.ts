@@ -50,7 +50,12 @@ async function shardsOf(folder: string, inside: (path: string) => Promise<string
     () => false,
   );
   if (!hasIndex) return ['model.safetensors'];
-  const json = parseIndex(await readSmallFile(await inside(index), 64 * 2 ** 20), index);
+  return shardNames(await readSmallFile(await inside(index), 64 * 2 ** 20), index);
+}
+
+/** The files that an index names. @throws InputError */
+export function shardNames(bytes: Uint8Array, index: string): readonly string[] {
+  const json = parseIndex(bytes, index);
   const map = json.get('weight_map');
   if (!(map instanceof Map)) throw expected('an object', `weight_map in ${index}`, 'something else');
   const names = [...new Set(map.values())];

@@ -4,9 +4,15 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { callNames, calls } from '../../src-main/contract/calls.ts';
 import { InputError } from '../../src-main/contract/input-error.ts';
+import { resolveMeasuring } from '../../src-main/engine/plan.ts';
+import { hostOf } from '../../src-main/fleet/hosts.ts';
+import { jobSchema } from '../../src-main/fleet/queue.ts';
+import { rowOf } from '../../src-main/fleet/run.ts';
+import { shardNames } from '../../src-main/models/checkpoint.ts';
 import { parseModelConfig } from '../../src-main/models/config.ts';
 import { checkHeader } from '../../src-main/models/safetensors.ts';
 import { type Json, parseStrictJson } from '../../src-main/models/strict-json.ts';
+import * as remote from '../../src-main/remote/protocol.ts';
 import { parseSession } from '../../src-main/sessions/recovery.ts';
 import { encodeFrame, frameReader } from '../../src-main/worker/frames.ts';
 import { replySchema } from '../../src-main/worker/protocol.ts';
@@ -187,8 +193,18 @@ test('S5: the header of safetensors, with the verdict of its rules', { timeout: 
     }
   };
   const isTyped = (error: unknown): boolean => error instanceof InputError || error instanceof SyntaxError;
-  const fuzzed = fuzz([Buffer.from(JSON.stringify(tensors))], share(30), parse, isTyped);
+  const fuzzed = fuzz([Buffer.from(JSON.stringify(tensors))], share(25), parse, isTyped);
   reached(context, `${told('safetensors headers', fuzzed)}; ${grouped(compared)} verdicts equal to the rules`);
+});
+
+test('S5: the index of safetensors, whose names stay plain names', { timeout: longestTest }, (context) => {
+  const map = { a: 'model-00001-of-00002.safetensors', b: 'model-00002-of-00002.safetensors', 'c.d': 'x.safetensors' };
+  const seed = Buffer.from(JSON.stringify({ metadata: { total_size: 12 }, weight_map: map }));
+  const parse = (bytes: Buffer): void => {
+    for (const name of shardNames(bytes, 'x'))
+      if (!/^[^./\\\0\n][^/\\\0\n]*\.safetensors$/.test(name)) expect.fail(`it opens ${JSON.stringify(name)}`);
+  };
+  reached(context, told('safetensors indexes', fuzz([seed], share(10), parse)));
 });
 
 test('S5: a session', { timeout: longestTest }, async (context) => {
@@ -228,7 +244,7 @@ test('S5: what windows ask', { timeout: longestTest }, (context) => {
     context,
     told(
       'web messages',
-      fuzz(inputs, share(30), parse, (error) => error instanceof SyntaxError),
+      fuzz(inputs, share(25), parse, (error) => error instanceof SyntaxError),
     ),
   );
 });
@@ -256,6 +272,74 @@ test('S5: what a worker says', { timeout: longestTest }, (context) => {
     told(
       'worker messages',
       fuzz(seeds, share(10), parse, (error) => error instanceof SyntaxError),
+    ),
+  );
+});
+
+test('S5: what stands in the Redis of a fleet', { timeout: longestTest }, async (context) => {
+  const [planned] = planOf('baseline');
+  const point = await measured(planned);
+  const job = { version: '1-x', run: 'r', point: planned, measuring: resolveMeasuring({ name: 'x', axes: {} }) };
+  const host = { id: 'x', version: '1', host: 'h', device: 'd', backend: 'cpu', memoryBytes: 1, queues: ['q'] };
+  const seeds = [point, job, { ...host, startedAt: '', done: 0, pointsPerMinute: 0 }];
+  const parse = (bytes: Buffer): void => {
+    const text = bytes.toString('utf8');
+    const row = rowOf(planned, text);
+    if (row.id !== planned.id || row.config !== planned.config) expect.fail(`a row of another point: ${text}`);
+    const isRead = row.outcome === 'measured' || hostOf(text) !== undefined;
+    if (!isRead && !jobSchema.safeParse(JSON.parse(text)).success) throw new SyntaxError('refused');
+  };
+  reached(
+    context,
+    told(
+      'what a fleet keeps in Redis',
+      fuzz(
+        seeds.map((seed) => Buffer.from(JSON.stringify(seed))),
+        share(5),
+        parse,
+        (error) => error instanceof SyntaxError,
+      ),
+    ),
+  );
+});
+
+test('S5: what a remote agent and its clients say', { timeout: longestTest }, async (context) => {
+  const run = '00000000-0000-4000-8000-000000000000';
+  const [row] = await Promise.all(planOf('baseline').map(measured));
+  const followed = { rows: [row], status: 'running', seen: 3, total: 9, rate: 1, etaSeconds: 2 };
+  const seeds = [
+    ...[
+      { id: 1, call: 'hello', input: {} },
+      { id: 2, call: 'follow', input: { run, from: 0, seen: -1 } },
+    ],
+    ...[
+      { id: 3, call: 'steer', input: { run, verb: 'pause' } },
+      { id: 4, call: 'acknowledge', input: { run } },
+    ],
+    { id: 5, call: 'start', input: { run, sweep: { name: 's', axes: { level: ['baseline'] } }, except: ['a'] } },
+    ...[
+      { id: 6, ok: true, value: followed },
+      { id: 7, ok: false, message: 'x', subject: '--remote' },
+    ],
+  ].map((message) => encodeFrame(message));
+  const parse = (bytes: Buffer): void => {
+    let isUnderstood = false;
+    const hear = frameReader((message) => {
+      const [request, reply] = [remote.requestSchema.safeParse(message), remote.replySchema.safeParse(message)];
+      if (request.success)
+        isUnderstood ||= remote.agentCalls[request.data.call].input.safeParse(request.data.input).success;
+      if (!reply.success) return;
+      isUnderstood = true;
+      if (reply.data.ok) for (const { output } of Object.values(remote.agentCalls)) output.safeParse(reply.data.value);
+    }, remote.largestFrameBytes);
+    hear(bytes);
+    if (!isUnderstood) throw new SyntaxError('refused');
+  };
+  reached(
+    context,
+    told(
+      'messages of remote agents',
+      fuzz(seeds, share(5), parse, (error) => error instanceof SyntaxError),
     ),
   );
 });

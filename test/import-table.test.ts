@@ -76,7 +76,8 @@ const table: Record<string, readonly string[]> = {
     'zod',
   ],
   'src-main/*': ['src-main/hosts/compose.ts', 'src-main/hosts/library.ts', 'src-main/contract'],
-  'src-main/setup': ['node:'],
+  // A fresh clone has no packages; who makes a package of the app has.
+  'src-main/setup': ['node:', '@electron/fuses'],
   'src-renderer/client': ['src-main/contract'],
   'src-renderer/store': ['src-main/contract', 'src-renderer/client', 'zustand'],
   'src-renderer/series': ['src-main/contract'],

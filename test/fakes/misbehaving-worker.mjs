@@ -75,6 +75,7 @@ const misbehaviours = {
     return new Promise(() => undefined);
   },
   'unknown error code': () => refuse('cuda-700', 'an illegal memory access was encountered'),
+  poisoned: () => refuse('poisoned', 'an illegal memory access was encountered'),
   'out of memory': () => refuse('out-of-memory', '80 GiB were asked for'),
   refused: () => refuse('refused', 'this combination is not built'),
   failed: () => refuse('failed', 'the eigenvalues did not converge'),

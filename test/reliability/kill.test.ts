@@ -154,7 +154,7 @@ test('R1, R5: an accelerated night: the worker dies at random, and the table end
   let table: RunState = noRun;
   hub.subscribe((events) => {
     table = reduceRun(table, events);
-    const isDue = events.some(({ type }) => type === 'point') && chance.isTrue(0.1);
+    const isDue = events.some(({ type }) => type === 'point') && chance.isTrue(0.2);
     if (isDue)
       setTimeout(() => {
         kills += killWorkers();
@@ -181,7 +181,7 @@ test('R1, R5: an accelerated night: the worker dies at random, and the table end
     await hub.close();
     await profiler.close();
   }
-  expect(kills).toBeGreaterThan(wanted / 1000);
+  expect(kills).toBeGreaterThan(wanted / 30); // 100 of the 300 kills that are promised; the others stand above
   expect(failed).toBeLessThanOrEqual(kills);
   await expect.poll(childrenLeft).toEqual([]);
   const growth = (of: 'heap' | 'resident'): number => (100 * memory[memory.length - 1][of]) / memory[2][of] - 100;

@@ -26,6 +26,7 @@ const troubles: Readonly<Record<string, RegExp>> = {
   'wrong generation': /^worker answered a question that was not asked$/,
   disconnect: /^the backend crashed: worker hung up without ending$/,
   'unknown error code': /^an illegal memory access was encountered \(cuda-700\)$/,
+  poisoned: /^an illegal memory access was encountered \(poisoned\)$/,
   'out of memory': /^out of memory: 80 GiB were asked for$/,
   refused: /^this combination is not built$/,
   failed: /^the eigenvalues did not converge$/,

@@ -73,6 +73,7 @@ const cases: [level: string, kind: FailureKind, message: RegExp, poisoned: boole
   ['huge delay', 'timeout', /^no result within 0.5 s$/, false],
   ['disconnect', 'crashed', /^worker hung up without ending$/, true],
   ['unknown error code', 'failed', /^an illegal memory access was encountered \(cuda-700\)$/, true],
+  ['poisoned', 'failed', /^an illegal memory access was encountered \(poisoned\)$/, true],
   ['out of memory', 'out-of-memory', /^80 GiB were asked for$/, false],
   ['refused', 'refused', /^this combination is not built$/, false],
   ['failed', 'failed', /^the eigenvalues did not converge$/, false],

@@ -46,7 +46,8 @@ afterEach(async () => {
   }
   process.argv = argv;
   vi.unstubAllEnvs();
-  await rm(folder, { recursive: true });
+  // What starts with the app may still be writing its first files.
+  await rm(folder, { recursive: true, maxRetries: 20, retryDelay: 50 });
 });
 
 const waiting = { timeout: 120_000, interval: 50 };

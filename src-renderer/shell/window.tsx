@@ -1,4 +1,5 @@
 /** One window: the sweep on the left, charts in the centre, the inspector on the right, the table below. */
+import { useEffect } from 'react';
 import { isSampling } from '../../src-main/contract/run-state.ts';
 import { ChartsPanel } from '../panels/charts-panel.tsx';
 import { ComparisonTable } from '../panels/comparison-table.tsx';
@@ -23,11 +24,10 @@ export function Window() {
   const chart = useView((view) => view.chart);
   const commands = useCommands();
   useShortcuts(commands);
-  const isQuiet = useRun(isSampling);
+  useQuiet();
   return (
     <div
       className={classes.window}
-      data-quiet={isQuiet || undefined}
       style={{
         gridTemplateColumns: `${leftPixels}px 1px minmax(320px, 1fr) 1px ${rightPixels}px`,
         gridTemplateRows: `48px minmax(200px, 1fr) 1px ${bottomPixels}px`,
@@ -76,4 +76,10 @@ export function Window() {
       </section>
     </div>
   );
+}
+
+/** At the root, because menus and dialogs stand outside of the window's own element. */
+function useQuiet(): void {
+  const isQuiet = useRun(isSampling);
+  useEffect(() => void document.documentElement.toggleAttribute('data-quiet', isQuiet), [isQuiet]);
 }

@@ -24,10 +24,11 @@ async function measure(): Promise<void> {
     await page.locator('[data-mark]').first().waitFor();
     await takeScreen(page, '2-running');
     await page.getByText(/^done/).waitFor({ timeout: 300_000 });
-    await page.locator('[data-mark]').nth(3).click();
+    await page.getByRole('row', { name: /^mixed-latent byte-mha/ }).click();
     await page.mouse.move(620, 4);
     await takeScreen(page, '3-trade-off');
-    await page.getByRole('complementary', { name: 'Inspector' }).evaluate('(pane) => { pane.scrollTop = 480; }');
+    await page.keyboard.press('Escape');
+    await page.evaluate('document.getElementById("inspector").scrollTop = 330');
     await takeScreen(page, '4-inspector');
     for (const [i, chart] of ['Levels', 'Scaling', 'Roofline', 'Heat map', 'Latency', 'Planner'].entries()) {
       await page.getByRole('tab', { name: chart }).click();

@@ -1,7 +1,8 @@
 /** Sessions in the window: found, named, thrown away, opened, continued, saved and dropped; real engine, real Chromium. */
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import type { BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { exportFormats } from '../../src-main/contract/session.ts';
@@ -163,6 +164,31 @@ describe.skipIf(chromiumPath === undefined)('sessions in a browser', () => {
       const { content: expected } = await app.profiler.exportSession(file('new'), format);
       expect(name).toBe(`new.${format}`);
       expect(content.equals(Buffer.from(expected))).toBe(true);
+    }
+  });
+
+  test('the exported report opens without a network and holds every point', async () => {
+    const { content } = await app.profiler.exportSession(file('new'), 'html');
+    const path = join(app.folder, 'report.html');
+    await writeFile(path, content);
+    const report = await browser.newPage();
+    const asked: string[] = [];
+    const complaints: string[] = [];
+    report.on('request', (request) => asked.push(request.url()));
+    report.on('console', (message) => complaints.push(message.text()));
+    report.on('pageerror', (error) => complaints.push(error.message));
+    await browser.setOffline(true);
+    try {
+      await report.goto(pathToFileURL(path).href);
+      const { points } = app.host.hub.snapshot();
+      expect(await report.locator('tr[data-id]').count()).toBe(points.length);
+      expect(await report.locator('svg path.mark').count()).toBe(points.length);
+      expect(await report.locator('svg rect.bar').count()).toBeGreaterThan(points.length);
+      expect(asked).toEqual([pathToFileURL(path).href]);
+      expect(complaints).toEqual([]);
+    } finally {
+      await browser.setOffline(false);
+      await report.close();
     }
   });
 

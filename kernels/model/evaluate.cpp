@@ -78,11 +78,16 @@ EvaluatedModel::EvaluatedModel(std::shared_ptr<const DecoderWeights> weights, Ev
   checkCalibration(text_);
   const auto rows = static_cast<int64_t>(text_.documents.size()) * (static_cast<int64_t>(text_.documents.front().size()) - text_.prompt);
   stride_ = std::max<int64_t>(1, rows * weights_->shape.vocabSize / keptFloats);
+}
+
+const EvaluatedModel::Answers& EvaluatedModel::exact() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (exact_) return *exact_;
   Arena arena;
-  const std::vector<Technique> exact(weights_->layers.size(), exactTechnique(weights_->shape));
-  Decoder decoder(arena, weights_, exact, {}, longest(), 0, cancel);
+  Decoder decoder(arena, weights_, std::vector<Technique>(weights_->layers.size(), exactTechnique(weights_->shape)), {}, longest(), 0, cancel_);
   std::vector<SequenceState> sequences;
   exact_ = answer(decoder, arena, sequences);
+  return *exact_;
 }
 
 const AttentionModels& EvaluatedModel::calibrated() const {
@@ -204,6 +209,7 @@ int64_t EvaluatedModel::longest() const {
 Quality EvaluatedModel::evaluate(Decoder& decoder, Arena& arena, std::vector<SequenceState>& sequences, PointError& error) const {
   const DecoderShape& s = weights_->shape;
   const Answers answers = answer(decoder, arena, sequences);
+  const Answers& exact = this->exact();
   Quality q;
   const int64_t rows = static_cast<int64_t>(text_.documents.size()) * rowsPerDocument();
   const auto length = static_cast<int64_t>(text_.documents.front().size());
@@ -214,7 +220,7 @@ Quality EvaluatedModel::evaluate(Decoder& decoder, Arena& arena, std::vector<Seq
     for (int64_t t = text_.prompt; t < length; t++) {
       const int64_t row = rowOf(static_cast<int64_t>(doc), t);
       if (row < 0) continue;
-      const Distribution p(exact_.logits.data() + row * s.vocabSize, s.vocabSize);
+      const Distribution p(exact.logits.data() + row * s.vocabSize, s.vocabSize);
       const Distribution r(answers.logits.data() + row * s.vocabSize, s.vocabSize);
       double kl = 0, shared = 0;
       for (size_t i = 0; i < p.p.size(); i++) {
@@ -244,7 +250,7 @@ Quality EvaluatedModel::evaluate(Decoder& decoder, Arena& arena, std::vector<Seq
     q.depths.push_back(text_.probes.front()[i].depth);
     q.retrieval.push_back(answers.found[i]);
     q.retrieved += answers.found[i];
-    q.exactRetrieved += exact_.found[i];
+    q.exactRetrieved += exact.found[i];
   }
   if (!answers.found.empty()) {
     q.retrieved /= static_cast<double>(answers.found.size());
@@ -253,7 +259,7 @@ Quality EvaluatedModel::evaluate(Decoder& decoder, Arena& arena, std::vector<Seq
   for (size_t layer = 0; layer < answers.streams.size(); layer++) {
     ErrorSum sum;
     for (int64_t row = 0; row < rows; row++)
-      sum.add(answers.streams[layer].data() + row * s.hiddenDim, exact_.streams[layer].data() + row * s.hiddenDim, s.hiddenDim);
+      sum.add(answers.streams[layer].data() + row * s.hiddenDim, exact.streams[layer].data() + row * s.hiddenDim, s.hiddenDim);
     error = sum.result();  // the last layer's stays
     q.layerErrors.push_back(error.relativeL2);
   }
@@ -267,6 +273,7 @@ ModelPoint::ModelPoint(std::shared_ptr<const EvaluatedModel> model, const PointS
   const DecoderShape& s = model_->weights()->shape;
   const EvaluationText& text = model_->text();
   const Technique& t = spec.technique;
+  if (spec.device >= 0) refuse("expected backend cpu for a whole model but received cuda:" + std::to_string(spec.device));
   if (s.kvHeads % t.kvHeads) refuse("expected KV heads that divide the model's " + std::to_string(s.kvHeads) + " but received " + std::to_string(t.kvHeads));
   const int64_t room = std::max(model_->longest(), spec.seqLen + (spec.phase == Phase::verify ? spec.verifyTokens : 1));
   decoder_ = std::make_unique<Decoder>(arena_, model_->weights(), std::vector<Technique>(static_cast<size_t>(s.layers), t),

@@ -1,5 +1,6 @@
 // What a level does to a whole model: its answers on text against those of the same model with an exact cache.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,8 @@ class EvaluatedModel {
     std::vector<std::vector<float>> streams;  ///< per layer [rows][d]
     std::vector<double> found;                ///< by depth
   };
+  /// Of the model with an exact cache, made at the first call.
+  const Answers& exact() const;
   Answers answer(Decoder& decoder, Arena& arena, std::vector<SequenceState>& sequences) const;
   int64_t rowsPerDocument() const;
   /// Where a token's figures are kept; -1: they are not compared.
@@ -65,8 +68,8 @@ class EvaluatedModel {
   EvaluationText text_;
   const CancelFlag* cancel_;
   int64_t stride_ = 1;  ///< every so manyth position is compared: bounds what is kept for large vocabularies
-  Answers exact_;
   mutable std::mutex mutex_;
+  mutable std::optional<Answers> exact_;
   mutable AttentionModels calibrated_;
 };
 

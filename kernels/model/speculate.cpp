@@ -53,8 +53,10 @@ int32_t pick(const std::vector<double>& weights, double u) {
   return static_cast<int32_t>(last);
 }
 
+}  // namespace
+
 /// A sequence under one level: tokens go in, distributions come out.
-class Side {
+class Speculator::Side {
  public:
   Side(const EvaluatedModel& model, const Technique& technique, int64_t positions, double temperature, const CancelFlag* cancel)
       : temperature_(temperature), vocab_(model.weights()->shape.vocabSize), d_(model.weights()->shape.hiddenDim),
@@ -82,7 +84,9 @@ class Side {
     if (length < sequence_.length()) sequence_.rollback(length);
     sequence_.settle();
   }
-  int64_t allocatedBytes() const { return sequence_.bytes().allocated; }
+  CacheBytes bytes() const { return sequence_.bytes(); }
+  int64_t peakBytes() const { return arena_.peakBytes(); }
+  Work work(int64_t tokens, int64_t context) const { return decoder_.stepWork(1, tokens, context + tokens, static_cast<int64_t>(bytes().logical)); }
 
  private:
   double temperature_;
@@ -93,18 +97,33 @@ class Side {
   std::vector<float> hidden_, logits_;
 };
 
-}  // namespace
-
-Speculation speculate(const EvaluatedModel& model, const std::vector<Tokens>& prompts, const SpeculationSpec& spec, const CancelFlag* cancel) {
-  size_t longest = 0;
-  for (const Tokens& prompt : prompts) {
-    if (prompt.empty()) refuse("expected prompts of at least 1 token");
-    longest = std::max(longest, prompt.size());
-  }
+Speculator::Speculator(std::shared_ptr<const EvaluatedModel> model, const SpeculationSpec& spec, int64_t longestPrompt, const CancelFlag* cancel)
+    : model_(std::move(model)), spec_(spec), longestPrompt_(longestPrompt), cancel_(cancel) {
   if (spec.draftTokens < 1 || spec.tokens < 1) refuse("expected at least 1 token to draft and to make");
-  const int64_t positions = static_cast<int64_t>(longest) + spec.tokens + spec.draftTokens + 2;
+  const int64_t positions = longestPrompt + spec.tokens + spec.draftTokens + 2;
+  target_ = std::make_unique<Side>(*model_, spec.target, positions, spec.temperature, cancel);
+  draft_ = std::make_unique<Side>(*model_, spec.draft, positions, spec.temperature, cancel);
+}
+
+Speculator::~Speculator() = default;
+
+CacheBytes Speculator::cacheBytes() const {
+  CacheBytes sum = target_->bytes();
+  sum += draft_->bytes();
+  return sum;
+}
+int64_t Speculator::peakBytes() const { return target_->peakBytes() + draft_->peakBytes(); }
+Work Speculator::draftWork(int64_t context) const { return draft_->work(1, context); }
+Work Speculator::verifyWork(int64_t context) const { return target_->work(spec_.draftTokens + 1, context); }
+
+Speculation Speculator::run(const std::vector<Tokens>& prompts, bool plain) {
+  for (const Tokens& prompt : prompts)
+    if (prompt.empty() || static_cast<int64_t>(prompt.size()) > longestPrompt_)
+      refuse("expected prompts of 1 to " + std::to_string(longestPrompt_) + " tokens but received one of " + std::to_string(prompt.size()));
+  const SpeculationSpec& spec = spec_;
+  const CancelFlag* cancel = cancel_;
+  Side &target = *target_, &draft = *draft_;
   const auto gamma = static_cast<size_t>(spec.draftTokens);
-  Side target(model, spec.target, positions, spec.temperature, cancel), draft(model, spec.draft, positions, spec.temperature, cancel);
   Speculation out;
   out.offered.assign(gamma, 0);
   out.accepted.assign(gamma, 0);
@@ -114,7 +133,7 @@ Speculation speculate(const EvaluatedModel& model, const std::vector<Tokens>& pr
     const auto number = static_cast<int64_t>(p), before = static_cast<int64_t>(prompt.size()) - 1;
     const auto draw = [&](int64_t position, Draw what) { return uniform(spec.seed, number, position, what); };
 
-    if (spec.plain) {
+    if (plain) {
       target.start(prompt.data(), before);
       Tokens made;
       int32_t last = prompt.back();
@@ -180,10 +199,61 @@ Speculation speculate(const EvaluatedModel& model, const std::vector<Tokens>& pr
     out.tokens += static_cast<int64_t>(made.size());
     made.resize(static_cast<size_t>(spec.tokens));
     out.output.push_back(std::move(made));
-    out.targetCacheBytes = std::max(out.targetCacheBytes, target.allocatedBytes());
-    out.draftCacheBytes = std::max(out.draftCacheBytes, draft.allocatedBytes());
+    out.targetCacheBytes = std::max(out.targetCacheBytes, target.bytes().allocated);
+    out.draftCacheBytes = std::max(out.draftCacheBytes, draft.bytes().allocated);
   }
   return out;
+}
+
+namespace {
+
+constexpr int64_t tokensOfSample = 48;
+
+SpeculationSpec speculationOf(const PointSpec& spec, const DecoderShape& shape) {
+  SpeculationSpec s;
+  s.target = exactTechnique(shape);
+  s.draft = spec.technique;
+  s.draftTokens = spec.draftTokens;
+  s.tokens = tokensOfSample;
+  return s;
+}
+
+}  // namespace
+
+SpeculationPoint::SpeculationPoint(std::shared_ptr<const EvaluatedModel> model, const PointSpec& spec, const CancelFlag* cancel)
+    : TimedPoint(cancel), model_(std::move(model)) {
+  const DecoderShape& shape = model_->weights()->shape;
+  const std::vector<Tokens>& prompts = model_->text().documents;
+  if (spec.device >= 0) refuse("expected backend cpu for speculative decoding but received cuda:" + std::to_string(spec.device));
+  if (spec.batch != 1) refuse("expected a batch of 1 for speculative decoding but received " + std::to_string(spec.batch));
+  if (shape.kvHeads % spec.technique.kvHeads) refuse("expected KV heads that divide the model's " + std::to_string(shape.kvHeads) + " but received " + std::to_string(spec.technique.kvHeads));
+  speculator_ = std::make_unique<Speculator>(model_, speculationOf(spec, shape), spec.seqLen, cancel);
+  speculator_->run({prompts.front()}, false);  // a warm-up
+  // Other work on the machine hits one side or the other: of three comparisons the middle one counts.
+  std::vector<Speculation> comparisons;
+  for (int i = 0; i < 3; i++) comparisons.push_back(speculator_->run(prompts, true));
+  std::sort(comparisons.begin(), comparisons.end(), [](const Speculation& a, const Speculation& b) { return a.plainSeconds * b.seconds < b.plainSeconds * a.seconds; });
+  comparison_ = std::move(comparisons[1]);
+  memory_.cache = speculator_->cacheBytes();
+  memory_.cachedTokens = spec.seqLen;
+  for (int64_t window : shape.windows) memory_.ownTokens += window > 0 ? std::min(window, spec.seqLen) : spec.seqLen;
+  memory_.peakBytes = speculator_->peakBytes() + model_->weights()->bytes() + workspaceBytes();
+  const Work draft = speculator_->draftWork(spec.seqLen), verify = speculator_->verifyWork(spec.seqLen);
+  const double rounds = static_cast<double>(tokensOfSample) * static_cast<double>(comparison_.rounds) / static_cast<double>(comparison_.tokens);
+  work_.flops = rounds * (static_cast<double>(spec.draftTokens) * draft.flops + verify.flops);
+  work_.bytes = rounds * (static_cast<double>(spec.draftTokens) * draft.bytes + verify.bytes);
+  work_.tokens = tokensOfSample;
+}
+
+std::vector<double> SpeculationPoint::sample(double seconds, int64_t most) {
+  const auto& prompts = model_->text().documents;
+  std::vector<double> samples;
+  for (const double start = secondsNow(); samples.empty() || (static_cast<int64_t>(samples.size()) < most && secondsNow() - start < seconds);) {
+    if (cancel_) cancel_->check();
+    const Speculation made = speculator_->run({prompts[next_++ % prompts.size()]}, false);
+    samples.push_back(made.seconds * static_cast<double>(tokensOfSample) / static_cast<double>(made.tokens));
+  }
+  return samples;
 }
 
 }  // namespace fastmqa

@@ -213,12 +213,15 @@ Napi::Value prepareModel(const Napi::CallbackInfo& call) {
   struct Made {
     std::shared_ptr<ModelPoint> whole;
     std::shared_ptr<MeasuredPoint> layer;
+    std::shared_ptr<SpeculationPoint> speculation;
   };
   return Task<Made>::run(
       call.Env(),
       [=] {
         Made made;
-        if (spec.modelLayer < 0)
+        if (spec.phase == Phase::speculate)
+          made.speculation = std::make_shared<SpeculationPoint>(evaluatedModel(*source, *text), spec, &cancelFlag);
+        else if (spec.modelLayer < 0)
           made.whole = std::make_shared<ModelPoint>(evaluatedModel(*source, *text), spec, &cancelFlag);
         else
           made.layer = layerPoint(source->key + "|" + text->key, loadModel(*source, &cancelFlag), *text, spec, &cancelFlag);
@@ -227,9 +230,14 @@ Napi::Value prepareModel(const Napi::CallbackInfo& call) {
       [](Napi::Env env, Made& made) {
         std::shared_ptr<TimedPoint> point = made.layer;
         if (made.whole) point = made.whole;
+        if (made.speculation) point = made.speculation;
         Napi::Object out = preparedPoint(env, *point);
         if (made.whole) out["quality"] = qualityOf(env, made.whole->quality());
         if (made.layer) setControls(out, made.layer->inputs());
+        if (made.speculation) {
+          out["speculation"] = speculationOf(env, made.speculation->comparison());
+          out["error"] = env.Undefined();  // it says what the model alone says
+        }
         out["handle"] = points.add(point);
         return out;
       });
@@ -320,9 +328,14 @@ Napi::Value speculateCall(const Napi::CallbackInfo& call) {
   const auto text = std::make_shared<EvaluationText>(evaluationText(call[1].As<Napi::Object>()));
   const auto spec = std::make_shared<SpeculationSpec>(speculationSpec(call[2].As<Napi::Object>()));
   const auto prompts = std::make_shared<std::vector<Tokens>>(promptsOf(call[2].As<Napi::Object>()));
+  const bool plain = call[2].As<Napi::Object>().Get("plain").ToBoolean();
   cancelFlag.clear();
   return Task<Speculation>::run(
-      call.Env(), [=] { return speculate(*evaluatedModel(*source, *text), *prompts, *spec, &cancelFlag); },
+      call.Env(), [=] {
+        size_t longest = 0;
+        for (const Tokens& prompt : *prompts) longest = std::max(longest, prompt.size());
+        return Speculator(evaluatedModel(*source, *text), *spec, static_cast<int64_t>(longest), &cancelFlag).run(*prompts, plain);
+      },
       [](Napi::Env env, Speculation& result) { return speculationOf(env, result); });
 }
 

@@ -193,7 +193,6 @@ SpeculationSpec speculationSpec(const Napi::Object& o) {
   spec.tokens = whole(o, "tokens");
   spec.temperature = number(o, "temperature");
   spec.seed = static_cast<uint64_t>(whole(o, "seed", 1));
-  spec.plain = truth(o, "plain");
   return spec;
 }
 

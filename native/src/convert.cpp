@@ -106,12 +106,14 @@ PointSpec pointSpec(const Napi::Object& c) {
   if (phase == "prefill") p.phase = Phase::prefill;
   else if (phase == "decode") p.phase = Phase::decode;
   else if (phase == "verify") p.phase = Phase::verify;
+  else if (phase == "speculate") p.phase = Phase::speculate;
   else unknown(c, "phase");
   const std::string backend = text(c, "backend");
   if (backend.compare(0, 5, "cuda:") == 0) p.device = std::stoi(backend.substr(5));
   p.batch = whole(c, "batch", 1);
   p.seqLen = whole(c, "seqLen", 1);
   p.verifyTokens = whole(c, "verifyTokens", 1);
+  p.draftTokens = whole(c, "speculativeTokens", 4);
   p.inputSeed = static_cast<uint64_t>(whole(c, "seed", 100));
   p.calibrationTokens = whole(c, "calibrationTokens", 4096);
   refusing(c.Env(), [&] { checkSizes(p); });

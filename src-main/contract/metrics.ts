@@ -100,6 +100,28 @@ export const qualitySchema = z.strictObject({
 });
 export type Quality = z.infer<typeof qualitySchema>;
 
+/** Speculative decoding against the same model alone, in the same run; every token is the one that the model alone says. */
+export const speculationSchema = z.strictObject({
+  /** Made by speculation. */
+  tokens: z.number().int().min(1),
+  /** One more than are accepted on average: the target adds one itself. */
+  tokensPerRound: figure,
+  /** By place in the round: share of the proposals checked there that were kept. */
+  acceptedByPlace: z.array(share),
+  plainTokensPerSecond: figure,
+  tokensPerSecond: figure,
+  speedUp: figure,
+  /** Time of a draft token, and of a verification, in plain tokens of the target. */
+  draftCost: figure,
+  verifyCost: figure,
+  targetCacheBytes: bytes,
+  /** What speculation adds. */
+  draftCacheBytes: bytes,
+  /** Greedy: tokens that differ from what the target alone says. */
+  differing: z.number().int().min(0).optional(),
+});
+export type Speculation = z.infer<typeof speculationSchema>;
+
 /** The same metrics for three outputs that no method should resemble (attention-spec C). */
 export const controlsSchema = z.strictObject({
   zeroOutput: figure,
@@ -129,6 +151,7 @@ export const pointSchema = z.strictObject({
   error: errorSchema.optional(),
   controls: controlsSchema.optional(),
   quality: qualitySchema.optional(),
+  speculation: speculationSchema.optional(),
   /** Raw samples, seconds per step, in the order taken. */
   samplesSeconds: z.array(figure).optional(),
   /** Where it was measured, if not on the machine of the session. */
@@ -208,6 +231,11 @@ export const metrics: readonly Metric[] = [
   metric('perplexity', 'perplexity', 'ratio', 'lower', (p) => p.quality?.perplexity),
   metric('perplexityChangePercent', 'perplexity change', '%', 'lower', (p) => p.quality?.perplexityChangePercent),
   metric('retrieved', 'facts retrieved', 'ratio', 'higher', (p) => p.quality?.retrieved),
+  metric('speedUp', 'speed-up', 'x', 'higher', (p) => p.speculation?.speedUp, 'speed-up by speculation'),
+  metric('tokensPerRound', 'tokens a round', 'ratio', 'higher', (p) => p.speculation?.tokensPerRound),
+  metric('draftCost', 'draft cost', 'ratio', 'lower', (p) => p.speculation?.draftCost, 'draft cost, plain tokens'),
+  metric('verifyCost', 'verify cost', 'ratio', 'lower', (p) => p.speculation?.verifyCost, 'verify cost, plain tokens'),
+  metric('draftCacheBytes', 'draft cache', 'bytes', 'lower', (p) => p.speculation?.draftCacheBytes),
   metric('medianSeconds', 'median time', 's', 'lower', (p) => p.throughput?.medianSeconds),
   metric('p05Seconds', 'p05 time', 's', 'lower', (p) => p.throughput?.p05Seconds),
   metric('p95Seconds', 'p95 time', 's', 'lower', (p) => p.throughput?.p95Seconds),

@@ -1,4 +1,5 @@
 /** A language model as its configuration describes it: what a cache, a plan and a decoder need to know. */
+import type { Speculation } from './metrics.ts';
 import type { PointConfig } from './sweep.ts';
 
 export type RopeScalingKind = 'linear' | 'dynamic' | 'yarn' | 'longrope' | 'llama3';
@@ -180,27 +181,11 @@ export interface MemoryPlan {
 }
 
 /** Speculative decoding measured: one draft level, one draft length, one context. */
-export interface SpeculationRow {
+export interface SpeculationRow extends Partial<Speculation> {
   readonly context: number;
   readonly draft: string;
   /** Proposed in a round. */
   readonly draftTokens: number;
   /** Why it could not be measured; the figures are then absent. */
   readonly refused?: string;
-  readonly tokens?: number;
-  /** One more than are accepted on average: the target adds one itself. */
-  readonly tokensPerRound?: number;
-  /** By place in the round: share of the proposals checked there that were kept. */
-  readonly acceptedByPlace?: readonly number[];
-  readonly plainTokensPerSecond?: number;
-  readonly tokensPerSecond?: number;
-  readonly speedUp?: number;
-  /** Time of a draft token, and of a verification, in plain tokens of the target. */
-  readonly draftCost?: number;
-  readonly verifyCost?: number;
-  readonly targetCacheBytes?: number;
-  /** What speculation adds. */
-  readonly draftCacheBytes?: number;
-  /** Greedy: tokens that differ from what the target alone says. */
-  readonly differing?: number;
 }

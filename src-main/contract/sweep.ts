@@ -8,7 +8,8 @@ import { z } from 'zod';
 export const cacheDtypes = ['f32', 'f16', 'bf16', 'fp8-e4m3', 'fp8-e5m2', 'int8', 'int4', 'int3', 'int2'] as const;
 export type CacheDtype = (typeof cacheDtypes)[number];
 
-export const phases = ['prefill', 'decode', 'verify'] as const;
+/** `speculate`: a whole model decodes with the level as its draft and itself as the exact target. */
+export const phases = ['prefill', 'decode', 'verify', 'speculate'] as const;
 export type Phase = (typeof phases)[number];
 
 export const cacheKinds = ['direct', 'latent-separate', 'latent-joint', 'input'] as const;
@@ -79,7 +80,7 @@ export const techniqueSchema = z.strictObject({
   adaptiveBudgetBytes: z.number().positive().optional(),
   /** Adaptive rank allocation: smallest rank that keeps this share of the calibration energy. */
   adaptiveEnergy: z.number().gt(0).max(1).optional(),
-  /** Draft length of speculative decoding: `verify` then runs this many tokens plus one. */
+  /** Draft length of speculative decoding: `verify` then runs this many tokens plus one, `speculate` proposes as many a round. */
   speculativeTokens: count.max(64).optional(),
 });
 export type Technique = z.infer<typeof techniqueSchema>;

@@ -97,6 +97,10 @@ export const own16BitBytes = (c: PointConfig): number => c.batch * c.seqLen * 2 
 
 const weightCount = (c: PointConfig, kvHeads: number): number => 2 * c.hiddenDim * c.headDim * (c.heads + kvHeads);
 
+/** Made in one timed step of the phase speculate, each for about so many passes of a model. */
+const speculatedTokens = 48;
+const speculationOverhead = 2;
+
 /** Seconds of one timed step: projections and attention, or the bytes they must read, whichever takes longer. */
 export function stepSeconds(c: PointConfig): number {
   const queries = c.phase === 'prefill' ? c.seqLen : (c.verifyTokens ?? 1);
@@ -105,14 +109,15 @@ export function stepSeconds(c: PointConfig): number {
   const projections = 2 * c.batch * queries * weightCount(c, c.kvHeads);
   const attention = 4 * c.batch * queries * c.heads * c.headDim * seen;
   // Keys of a latent or of the input are computed again, once a step (B.3 option A).
+  const generated = c.phase === 'speculate' ? speculatedTokens * speculationOverhead : 1;
   const rebuild =
     c.cacheKind === 'direct'
       ? codecFlopsPerValue * 2 * c.kvHeads * c.headDim
       : 2 * storedChannels(c) * c.kvHeads * c.headDim;
   const flops = projections + attention + c.batch * held * rebuild;
-  return Math.max(
-    flops / kernelFlopsPerSecond,
-    (4 * weightCount(c, c.kvHeads) + logicalCacheBytes(c)) / bytesPerSecond,
+  return (
+    generated *
+    Math.max(flops / kernelFlopsPerSecond, (4 * weightCount(c, c.kvHeads) + logicalCacheBytes(c)) / bytesPerSecond)
   );
 }
 
@@ -123,6 +128,8 @@ const layerWeights = 12;
 
 /** Reference, calibration and filling the cache of one point. */
 function prepareSeconds(c: PointConfig): number {
+  // Prompts are read three times by each side, then continued with and without a draft.
+  if (c.phase === 'speculate') return layersOf(c) * (6 * stepSeconds({ ...c, phase: 'prefill' }) + 2 * stepSeconds(c));
   if (c.model !== undefined && c.layer === undefined) {
     const tokens = evaluationSequences * c.seqLen * layersOf(c);
     const perToken = 2 * layerWeights * c.hiddenDim ** 2 + 4 * c.heads * c.headDim * (c.seqLen / 2);

@@ -5,6 +5,7 @@ import type { Measuring } from '../contract/sweep.ts';
 import { f32MhaBytes, own16BitBytes } from './estimate.ts';
 import type { PlannedPoint } from './plan.ts';
 import type { Ceilings, Conditions, Prepared } from './ports.ts';
+import { speculationFigures } from './speculation.ts';
 import { interquartileRange, median, quantile } from './statistics.ts';
 import { flagsOf } from './stopping.ts';
 import { grade } from './warnings.ts';
@@ -44,9 +45,12 @@ export function measuredPoint(
     outcome: 'measured',
     memory: memoryOf(planned, prepared),
     throughput: throughputOf(prepared.work, samples, measuring, ceilings, conditions),
-    error: { ...prepared.error, grade: grade(prepared.error.relativeL2, planned.config.keyDtype) },
+    ...(prepared.error && {
+      error: { ...prepared.error, grade: grade(prepared.error.relativeL2, planned.config.keyDtype) },
+    }),
     ...(prepared.controls && { controls: prepared.controls }),
     ...(prepared.quality && { quality: qualityOf(prepared.quality) }),
+    ...(prepared.speculation && { speculation: speculationFigures(prepared.speculation, 0) }),
     samplesSeconds: [...samples],
   };
   const checked = pointSchema.safeParse(point);

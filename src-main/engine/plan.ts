@@ -126,6 +126,7 @@ export function resolvePoint(values: Readonly<Record<string, AxisValue>>): { con
   };
   const technique = applyAxes(levels[level as LevelName].resolve(shape), axes, shape);
   const phase = axes.phase ?? unsaid.phase;
+  if (phase === 'speculate') technique.speculativeTokens ??= 4;
   const config: PointConfig = {
     level,
     model: axes.model,
@@ -217,12 +218,15 @@ function completeGrouping(technique: Technique, shape: ModelShape): void {
 /** A model has one shape: axes cannot give it another. */
 function whyModelImpossible(c: PointConfig, known: KnownModel | undefined): string | undefined {
   if (c.model === undefined) {
+    if (c.phase === 'speculate') return 'the phase speculate needs a model';
     const stray = (['layers', 'layer', 'tokenFile'] as const).find((name) => c[name] !== undefined);
     return stray && `${stray} needs a model`;
   }
   if (c.layers === undefined) return `the shape of model ${c.model} is not known here`;
   if (c.layer !== undefined && c.layer >= c.layers)
     return `model ${c.model} has layers 0 to ${c.layers - 1}, not ${c.layer}`;
+  if (c.phase === 'speculate' && (c.layer !== undefined || c.batch !== 1))
+    return 'the phase speculate needs a whole model and a batch of 1';
   const names = Object.keys(known ?? {}) as (keyof KnownModel)[];
   const other = names.find((name) => c[name] !== known?.[name]);
   return other && `model ${c.model} has ${other} ${known?.[other]}, not ${c[other]}`;

@@ -2,6 +2,27 @@
 import type { Controls, LayerError, Memory, Quality } from '../contract/metrics.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 
+/** Speculative decoding as it was measured. */
+export interface SpeculateResult {
+  /** Per prompt. */
+  readonly output: readonly Int32Array[];
+  /** By the target alone. */
+  readonly plainOutput: readonly Int32Array[];
+  /** By place in the round: proposals that were checked there, and those that were kept. */
+  readonly offered: readonly number[];
+  readonly accepted: readonly number[];
+  readonly rounds: number;
+  readonly tokens: number;
+  /** Prompts not counted. */
+  readonly seconds: number;
+  readonly plainSeconds: number;
+  readonly draftSeconds: number;
+  readonly verifySeconds: number;
+  /** Allocated, of the longest sequence. */
+  readonly targetCacheBytes: number;
+  readonly draftCacheBytes: number;
+}
+
 /** A point that the backend has built, checked against the reference, and can now time. */
 export interface Prepared {
   readonly handle: number;
@@ -20,10 +41,13 @@ export interface Prepared {
     /** Tokens that the model itself would cache, summed over its layers: one layer without a window where it is absent. */
     readonly ownTokens?: number;
   };
-  readonly error: Omit<LayerError, 'grade'>;
+  /** Absent where the output is exact by construction. */
+  readonly error?: Omit<LayerError, 'grade'>;
   readonly controls?: Controls;
   /** Of a whole model. */
   readonly quality?: Omit<Quality, 'perplexityChangePercent'>;
+  /** Of a model that speculates, against the same model alone, greedy. */
+  readonly speculation?: SpeculateResult;
   /** Operations and bytes that one step must at least do; tokens it produces. */
   readonly work: { readonly flops: number; readonly bytes: number; readonly tokens: number };
 }

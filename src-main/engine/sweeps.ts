@@ -8,6 +8,13 @@ const zip = [['hiddenDim', 'heads', 'seqLen']];
 /** Levels stand last, so that neighbours share layer and phase and are measured in turn. */
 const prefillAndDecode = { phase: ['prefill', 'decode'] };
 const onText = { seqLen: [512], calibrationTokens: [2048], phase: ['decode'] };
+const speculating = {
+  model: ['byte-mha'],
+  calibrationTokens: [2048],
+  phase: ['speculate'],
+  seqLen: [256, 768, 1536],
+  speculativeTokens: [1, 4, 8],
+};
 const oneLayer = { hiddenDim: [1024], heads: [16], seqLen: [512] };
 
 export const sweeps: Readonly<Record<string, Sweep>> = {
@@ -45,6 +52,13 @@ export const sweeps: Readonly<Record<string, Sweep>> = {
       { axes: { model: ['byte-mqa'], ...onText, level: ['shared-128x'], window: [128] } },
     ],
     measuring: { minSeconds: 0.1, maxSeconds: 0.3 },
+  },
+  // Where a compressed draft pays, and where it does not: short contexts are bound by weights, long ones by the cache.
+  speculation: {
+    name: 'speculation',
+    axes: { ...speculating, level: ['near-lossless', 'conservative', 'aggressive'] },
+    also: [{ axes: { ...speculating, level: ['custom'], cacheDtype: ['f16'], window: [128], sinkTokens: [4] } }],
+    measuring: { minSeconds: 0.1, maxSeconds: 0.3, minSamples: 3 },
   },
   levels: {
     name: 'levels',

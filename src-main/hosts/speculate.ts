@@ -4,8 +4,8 @@ import type { SpeculationRow } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 import { resolvePoint } from '../engine/plan.ts';
 import { BackendFailure } from '../engine/ports.ts';
+import { speculationFigures } from '../engine/speculation.ts';
 import { corpusDocument } from '../models/corpus.ts';
-import type { SpeculateResult } from '../worker/addon-types.ts';
 import type { Supervisor } from '../worker/supervisor.ts';
 import { openModel } from './model-backend.ts';
 
@@ -62,7 +62,7 @@ export async function speculateModel(
         const head = { context, draft, draftTokens: gamma };
         const row = await backend
           .speculate(files, text, { ...request, plain: true, prompts: documents }, deadlineSeconds)
-          .then((result) => ({ ...head, ...figures(result, temperature) }))
+          .then((result) => ({ ...head, ...speculationFigures(result, temperature) }))
           .catch((error: unknown) => {
             if (error instanceof BackendFailure && error.kind === 'refused') return { ...head, refused: error.message };
             throw error;
@@ -73,31 +73,4 @@ export async function speculateModel(
     }
   }
   return rows;
-}
-
-function figures(
-  result: SpeculateResult,
-  temperature: number,
-): Omit<SpeculationRow, 'context' | 'draft' | 'draftTokens'> {
-  const { rounds, tokens, offered, accepted } = result;
-  const plainTokens = result.plainOutput.reduce((sum, list) => sum + list.length, 0);
-  const plainTokensPerSecond = plainTokens / result.plainSeconds;
-  const tokensPerSecond = tokens / result.seconds;
-  const differing = result.output.reduce(
-    (sum, list, i) => sum + list.reduce((count, token, t) => count + (token === result.plainOutput[i]?.[t] ? 0 : 1), 0),
-    0,
-  );
-  return {
-    tokens,
-    tokensPerRound: tokens / rounds,
-    acceptedByPlace: offered.map((count, i) => (count === 0 ? 0 : (accepted[i] as number) / count)),
-    plainTokensPerSecond,
-    tokensPerSecond,
-    speedUp: tokensPerSecond / plainTokensPerSecond,
-    draftCost: (result.draftSeconds / (rounds * offered.length)) * plainTokensPerSecond,
-    verifyCost: (result.verifySeconds / rounds) * plainTokensPerSecond,
-    targetCacheBytes: result.targetCacheBytes,
-    draftCacheBytes: result.draftCacheBytes,
-    ...(temperature === 0 && { differing }),
-  };
 }

@@ -1,12 +1,13 @@
 /** Charts of the report as SVG text, over the same series that the window paints. */
 
 import { type Axis, axisTick } from '../../src-renderer/series/axis.ts';
-import { headlineMetrics, levelBarsOf, modelMetrics, rowFields } from '../../src-renderer/series/levels.ts';
+import { judgedBy, kindOfPoints } from '../../src-renderer/series/kind.ts';
+import { headlineMetrics, levelBarsOf, rowFields } from '../../src-renderer/series/levels.ts';
 import { markOf } from '../../src-renderer/series/marks.ts';
 import { axisLabel } from '../../src-renderer/series/metric.ts';
 import { type Box, placeMarks, placeNames, shareOf, toX, toY } from '../../src-renderer/series/plane.ts';
 import { shapePath } from '../../src-renderer/series/shapes.ts';
-import { errorMetricOf, tradeOffOf } from '../../src-renderer/series/trade-off.ts';
+import { tradeOffOf } from '../../src-renderer/series/trade-off.ts';
 import { formatMetric } from '../contract/format.ts';
 import type { Point } from '../contract/metrics.ts';
 import { escapeText } from './report-page.ts';
@@ -16,11 +17,9 @@ const box: Box = { left: 74, top: 14, right: width - 24, bottom: 356 };
 
 const tenth = (pixels: number): string => String(Math.round(10 * pixels) / 10);
 
-const isOfModels = (points: readonly Point[]): boolean => points.some(({ quality }) => quality !== undefined);
-
 /** @returns undefined where nothing can be drawn. */
 export function tradeOff(points: readonly Point[], levels: readonly string[]): string | undefined {
-  const ids = { x: 'multiplierVsF32Mha', y: errorMetricOf(isOfModels(points)), size: 'tokensPerSecond' };
+  const ids = { x: 'multiplierVsF32Mha', y: judgedBy[kindOfPoints(points)], size: 'tokensPerSecond' };
   const { x, y, size, groups, frontiers } = tradeOffOf(points, ids, levels);
   const marks = groups.flatMap((group) => group.marks);
   if (marks.length === 0) return undefined;
@@ -84,7 +83,7 @@ const longestShare = 0.6;
 
 /** @returns undefined where nothing can be drawn. */
 export function levelBars(points: readonly Point[], levels: readonly string[]): string | undefined {
-  const columns = levelBarsOf(points, isOfModels(points) ? modelMetrics : headlineMetrics, levels, {
+  const columns = levelBarsOf(points, headlineMetrics(kindOfPoints(points)), levels, {
     fields: rowFields(points),
   });
   const rows = columns[0]?.bars ?? [];

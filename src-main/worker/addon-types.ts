@@ -1,7 +1,7 @@
 /** The whole surface of the native addon, typed by hand. Values cross as plain objects and typed arrays. */
 import type { EvaluationText, LevelOnModel, ModelFiles } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
-import type { Conditions, Prepared } from '../engine/ports.ts';
+import type { Conditions, Prepared, SpeculateResult } from '../engine/ports.ts';
 
 /** A dense row-major tensor; `data` is f32, or u8 for boolean masks and i32 for positions. */
 export interface Tensor<Data = Float32Array> {
@@ -83,26 +83,6 @@ export interface SpeculateRequest {
   readonly prompts: readonly Int32Array[];
 }
 
-export interface SpeculateResult {
-  /** Per prompt. */
-  readonly output: readonly Int32Array[];
-  /** By the target alone. */
-  readonly plainOutput: readonly Int32Array[];
-  /** By place in the round: proposals that were checked there, and those that were kept. */
-  readonly offered: readonly number[];
-  readonly accepted: readonly number[];
-  readonly rounds: number;
-  readonly tokens: number;
-  /** Prompts not counted. */
-  readonly seconds: number;
-  readonly plainSeconds: number;
-  readonly draftSeconds: number;
-  readonly verifySeconds: number;
-  /** Allocated, of the longest sequence. */
-  readonly targetCacheBytes: number;
-  readonly draftCacheBytes: number;
-}
-
 /** What a memory limit really held. */
 export interface Reached {
   readonly sequences: number;
@@ -157,7 +137,10 @@ export interface Addon {
   /** Measured now: products of f16 matrices by our own kernel; copies on the device, bytes read plus written. */
   cudaCeilings(device: number): Promise<{ readonly matrixFlopsPerSecond: number; readonly copyBytesPerSecond: number }>;
   prepare(config: PointConfig): Promise<Omit<Prepared, 'generation'>>;
-  /** A whole model, its quality on the text; or one of its layers, on what it meets in the text. Then to be timed. */
+  /**
+   * A whole model, its quality on the text; or one of its layers, on what it meets in the text; or the model speculating with a
+   * level as its draft, the documents its prompts. Then to be timed.
+   */
   prepareModel(config: PointConfig, model: ModelFiles, text: EvaluationText): Promise<Omit<Prepared, 'generation'>>;
   /** Seconds per step of each sample. */
   sample(handle: number, seconds: number, maxSamples: number): Promise<Float64Array>;

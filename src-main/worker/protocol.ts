@@ -20,6 +20,21 @@ const prepared = {
   work: z.object({ flops: z.number().min(0), bytes: z.number().min(0), tokens: z.number().int().min(1) }),
 };
 
+const speculateResult = z.object({
+  output: z.array(z.instanceof(Int32Array)),
+  plainOutput: z.array(z.instanceof(Int32Array)),
+  offered: z.array(z.number().int().min(0)),
+  accepted: z.array(z.number().int().min(0)),
+  rounds: z.number().int().min(1),
+  tokens: z.number().int().min(1),
+  seconds: positive,
+  plainSeconds: z.number().min(0),
+  draftSeconds: positive,
+  verifySeconds: positive,
+  targetCacheBytes: z.number().int().min(1),
+  draftCacheBytes: z.number().int().min(1),
+});
+
 /** Answers by call. `z.number()` refuses NaN and infinities, so that none of them gets into a row. */
 export const answerSchemas = {
   info: z.object({ threads: z.number().int().min(1), instructionSet: z.string(), buildFlags: z.string() }),
@@ -52,8 +67,10 @@ export const answerSchemas = {
   prepare: z.object({ ...prepared, controls: controlsSchema }),
   prepareModel: z.object({
     ...prepared,
+    error: prepared.error.optional(),
     quality: qualitySchema.omit({ perplexityChangePercent: true }).optional(),
     controls: controlsSchema.optional(),
+    speculation: speculateResult.optional(),
   }),
   sample: z
     .instanceof(Float64Array)
@@ -73,20 +90,7 @@ export const answerSchemas = {
     }),
   ),
   logits: floats,
-  speculate: z.object({
-    output: z.array(z.instanceof(Int32Array)),
-    plainOutput: z.array(z.instanceof(Int32Array)),
-    offered: z.array(z.number().int().min(0)),
-    accepted: z.array(z.number().int().min(0)),
-    rounds: z.number().int().min(1),
-    tokens: z.number().int().min(1),
-    seconds: positive,
-    plainSeconds: z.number().min(0),
-    draftSeconds: positive,
-    verifySeconds: positive,
-    targetCacheBytes: z.number().int().min(1),
-    draftCacheBytes: z.number().int().min(1),
-  }),
+  speculate: speculateResult,
   reach: z.object({
     sequences: z.number().int().min(0),
     tokensOfLast: z.number().int().min(0),

@@ -3,12 +3,12 @@ import { Popover, Text } from '@mantine/core';
 import { isActive } from '../../src-main/contract/run-state.ts';
 import type { Missing } from '../series/missing.ts';
 import classes from './charts-panel.module.css';
-import { useApp, useIsModelPlanned, useRun } from './use-app.ts';
+import { useApp, useKind, useRun } from './use-app.ts';
 
 export function NothingToDraw() {
   const active = useRun(isActive);
   const points = useRun((run) => run.points.length);
-  const isModel = useIsModelPlanned();
+  const kind = useKind();
   return (
     <div className={classes.empty}>
       <Text fw={600} c="var(--app-text)">
@@ -20,7 +20,7 @@ export function NothingToDraw() {
       </Text>
       <Text size="sm" maw={420}>
         {active
-          ? `It is compared with ${isModel ? 'the same model with an exact cache' : 'an fp64 reference of the same weights'}, then sampled. Points appear here as they are finished.`
+          ? `It is compared with ${kind === 'model' || kind === 'speculation' ? 'the same model with an exact cache' : 'an fp64 reference of the same weights'}, then sampled. Points appear here as they are finished.`
           : points > 0
             ? 'Choose other axes or another phase; points that failed are listed in the table with their reasons.'
             : 'The sweep on the left is ready. Press Run or Ctrl+Enter: memory, error and throughput of each level appear here as they are measured.'}

@@ -1,6 +1,7 @@
 /** Columns of the table of a comparison. */
 import { changesInWords } from '../../src-main/contract/comparison-words.ts';
 import { type ComparedPoint, ratioInWords } from '../series/comparison.ts';
+import type { Kind } from '../series/kind.ts';
 import type { ShownColumn } from '../series/table.ts';
 
 type ComparisonColumn = ShownColumn<ComparedPoint>;
@@ -43,5 +44,5 @@ export const comparisonColumns: readonly ComparisonColumn[] = [
   column('reason', 'reason', 520, ({ reason }) => reason),
 ];
 
-export const usualComparisonColumns = (isModel: boolean): readonly string[] =>
-  comparisonColumns.map(({ id }) => id).filter((id) => id !== (isModel ? 'hiddenDim' : 'model'));
+export const usualComparisonColumns = (kind: Kind): readonly string[] =>
+  comparisonColumns.map(({ id }) => id).filter((id) => id !== (kind === 'layer' ? 'model' : 'hiddenDim'));

@@ -7,7 +7,7 @@ import type { ShownColumn } from '../series/table.ts';
 import own from './comparison.module.css';
 import { comparisonColumns, usualComparisonColumns } from './comparison-columns.ts';
 import { DataGrid } from './data-grid.tsx';
-import { useApp, useIsModelPlanned, useLevelNames, useView } from './use-app.ts';
+import { useApp, useKind, useLevelNames, useView } from './use-app.ts';
 import { useCompared } from './use-compared.ts';
 
 export function ComparisonTable() {
@@ -15,8 +15,8 @@ export function ComparisonTable() {
   const { shown, all } = useCompared();
   const sort = useView((state) => state.comparisonSort);
   const levels = useLevelNames();
-  const isModel = useIsModelPlanned();
-  const usual = useMemo(() => usualComparisonColumns(isModel), [isModel]);
+  const kind = useKind();
+  const usual = useMemo(() => usualComparisonColumns(kind), [kind]);
   return (
     <DataGrid
       id="comparison"

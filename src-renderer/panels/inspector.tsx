@@ -3,7 +3,15 @@ import { Alert, Badge, Button, Group, Text, Title, Tooltip } from '@mantine/core
 import type { ReactNode } from 'react';
 import { cacheFormula } from '../../src-main/contract/cache-formula.ts';
 import { formatBytes, formatMetric, formatNumber, formatSeconds } from '../../src-main/contract/format.ts';
-import type { Controls, LayerError, Memory, Point, Quality, Throughput } from '../../src-main/contract/metrics.ts';
+import type {
+  Controls,
+  LayerError,
+  Memory,
+  Point,
+  Quality,
+  Speculation,
+  Throughput,
+} from '../../src-main/contract/metrics.ts';
 import { isActive } from '../../src-main/contract/run-state.ts';
 import { gradeMeaning, warningsOf } from '../../src-main/contract/warnings.ts';
 import { Swatch } from '../charts/mark.tsx';
@@ -43,7 +51,7 @@ const NothingSelected = () => (
 
 function Details({ point }: { readonly point: Point }) {
   const levels = useLevelNames();
-  const { config, memory, error, quality, throughput, controls, outcome, reason } = point;
+  const { config, memory, error, quality, speculation, throughput, controls, outcome, reason } = point;
   return (
     <>
       <header className={classes.head}>
@@ -52,8 +60,8 @@ function Details({ point }: { readonly point: Point }) {
           {config.level}
         </Title>
         <Text size="xs" c="var(--app-quiet)">
-          {config.model ?? `one layer, d ${config.hiddenDim}`} · {config.heads} heads of {config.headDim} ·{' '}
-          {config.phase} · {config.seqLen} tokens · batch {config.batch}
+          {whatWasMeasured(config)} · {config.heads} heads of {config.headDim} · {config.phase} · {config.seqLen} tokens
+          · batch {config.batch}
         </Text>
         <PointVerbs point={point} />
       </header>
@@ -74,6 +82,7 @@ function Details({ point }: { readonly point: Point }) {
         ))}
       {memory && <MemorySection memory={memory} config={config} />}
       {quality && <QualitySection quality={quality} />}
+      {speculation && <SpeculationSection speculation={speculation} />}
       {error && <ErrorSection error={error} controls={controls} isOfModel={quality !== undefined} />}
       {throughput && <ThroughputSection point={point} throughput={throughput} />}
       <Section title="Configuration">
@@ -228,6 +237,9 @@ function MemorySection({ memory, config }: MemorySectionProps) {
   );
 }
 
+const whatWasMeasured = ({ model, layer, hiddenDim }: Point['config']): string =>
+  model === undefined ? `one layer, d ${hiddenDim}` : layer === undefined ? model : `${model}, layer ${layer}`;
+
 const saved = (percent: number): string =>
   percent >= 0 ? `${formatMetric(percent, '%')} saved` : `${formatMetric(-percent, '%')} more`;
 
@@ -241,6 +253,39 @@ const qualityInWords = ({ logitKl, top1Agreement, perplexity, exactPerplexity, p
   ].join(' ');
 
 const shareInWords = (share: number): string => formatMetric(100 * share, '%');
+
+/** The level as the draft of the same model, which verifies what it proposes. */
+const SpeculationSection = ({ speculation }: { readonly speculation: Speculation }) => {
+  const { speedUp, tokensPerRound, acceptedByPlace, draftCost, verifyCost, draftCacheBytes, differing } = speculation;
+  return (
+    <Section title="Speculative decoding">
+      <Facts
+        facts={[
+          ['speed-up', formatMetric(speedUp, 'x')],
+          ['tokens a round', formatNumber(tokensPerRound)],
+          ['a draft token costs', `${formatNumber(draftCost)} plain tokens`],
+          ['a verification costs', `${formatNumber(verifyCost)} plain tokens`],
+          ['cache of the draft, extra', formatBytes(draftCacheBytes)],
+        ]}
+      />
+      <Text size="xs" c="var(--app-quiet)">
+        {speedUp > 1
+          ? 'It pays: what a round makes is worth more than its drafts and the verification cost.'
+          : 'It does not pay: drafts and verification cost more than the tokens of a round are worth.'}{' '}
+        {differing
+          ? `${differing} tokens differ from what the model alone says, by rounding.`
+          : 'Every token is the one that the model alone says.'}
+      </Text>
+      <Steps
+        title="Proposals kept, by place in the round"
+        ends={['first', 'last']}
+        values={acceptedByPlace}
+        most={1}
+        show={shareInWords}
+      />
+    </Section>
+  );
+};
 
 const QualitySection = ({ quality }: { readonly quality: Quality }) => {
   const { retrieved, exactRetrieved, retrievalDepths, retrievedByDepth, layerErrors } = quality;

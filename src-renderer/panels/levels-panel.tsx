@@ -3,12 +3,12 @@ import type { Point } from '../../src-main/contract/metrics.ts';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { LevelBarsChart } from '../charts/level-bars-chart.tsx';
 import { toCsv } from '../series/csv.ts';
-import { headlineMetrics, type LevelBars, levelBarsOf, modelMetrics, rowFields } from '../series/levels.ts';
+import { headlineMetrics, type LevelBars, levelBarsOf, rowFields } from '../series/levels.ts';
 import { type Missing, whyMissing } from '../series/missing.ts';
 import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './data-grid.tsx';
-import { useApp, useIsModelPlanned, useLevelNames, useView } from './use-app.ts';
+import { useApp, useKind, useLevelNames, useView } from './use-app.ts';
 import { useBaselineLegend, useBaselines } from './use-baselines.ts';
 import { useLevelLegend, useLinked } from './use-linked.ts';
 
@@ -19,8 +19,8 @@ export function LevelsPanel({ points }: ChartPanelProps) {
   const legend = [...useLevelLegend(), ...useBaselineLegend()];
   const scales = useView((view) => view.scales);
   const baselines = useBaselines();
-  const isModel = useIsModelPlanned();
-  const metrics = isModel ? modelMetrics : headlineMetrics;
+  const kind = useKind();
+  const metrics = useMemo(() => headlineMetrics(kind), [kind]);
   const fields = useMemo(() => rowFields(points), [points]);
   const beside = useMemo(
     () =>

@@ -3,6 +3,7 @@ import { formatMetric } from '../../src-main/contract/format.ts';
 import { type Metric, metrics, type Point } from '../../src-main/contract/metrics.ts';
 import { pointConfigSchema } from '../../src-main/contract/sweep.ts';
 import { fieldTitle, readField } from '../series/fields.ts';
+import type { Kind } from '../series/kind.ts';
 import type { ShownColumn } from '../series/table.ts';
 
 type PointColumn = ShownColumn<Point>;
@@ -13,7 +14,7 @@ const shortLabels: Readonly<Record<string, string>> = {
   seqLen: 'tokens',
   referenceKvHeads: 'model KV heads',
 };
-const widths: Readonly<Record<string, number>> = { level: 168, model: 104, phase: 68, hiddenDim: 56, seqLen: 64 };
+const widths: Readonly<Record<string, number>> = { level: 168, model: 104, phase: 78, hiddenDim: 56, seqLen: 64 };
 const character = 7.2;
 const leastWidth = 64;
 /** Wide enough for the head and its arrow. */
@@ -40,6 +41,7 @@ const fieldColumn = (field: string, isFigure: boolean): PointColumn => {
 
 const groupOf = (metric: Metric): string => {
   const { id, unit } = metric;
+  if (speculationColumns.includes(id)) return 'Speculative decoding';
   if (['bytes', 'x'].includes(unit) || id.startsWith('reduction')) return 'Memory';
   if (id === 'relativeL2' || ['cosine', 'rms', 'maxAbs', 'referenceRms'].includes(id)) return 'Error';
   if (qualityColumns.includes(id) || ['acceptance', 'perplexityChangePercent'].includes(id))
@@ -107,20 +109,25 @@ export function pointColumns(points: readonly Point[]): readonly PointColumn[] {
   ];
 }
 
-/** @param isModel whole models are measured: what their words lose is what they are judged by */
-export const usualColumns = (isModel: boolean): readonly string[] => [
+const speculationColumns: readonly string[] = [
+  ...['speculativeTokens', 'speedUp', 'tokensPerRound', 'draftCost', 'verifyCost', 'draftCacheBytes'],
+];
+
+/** What such points are judged by stands among the first. */
+export const usualColumns = (kind: Kind): readonly string[] => [
   'level',
-  ...(isModel ? ['model'] : []),
+  ...(kind === 'layer' ? [] : ['model']),
+  ...(kind === 'layer of a model' ? ['layer'] : []),
   'phase',
-  ...(isModel ? [] : ['hiddenDim']),
+  ...(kind === 'layer' ? ['hiddenDim'] : []),
   'seqLen',
   'batch',
+  ...(kind === 'speculation' ? speculationColumns : []),
   'multiplierVsF32Mha',
   'multiplierVsOwn16Bit',
   'kvAllocatedBytes',
-  ...(isModel ? qualityColumns : []),
-  'relativeL2',
-  'grade',
+  ...(kind === 'model' ? qualityColumns : []),
+  ...(kind === 'speculation' ? [] : ['relativeL2', 'grade']),
   'medianSeconds',
   'p95Seconds',
   'tokensPerSecond',

@@ -7,7 +7,7 @@ import { type ShownColumn, sortRows } from '../series/table.ts';
 import { DataGrid } from './data-grid.tsx';
 import { BrushChip } from './filter-bar.tsx';
 import { pointColumns, usualColumns } from './point-columns.ts';
-import { useApp, useIsModelPlanned, useLevelNames, useRun, useView } from './use-app.ts';
+import { useApp, useKind, useLevelNames, useRun, useView } from './use-app.ts';
 import { useTablePoints } from './use-points.ts';
 
 const idOf = ({ id }: Point): string => id;
@@ -16,11 +16,11 @@ export function PointTable() {
   const { view } = useApp();
   const points = useTablePoints();
   const all = useRun((run) => run.points);
-  const isModel = useIsModelPlanned();
+  const kind = useKind();
   const sort = useView((state) => state.sort);
   const levels = useLevelNames();
   const columns = useMemo(() => pointColumns(all), [all]);
-  const usual = useMemo(() => usualColumns(isModel), [isModel]);
+  const usual = useMemo(() => usualColumns(kind), [kind]);
   const rows = useMemo(() => {
     const column = columns.find(({ id }) => id === sort?.column);
     return column ? sortRows(points, column, sort?.descending ?? false) : points;

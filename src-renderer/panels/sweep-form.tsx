@@ -238,6 +238,7 @@ const phaseMeaning: Readonly<Record<Phase, string>> = {
   prefill: 'the whole prompt at once',
   decode: 'one new token against the cache',
   verify: 'a few drafted tokens at once',
+  speculate: 'a whole model, the level as its draft',
 };
 
 function Phases() {

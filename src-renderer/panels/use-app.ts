@@ -3,6 +3,7 @@ import { createContext, useContext } from 'react';
 import { useStore } from 'zustand';
 import { useShallow } from 'zustand/react/shallow';
 import type { RunState } from '../../src-main/contract/run-state.ts';
+import { type Kind, kindOf, kindOfSweep } from '../series/kind.ts';
 import type { App } from '../store/app.ts';
 import type { View } from '../store/view.ts';
 
@@ -34,10 +35,12 @@ export function usePlannedLevels(): readonly string[] {
   return names.filter((name) => planned.includes(name));
 }
 
-/** Whether whole models are measured, by what was asked for: nothing may change while points come in. */
-export function useIsModelPlanned(): boolean {
-  const isDrafted = useDraft().axes.model !== undefined;
-  return useRun(({ sweep }) => (sweep ? [sweep, ...(sweep.also ?? [])].some(({ axes }) => axes.model) : isDrafted));
+/** What is measured, or would be by the form. */
+export function useKind(): Kind {
+  const { axes, phases } = useDraft();
+  const given = (axis: string) => (axes[axis] ? [axes[axis]] : []);
+  const drafted = kindOf([{ model: given('model'), layer: given('layer'), phase: phases }]);
+  return useRun(({ sweep }) => (sweep ? kindOfSweep(sweep) : drafted));
 }
 
 export const useLevelNames = (): readonly string[] =>

@@ -2,6 +2,7 @@
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
 import { type Axis, axisFor, type Scale } from './axis.ts';
 import { deviceField, readField, tellingFields, valueInWords } from './fields.ts';
+import { judgedBy, type Kind } from './kind.ts';
 import { metricOf } from './metric.ts';
 
 export interface LevelBar {
@@ -23,9 +24,11 @@ export interface LevelBars {
 }
 
 /** The three numbers of every point. */
-export const headlineMetrics = ['multiplierVsF32Mha', 'tokensPerSecond', 'relativeL2'] as const;
-/** Of whole models the error is what their words lose. */
-export const modelMetrics = ['multiplierVsF32Mha', 'tokensPerSecond', 'logitKl'] as const;
+export const headlineMetrics = (kind: Kind): readonly string[] => [
+  'multiplierVsF32Mha',
+  'tokensPerSecond',
+  judgedBy[kind],
+];
 
 /** More rows than this are too thin to read: then a row is a level, and a bar the median of all its points. */
 const mostRows = 24;

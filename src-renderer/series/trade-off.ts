@@ -22,9 +22,6 @@ export interface TradeOff {
   readonly missing: readonly Missing[];
 }
 
-/** Of a whole model what its words lose, of a layer how far its output is off. */
-export const errorMetricOf = (isModel: boolean): string => (isModel ? 'logitKl' : 'relativeL2');
-
 export function tradeOffOf(
   points: readonly Point[],
   ids: { readonly x: string; readonly y: string; readonly size: string },

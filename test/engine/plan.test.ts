@@ -179,6 +179,8 @@ describe('resolvePoint', () => {
     [{ cacheKind: 'input', keyDtype: 'int8' }, 'one input cache cannot be both int8 and f32'],
     [{ hadamard: true, headDim: 96 }, 'hadamard needs a headDim that is a power of two, not 96'],
     [{ layer: 0 }, 'layer needs a model'],
+    [{ phase: 'speculate' }, 'the phase speculate needs a model'],
+    [{ model: 'byte-mha', phase: 'speculate', batch: 2 }, 'the phase speculate needs a whole model and a batch of 1'],
     [{ model: 'byte-mha', layer: 4 }, 'model byte-mha has layers 0 to 3, not 4'],
   ])('refuses what cannot exist: %j', (axes, reason) => {
     const { config: refusedConfig, refused } = resolvePoint(axes as Record<string, number | string>);

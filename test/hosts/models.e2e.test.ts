@@ -77,7 +77,7 @@ test('quality figures follow from the logits', async () => {
   expect(quality?.top1Agreement).toBeCloseTo(sums.same / sums.positions, 2);
   expect((quality?.perplexity as number) / Math.exp(sums.nll / sums.scored)).toBeCloseTo(1, 4);
   expect((quality?.exactPerplexity as number) / Math.exp(sums.exactNll / sums.scored)).toBeCloseTo(1, 4);
-  expect(prepared.error.relativeL2).toBe(quality?.layerErrors.at(-1));
+  expect(prepared.error?.relativeL2).toBe(quality?.layerErrors.at(-1));
 });
 
 describe('a model of the user’s', () => {
@@ -137,6 +137,37 @@ describe('a model of the user’s', () => {
     expect(errors[0]).toBeLessThan(1e-5);
     expect(errors[1]).toBeGreaterThan(1e-4);
     expect(errors[2]).toBeGreaterThan(errors[1] as number);
+  });
+
+  test('as its own draft: a speculating model says what it says alone, and both caches are counted', async () => {
+    const [exact] = await sweep('--set', 'level=baseline');
+    const [point] = await sweep(
+      '--set',
+      'phase=speculate',
+      '--set',
+      'level=near-lossless',
+      '--set',
+      'speculativeTokens=3',
+    );
+    const { speculation, memory, error, quality, throughput } = point as Point;
+    expect(point?.outcome).toBe('measured');
+    expect([error, quality]).toEqual([undefined, undefined]);
+    expect(speculation).toMatchObject({ differing: 0 });
+    expect(speculation?.acceptedByPlace).toHaveLength(3);
+    expect(speculation?.tokensPerRound).toBeGreaterThan(1);
+    expect(speculation?.speedUp).toBeCloseTo(
+      (speculation?.tokensPerSecond as number) / (speculation?.plainTokensPerSecond as number),
+      6,
+    );
+    // Both caches at the end of the last prompt: what is said adds to them.
+    const { targetCacheBytes = 0, draftCacheBytes = 0 } = speculation ?? {};
+    expect(memory?.kvAllocatedBytes).toBe(targetCacheBytes + draftCacheBytes);
+    expect(memory?.kvAllocatedBytes).toBeGreaterThan(exact?.memory?.kvAllocatedBytes as number);
+    expect(throughput?.tokensPerSecond).toBeGreaterThan(0);
+    const [tooLong] = await sweep('--set', 'phase=speculate', '--set', 'seqLen=2040');
+    expect(tooLong?.reason).toMatch(
+      /^expected at most 1994, so that what is said fits the model's positions, for seqLen/,
+    );
   });
 
   test('too few heads and too little text are rows with a reason', async () => {

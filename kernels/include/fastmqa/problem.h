@@ -8,7 +8,7 @@
 
 namespace fastmqa {
 
-enum class Phase { prefill, decode, verify };
+enum class Phase { prefill, decode, verify, speculate };
 enum class CacheKind { direct, latentSeparate, latentJoint, input };
 enum class Conversion { mean, aligned, first };
 
@@ -46,6 +46,7 @@ struct PointSpec {
   Technique technique;
   Phase phase = Phase::decode;
   int64_t batch = 1, seqLen = 512, verifyTokens = 1;
+  int64_t draftTokens = 4;  ///< of the phase speculate: proposed in a round
   uint64_t inputSeed = 100;
   int64_t calibrationTokens = 4096;
 };

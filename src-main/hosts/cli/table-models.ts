@@ -117,4 +117,47 @@ function lessons(points: readonly Point[]): string[] {
   ];
 }
 
+const speculationHeadings = [
+  [
+    'draft',
+    'tokens',
+    'drafted',
+    'a round',
+    'kept by place, %',
+    'draft',
+    'verify',
+    'speed-up',
+    'extra cache',
+    'outcome',
+  ],
+];
+
+/** A level as the draft of the same model with an exact cache. */
+export function speculationTable(points: readonly Point[]): string {
+  const shared = points.filter(isSpeculation);
+  const cells = shared.map(({ config, speculation, outcome, reason }) => [
+    config.level === 'custom' ? customName(config) : config.level,
+    String(config.seqLen),
+    String(config.speculativeTokens ?? ''),
+    ...(speculation
+      ? [
+          speculation.tokensPerRound.toFixed(2),
+          speculation.acceptedByPlace.map((share) => Math.round(100 * share)).join(' '),
+          speculation.draftCost.toFixed(2),
+          speculation.verifyCost.toFixed(2),
+          `${speculation.speedUp.toFixed(2)}x`,
+          formatBytes(speculation.draftCacheBytes),
+        ]
+      : Array<string>(6).fill('')),
+    outcome === 'measured' ? outcome : `${outcome}: ${reason}`,
+  ]);
+  return [
+    ...columns([...speculationHeadings, ...cells], 'lrrrlrrrrl'),
+    '',
+    'drafted: tokens proposed in a round. draft, verify: time of a draft token and of a verification, in tokens of the model alone. speed-up: against',
+    'the model alone in the same run, greedy; every token is the one that it would say. The draft’s cache comes on top: speculation never saves memory.',
+  ].join('\n');
+}
+
+export const isSpeculation = ({ config }: Point): boolean => config.phase === 'speculate';
 export const isModelPoint = ({ config }: Point): boolean => config.model !== undefined && config.layer === undefined;

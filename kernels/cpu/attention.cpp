@@ -116,7 +116,10 @@ struct RowState {
   std::vector<double> top;  // running maximum
   std::vector<double> total;
   std::vector<float> keep;  // factor for what was summed before
-  explicit RowState(int64_t n) : rows(n), top(n, -INFINITY), total(n, 0.0), keep(n, 1.0f) {}
+  std::vector<double> next;             // of the step at hand: the new maximum,
+  std::vector<float> stepTop, stepSum;  // the maximum that its scores are relative to, and their sum
+  explicit RowState(int64_t n)
+      : rows(n), top(n, -INFINITY), total(n, 0.0), keep(n, 1.0f), next(n), stepTop(n), stepSum(n) {}
   double logSumExp(int64_t i) const { return total[i] > 0 ? top[i] + std::log(total[i]) : -INFINITY; }
 };
 
@@ -162,23 +165,23 @@ void softmaxStep(const AttentionShape& shape, const Visibility& seen, const Mask
         }
       }
     }
-    double newTop;
-    float sum;
     if (wideRow) {
-      newTop = state.top[i];
+      double& newTop = state.next[i] = state.top[i];
       for (int64_t c = 0; c < columns; c++) newTop = std::max(newTop, wideRow[c]);
       for (int64_t c = 0; c < columns; c++)
         row[c] = newTop == -INFINITY ? -INFINITY : static_cast<float>(wideRow[c] - newTop);
-      float unused;
-      sum = v.softmaxRow(row, columns, newTop == -INFINITY ? -INFINITY : 0.0f, &unused);
+      state.stepTop[i] = newTop == -INFINITY ? -INFINITY : 0.0f;
     } else {
-      float top;
-      sum = v.softmaxRow(row, columns, static_cast<float>(state.top[i]), &top);
-      newTop = top;
+      state.stepTop[i] = static_cast<float>(state.top[i]);
     }
+  }
+  v.softmaxRows(state.rows - firstRow, scores + firstRow * stride, stride, columns, state.stepTop.data() + firstRow,
+                state.stepSum.data() + firstRow);
+  for (int64_t i = firstRow; i < state.rows; i++) {
+    const double newTop = wide ? state.next[i] : static_cast<double>(state.stepTop[i]);
     const double keep = newTop == state.top[i] ? 1.0 : std::exp(state.top[i] - newTop);
     state.keep[i] = static_cast<float>(keep);
-    state.total[i] = state.total[i] * keep + static_cast<double>(sum);
+    state.total[i] = state.total[i] * keep + static_cast<double>(state.stepSum[i]);
     state.top[i] = newTop;
   }
 }

@@ -146,27 +146,22 @@ inline VF larger(VF a, VF b) {
 #endif
 }
 
-// exp of x <= 0: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2]; below -87.33 the result is 0.
+// exp of x <= 0 as 2^n 2^r, |r| <= 1/2: 2^r by a minimax polynomial of degree 5, relative error below 1.6e-7 in f32, exact
+// at 0; below -87.7 the result is 0, a masked score's -inf included. NaN stays.
 inline VF expVector(VF x) {
-  const VF bounded = larger(splat(-87.33f), x);
-  const VF magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const VF shifted = bounded * splat(1.44269504088896341f) + magic;
-  const VF n = shifted - magic;
-  VF r = bounded - n * splat(0.693359375f);
-  r = r + n * splat(2.12194440e-4f);
-  VF p = splat(1.0f / 720);
-  p = p * r + splat(1.0f / 120);
-  p = p * r + splat(1.0f / 24);
-  p = p * r + splat(1.0f / 6);
-  p = p * r + splat(0.5f);
+  const VF log2e = splat(1.44269504088896341f), magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const VF bounded = larger(splat(-104.0f), x);
+  const VF shifted = bounded * log2e + magic;
+  const VF r = bounded * log2e - (shifted - magic);
+  VF p = splat(0.001326472731307149f);
+  p = p * r + splat(0.009671512991189957f);
+  p = p * r + splat(0.05550733581185341f);
+  p = p * r + splat(0.24022242426872253f);
+  p = p * r + splat(0.6931470036506653f);
   p = p * r + splat(1.0f);
-  p = p * r + splat(1.0f);
-  const VF scale = (VF)(((VI)shifted << 23) + (127 << 23));
-#if defined(__AVX512F__)
-  return (VF)_mm512_maskz_mul_ps(_mm512_cmp_ps_mask((__m512)x, (__m512)splat(-87.33f), _CMP_NLT_UQ), (__m512)p, (__m512)scale);
-#else
-  return select(x < splat(-87.33f), VF{}, p * scale);
-#endif
+  VI exponent = (VI)shifted - ((VI)magic - 127);
+  exponent = exponent > 0 ? exponent : VI{};
+  return p * (VF)(exponent << 23);
 }
 
 template <int n>
@@ -196,9 +191,6 @@ template <class V>
 inline float sumLanes(V v) {
   return foldLanes(v, [](V a, V b) { return a + b; });
 }
-inline float maxLanes(VF v) {
-  return foldLanes(v, [](VF a, VF b) { return select(a > b, a, b); });
-}
 
 // (a0 a1 ..), (b0 b1 ..) become (a0 b0 a1 ..) and the rest.
 template <class V>
@@ -215,26 +207,23 @@ inline void interleave(V& a, V& b) {
   a = low;
 }
 
-float softmaxRow(float* scores, int64_t n, float oldMax, float* newMax) {
-  VF top = splat(oldMax);
-  for (int64_t i = 0; i < n; i += lanesF32) {
-    const VF s = load(scores + i);
-    top = larger(s, top);
+// Two passes over all rows, not one row after the other: the folds of a row wait for nothing that the next row needs.
+void softmaxRows(int64_t rows, float* scores, int64_t stride, int64_t n, float* top, float* sums) {
+  for (int64_t i = 0; i < rows; i++) {
+    VF highest = splat(top[i]);
+    for (int64_t c = 0; c < n; c += lanesF32) highest = larger(load(scores + i * stride + c), highest);
+    top[i] = foldLanes(highest, larger);
   }
-  const float highest = maxLanes(top);
-  *newMax = highest;
-  if (highest == -INFINITY) {
-    for (int64_t i = 0; i < n; i += lanesF32) store(scores + i, VF{});
-    return 0;
+  for (int64_t i = 0; i < rows; i++) {
+    const VF base = splat(top[i] == -INFINITY ? 0 : top[i]);
+    VF total = VF{};
+    for (int64_t c = 0; c < n; c += lanesF32) {
+      const VF p = expVector(load(scores + i * stride + c) - base);
+      store(scores + i * stride + c, p);
+      total += p;
+    }
+    sums[i] = sumLanes(total);
   }
-  const VF base = splat(highest);
-  VF total = VF{};
-  for (int64_t i = 0; i < n; i += lanesF32) {
-    const VF p = expVector(load(scores + i) - base);
-    store(scores + i, p);
-    total += p;
-  }
-  return sumLanes(total);
 }
 
 void softcapRow(float* x, int64_t n, float cap) {
@@ -639,7 +628,7 @@ float readAll(const float* data, int64_t n) {
 }
 
 const Simd table = {FASTMQA_SIMD_NAME, gemmTile<float>, gemmTile<double>, gemmWide,     2 * lanesF32, lanesF32,
-                    softmaxRow,        softcapRow,      decode,           decodeBlock,   gemmPacked,    transpose, scaleByNumber,
+                    softmaxRows,       softcapRow,      decode,           decodeBlock,   gemmPacked,    transpose, scaleByNumber,
                     rotateRows,        burnFma,         readAll};
 
 }  // namespace

@@ -3,6 +3,9 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <string>
+
+#include "fastmqa/status.h"
 
 namespace fastmqa {
 
@@ -42,10 +45,13 @@ const Simd* named(const char* name) {
 
 const Simd* initial() {
   const Simd* list[4];
-  runnable(list);
+  const int n = runnable(list);
   const char* wanted = std::getenv("FASTMQA_ISA");
-  const Simd* forced = wanted ? named(wanted) : nullptr;
-  return forced ? forced : list[0];
+  if (!wanted) return list[0];
+  if (const Simd* forced = named(wanted)) return forced;
+  std::string names = list[0]->name;
+  for (int i = 1; i < n; i++) names += std::string(i + 1 < n ? ", " : " or ") + list[i]->name;
+  refuse("expected " + names + " for FASTMQA_ISA on this machine but received " + wanted);
 }
 
 std::atomic<const Simd*>& current() {

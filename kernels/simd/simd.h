@@ -40,9 +40,9 @@ struct Simd {
                       double* c, int64_t ldc);
   /// Column widths the two products like best.
   int panelF32, panelF64;
-  /// One online-softmax step of a row: scores[0..n) become exp(score - newMax); n a multiple of 16.
-  /// Returns their sum and sets newMax = max(oldMax, max(scores)). A row of -inf leaves newMax at oldMax and zeros.
-  float (*softmaxRow)(float* scores, int64_t n, float oldMax, float* newMax);
+  /// One online-softmax step of each row: scores[row][0..n) become exp(score - top) where top[row] becomes the larger of
+  /// itself and the row's scores, and sums[row] their sum; n a multiple of 16. A row of -inf leaves its top and gives zeros.
+  void (*softmaxRows)(int64_t rows, float* scores, int64_t stride, int64_t n, float* top, float* sums);
   /// x[i] = cap * tanh(x[i] / cap)
   void (*softcapRow)(float* x, int64_t n, float cap);
   /// Stored numbers to f32: n a multiple of 8. `dtype` is a Dtype; integers come as raw unsigned codes.
@@ -65,7 +65,8 @@ struct Simd {
   float (*readAll)(const float* data, int64_t n);
 };
 
-/// The variant in use: the best this machine runs, or the one named by FASTMQA_ISA / forceSimd.
+/// The variant in use: the best this machine runs, or the one named by forceSimd or the environment's FASTMQA_ISA; throws
+/// Failure (refused) if that one cannot run here.
 const Simd& simd();
 /// Names that run here, best first.
 int availableSimd(const char** names, int capacity);

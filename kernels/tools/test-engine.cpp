@@ -5,6 +5,8 @@
 #include <chrono>
 #include <cstring>
 
+#include "fastmqa/status.h"
+#include "simd/simd.h"
 #include "test-engine/checks.h"
 
 int main(int argc, char** argv) {
@@ -13,6 +15,12 @@ int main(int argc, char** argv) {
     void (*run)();
   } parts[] = {{"codecs", testCodecs},           {"stores", testStores}, {"attention", testAttention},
                {"latents", testLatentAttention}, {"caches", testCaches}, {"layers", testLayers}};
+  try {
+    std::printf("# %s\n", fastmqa::simd().name);
+  } catch (const fastmqa::Failure& e) {  // FASTMQA_ISA names what does not run here
+    std::fprintf(stderr, "%s\n", e.what());
+    return 2;
+  }
   bool named = false;
   for (int i = 1; i < argc; i++) {
     if (!std::strcmp(argv[i], "--short"))

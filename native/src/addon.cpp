@@ -123,7 +123,11 @@ Napi::Float32Array floats(Napi::Env env, const std::vector<float>& from) {
 Napi::Value info(const Napi::CallbackInfo& call) {
   Napi::Object out = Napi::Object::New(call.Env());
   out["threads"] = threadCount();
-  out["instructionSet"] = simd().name;
+  try {
+    out["instructionSet"] = simd().name;
+  } catch (const Failure& e) {  // FASTMQA_ISA names what does not run here
+    throw Napi::Error::New(call.Env(), e.what());
+  }
   out["buildFlags"] = FASTMQA_BUILD_FLAGS;
   return out;
 }

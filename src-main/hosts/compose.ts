@@ -39,6 +39,7 @@ import { Supervisor } from '../worker/supervisor.ts';
 import { type AgentOptions, attachToAgent, runAgent } from './agent.ts';
 import { forgetAgent, joinAgent, knownAgents, listAgents } from './agents.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
+import { benchLevels } from './bench-levels.ts';
 import { cudaDevices, gpusOf } from './cuda.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { type FleetWatch, joinFleet, type WorkerOptions, watchFleet, workForQueue } from './fleet.ts';
@@ -77,7 +78,7 @@ export interface Profiler extends ProfilerApi {
   speculate(options: SpeculateOptions): Promise<readonly SpeculationRow[]>;
   /** The smallest cache that keeps an error budget. */
   recommend(options: RecommendOptions): Promise<Recommendation>;
-  /** The kernels against the ceilings of this machine. */
+  /** Kernels, then whole layers at every level, against the ceilings of this machine. */
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;
   /** Measures the points of a queue until `signal`; the one at hand is finished. */
   work(options: WorkerOptions): Promise<void>;
@@ -181,7 +182,10 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
         await recording?.close();
       }
     },
-    bench: (benchOptions) => backend.bench(benchOptions, benchDeadlineSeconds),
+    bench: async (benchOptions) => [
+      ...(await backend.bench(benchOptions, benchDeadlineSeconds)),
+      ...(await benchLevels(measuring, benchOptions)),
+    ],
     work: async (workOptions) => {
       const environmentHere = await environment();
       await workForQueue(workOptions, { backend: measuring, clock: monotonic, environment: environmentHere });

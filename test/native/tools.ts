@@ -15,10 +15,16 @@ export interface Ended {
   lines: string[];
 }
 
-function run(command: string, args: readonly string[], onLine?: (line: string) => void): Promise<Ended> {
+function run(
+  command: string,
+  args: readonly string[],
+  onLine?: (line: string) => void,
+  environment?: Readonly<Record<string, string>>,
+): Promise<Ended> {
   return new Promise((done, failed) => {
     const lines: string[] = [];
-    const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+    const env = { ...process.env, ...environment };
+    const child = spawn(command, args, { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [child.stdout, child.stderr])
       createInterface(stream).on('line', (line) => {
         lines.push(line);
@@ -82,6 +88,11 @@ export function buildTools(): Promise<void> {
 }
 
 /** `name` as in kernels/tools/NAME.cpp. */
-export function runTool(name: string, args: readonly string[] = [], onLine?: (line: string) => void): Promise<Ended> {
-  return run(join(build, `fastmqa-${name}`), args, onLine);
+export function runTool(
+  name: string,
+  args: readonly string[] = [],
+  onLine?: (line: string) => void,
+  environment?: Readonly<Record<string, string>>,
+): Promise<Ended> {
+  return run(join(build, `fastmqa-${name}`), args, onLine, environment);
 }

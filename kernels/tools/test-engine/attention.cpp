@@ -212,6 +212,7 @@ bool zerosWhereNothingIsSeen(const Case& c, const std::vector<float>& out, const
 
 void randomCases() {
   Random r(21);
+  const char* const usual = simd().name;
   const char* names[4];
   const int variants = availableSimd(names, 4), rounds = check::rounds(40, 160, 1500);
   for (int number = 0; number < rounds; number++) {
@@ -235,6 +236,7 @@ void randomCases() {
       forceSimd(names[i]);
       judge(std::string("flash ") + names[i], byEngine(c, cache, c.pairs > 0 ? &rope : nullptr, Kernel::flash));
     }
+    forceSimd(usual);
     judge("naive", byEngine(c, cache, c.pairs > 0 ? &rope : nullptr, Kernel::naive));
     if (number % 4 == 0) {
       const std::vector<float> first = byEngine(c, cache, c.pairs > 0 ? &rope : nullptr, Kernel::flash);
@@ -339,6 +341,7 @@ void testAttention() {
 /// and rotated in fp64.
 void testLatentAttention() {
   Random r(23);
+  const char* const usual = simd().name;
   const char* names[4];
   const int variants = availableSimd(names, 4);
   for (int round = 0; round < check::rounds(20, 80, 600); round++) {
@@ -412,6 +415,6 @@ void testLatentAttention() {
     forceSimd(names[round % variants]);
     check::atMost("latent rebuilt" + name, check::relativeL2(byEngine(false), expected), 3e-6);
     if (!rotated && !joint) check::atMost("latent absorbed" + name, check::relativeL2(byEngine(true), expected), 3e-6);
-    forceSimd(names[0]);
+    forceSimd(usual);
   }
 }

@@ -202,6 +202,7 @@ void closedForms(const std::string& variant) {
 }  // namespace
 
 void testCodecs() {
+  const char* const usual = simd().name;
   const char* names[4];
   const int variants = availableSimd(names, 4);
   for (int i = variants - 1; i >= 0; i--) {
@@ -211,6 +212,7 @@ void testCodecs() {
     groups(names[i]);
     closedForms(names[i]);
   }
+  forceSimd(usual);
 }
 
 /// Every layout, grouping, page size, and bands of several formats, at ragged channel counts.
@@ -220,6 +222,7 @@ void testStores() {
   int agree = 0, rows = 0, steps = 0;
   std::string worstName;
   double worst = 0;
+  const char* const usual = simd().name;
   const char* names[4];
   const int variants = availableSimd(names, 4);
   for (int round = 0; round < rounds; round++) {
@@ -288,7 +291,7 @@ void testStores() {
   check::report(agree == 0, "stores hold what the definition says, " + std::to_string(rounds) + " shapes" + (agree ? ": " + worstName : ""), worst, "at most ", 1e-3);
   check::equal("stores do not depend on how many tokens came at once, " + std::to_string(rounds) + " shapes", steps, 0);
   check::equal("stores give the same numbers by rows and by pages, " + std::to_string(rounds) + " shapes", rows, 0);
-  forceSimd(names[0]);
+  forceSimd(usual);
   Arena arena;
   StoreSpec bad = storeOf(Dtype::int4, 16, Layout::channelRows, Grouping::channel, 128, false);
   check::throws<Failure>("groups of tokens beyond a page are refused", [&] { PanelStore store(arena, bad); });

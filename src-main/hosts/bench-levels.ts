@@ -1,0 +1,60 @@
+/** Whole layers at every level against the ceilings of this machine, which are read between their samples. */
+import { fullHeadLevelNames, sharedLevelNames } from '../engine/levels.ts';
+import { expandSweep } from '../engine/plan.ts';
+import type { Ceilings, MeasuringBackend, Prepared } from '../engine/ports.ts';
+import { median } from '../engine/statistics.ts';
+import type { BenchCase, BenchOptions } from '../worker/addon-types.ts';
+
+/** The larger layer of the tables. Levels stand last: the backend keeps the reference of the layer that it prepared before. */
+const layer = { hiddenDim: [2048], heads: [32], seqLen: [1024], batch: [4], phase: ['prefill', 'decode', 'verify'] };
+const rounds = 3;
+const mostSamples = 50;
+const deadlineSeconds = 600;
+
+/** Nothing is timed before `prepare` has compared it with the reference. */
+export async function benchLevels(
+  backend: MeasuringBackend,
+  { only = '', secondsPerCase = 1 }: BenchOptions,
+): Promise<BenchCase[]> {
+  const plan = expandSweep({
+    name: 'bench',
+    axes: { ...layer, level: fullHeadLevelNames },
+    also: [{ axes: { ...layer, referenceKvHeads: [1], level: sharedLevelNames } }],
+  });
+  const cases: BenchCase[] = [];
+  for (const { config } of plan) {
+    const name = `level ${config.level} ${config.phase}`;
+    if (!name.includes(only)) continue;
+    const { batch, heads, hiddenDim, seqLen } = config;
+    const shape = `B${batch} H${heads} d${hiddenDim} S${seqLen}`;
+    const prepared = await backend.prepare(config, deadlineSeconds);
+    try {
+      cases.push({ name, shape, ...(await timed(backend, prepared, secondsPerCase / rounds)) });
+    } finally {
+      await backend.release(prepared);
+    }
+  }
+  return cases;
+}
+
+async function timed(
+  backend: MeasuringBackend,
+  prepared: Prepared,
+  seconds: number,
+): Promise<Omit<BenchCase, 'name' | 'shape'>> {
+  const samples: number[] = [];
+  const ceilings: Ceilings[] = [];
+  await backend.sample(prepared, 0, 1, deadlineSeconds); // warm-up
+  for (let round = 0; round < rounds; round++) {
+    ceilings.push(await backend.ceilings());
+    samples.push(...(await backend.sample(prepared, seconds, mostSamples, deadlineSeconds)));
+  }
+  const { flops, bytes } = prepared.work;
+  return {
+    flops,
+    bytes,
+    medianSeconds: median(samples),
+    fmaFlopsPerSecond: median(ceilings.map(({ fmaFlopsPerSecond }) => fmaFlopsPerSecond)),
+    readBytesPerSecond: median(ceilings.map(({ readBytesPerSecond }) => readBytesPerSecond)),
+  };
+}

@@ -426,7 +426,9 @@ inline void decodeColumns(const uint8_t* row, int64_t c, Packed::F* out) {
 template <Dtype dtype, int MR, int NV>
 void packedMicro(int64_t rows, const uint8_t* codes, int64_t rowBytes, int64_t c, const float* a, int64_t lda, float* out) {
   using F = Packed::F;
-  const int64_t fetched = c == 0 ? rowBytes : 0;  // the first columns of a row ask for all of a later one
+  // The first columns of a row ask for all of a later one, except where nothing but reading is to be done: one row of f32
+  // follows the hardware's own prefetching, which asks further ahead (0.90 of the read ceiling against 0.68).
+  const int64_t fetched = c == 0 && !(dtype == Dtype::f32 && MR == 1) ? rowBytes : 0;
   F sum[MR][NV];
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)

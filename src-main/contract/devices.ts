@@ -1,23 +1,46 @@
 /** The devices that points were measured on, and what the user pays for them. */
 import { expected } from './input-error.ts';
 import type { Point } from './metrics.ts';
-import type { Environment } from './session.ts';
+import type { Environment, Gpu } from './session.ts';
 
 /** What a reader needs to judge figures of a device. Ceilings: measured on it, for these very points. */
 export interface MeasuredDevice {
   readonly name: string;
+  readonly memoryBytes: number;
   readonly threads: number;
   readonly instructionSet: string;
   readonly fmaFlopsPerSecond?: number | undefined;
   readonly readBytesPerSecond?: number | undefined;
 }
 
-/** Of its own row, or of the session whose machine measured it. */
-export function deviceOf({ device }: Point, environment: Environment): MeasuredDevice {
+/** Of its own row; or the GPU, or else the CPU, of the session whose machine measured it. */
+export function deviceOf({ device, config }: Point, environment: Environment): MeasuredDevice {
   if (device) return device;
-  const { cpu: name, threads, instructionSet, fmaFlopsPerSecond, readBytesPerSecond } = environment;
-  return { name, threads, instructionSet, fmaFlopsPerSecond, readBytesPerSecond };
+  const gpu = environment.gpus?.find(({ backend }) => backend === config.backend);
+  if (gpu) return deviceOfGpu(gpu);
+  const { cpu: name, memoryBytes, threads, instructionSet, fmaFlopsPerSecond, readBytesPerSecond } = environment;
+  return { name, memoryBytes, threads, instructionSet, ...known({ fmaFlopsPerSecond, readBytesPerSecond }) };
 }
+
+/** Its threads are its multiprocessors, its instruction set the compute capability. */
+const deviceOfGpu = (gpu: Gpu): MeasuredDevice => ({
+  name: gpu.name,
+  memoryBytes: gpu.memoryBytes,
+  threads: gpu.multiprocessors ?? 0,
+  instructionSet: `sm ${gpu.computeCapability}`,
+  ...known({ fmaFlopsPerSecond: gpu.matrixFlopsPerSecond, readBytesPerSecond: gpu.copyBytesPerSecond }),
+});
+
+/** One ceiling alone is no roof. */
+const known = ({
+  fmaFlopsPerSecond,
+  readBytesPerSecond,
+}: Partial<Record<'fmaFlopsPerSecond' | 'readBytesPerSecond', number | undefined>>) =>
+  fmaFlopsPerSecond && readBytesPerSecond ? { fmaFlopsPerSecond, readBytesPerSecond } : {};
+
+/** A row as it leaves the machine that measured it: it says which one, and under which ceilings. */
+export const withDevice = (point: Point, host: string, environment: Environment): Point =>
+  point.device ? point : { ...point, device: { host, ...deviceOf(point, environment) } };
 
 export interface DeviceSummary {
   readonly name: string;

@@ -13,6 +13,7 @@ export const gpuSchema = z.looseObject({
   computeCapability: z.string(),
   driverCudaVersion: z.string(),
   memoryBytes: z.number(),
+  multiprocessors: z.number().int().optional(),
   clockMHz: z.number().optional(),
   temperatureCelsius: z.number().optional(),
   powerLimitWatts: z.number().optional(),

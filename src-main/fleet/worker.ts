@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto';
 import os from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Job as QueuedJob, UnrecoverableError, Worker } from 'bullmq';
+import { withDevice } from '../contract/devices.ts';
 import type { Point } from '../contract/metrics.ts';
 import type { Environment } from '../contract/session.ts';
 import { skippedPoint } from '../engine/measure.ts';
@@ -151,17 +152,7 @@ class FleetWorker {
     }).finished;
     const [row] = points;
     if (!row) throw new Error('the worker was closed');
-    const { threads, instructionSet, fmaFlopsPerSecond, readBytesPerSecond } = environment;
-    const ceilings = fmaFlopsPerSecond && readBytesPerSecond ? { fmaFlopsPerSecond, readBytesPerSecond } : {};
-    const { name, memoryBytes } = device;
-    return {
-      run,
-      row: {
-        ...row,
-        config: point.config,
-        device: { host: os.hostname(), name, memoryBytes, threads, instructionSet, ...ceilings },
-      },
-    };
+    return { run, row: { ...withDevice(row, os.hostname(), environment), config: point.config } };
   }
 
   private announce(): Promise<void> {

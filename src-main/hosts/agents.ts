@@ -117,7 +117,8 @@ export async function joinAgent(
     }
     const other = hello.runs.find(({ status }) => status !== 'ended' && status !== 'idle');
     if (other && !isResumed) throw new InputError(`${host} measures another sweep now: ${other.name}`);
-    const environment = await line.ask('environment', {}).catch((error: unknown) => {
+    const backends = [...new Set(plan.map(({ config }) => config.backend))];
+    const environment = await line.ask('environment', { backends }).catch((error: unknown) => {
       throw error instanceof LineLost ? new InputError(`the connection to ${host} was lost: ${error.message}`) : error;
     });
     return {

@@ -187,14 +187,14 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
       ...(await benchLevels(measuring, benchOptions)),
     ],
     work: async (workOptions) => {
-      const environmentHere = await environment();
-      await workForQueue(workOptions, { backend: measuring, clock: monotonic, environment: environmentHere });
+      const environmentHere = await environment(true, await usableGpus([workOptions.backend]));
+      await workForQueue(workOptions, { measuring, clock: monotonic, environment: environmentHere });
     },
     watchFleet,
     serveAgent: (agentOptions) =>
       runAgent(agentOptions, {
         devices: profiler.devices,
-        environment,
+        environment: async (backends) => environment(true, await usableGpus(backends)),
         run: profiler.run,
         readSession,
       }),

@@ -1,5 +1,4 @@
 /** The two ends of a queue, and a look at who works for it. What does the queueing is large: it is loaded by those who queue. */
-import os from 'node:os';
 import type { FleetOptions, SweepRun } from '../contract/api.ts';
 import { InputError } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
@@ -10,10 +9,12 @@ import type { Clock, MeasuringBackend } from '../engine/ports.ts';
 import { viewFleet } from '../fleet/hosts.ts';
 import { type Connection, connect, readQueueAddress, versionOf } from '../fleet/queue.ts';
 import type { FleetPlace, FleetPlan } from '../fleet/run.ts';
-import { cpuName, kernelsFingerprint } from './environment.ts';
+import { kernelsFingerprint } from './environment.ts';
 
 export interface WorkerOptions {
   readonly queue: string;
+  /** `cpu` or `cuda:N`: what measures here. */
+  readonly backend: string;
   /** After this long without a sign of life a point goes to another worker. */
   readonly leaseSeconds: number;
   /** Once, with the name of the device. */
@@ -25,7 +26,7 @@ export interface WorkerOptions {
 }
 
 interface Machine {
-  readonly backend: MeasuringBackend;
+  readonly measuring: MeasuringBackend;
   readonly clock: Clock;
   readonly environment: Environment;
 }
@@ -36,15 +37,18 @@ const reach = (queue: string, tell: (line: string) => void): Promise<Connection>
   connect(readQueueAddress(queue, process.env), tell);
 
 export async function workForQueue(
-  { queue, onReady, onNotice, ...options }: WorkerOptions,
-  machine: Machine,
+  { queue, backend, onReady, onNotice, ...options }: WorkerOptions,
+  { measuring, clock, environment }: Machine,
 ): Promise<void> {
   const { work } = await import('../fleet/worker.ts');
   const connection = await reach(queue, onNotice);
   try {
-    const device = { backend: 'cpu', name: cpuName(), memoryBytes: os.totalmem() };
-    onReady(device.name);
-    await work({ ...options, ...machine, connection, device, version: versionOf(kernelsFingerprint()) });
+    const gpu = environment.gpus?.find((other) => other.backend === backend);
+    const { name, memoryBytes } = gpu ?? { name: environment.cpu, memoryBytes: environment.memoryBytes };
+    const device = { backend, name, memoryBytes };
+    onReady(name);
+    const version = versionOf(kernelsFingerprint());
+    await work({ ...options, backend: measuring, clock, environment, connection, device, version });
   } finally {
     connection.close();
   }

@@ -6,6 +6,7 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DeviceInfo, RunEnd, RunEvent, RunOptions, SweepRun } from '../contract/api.ts';
+import { withDevice } from '../contract/devices.ts';
 import { InputError } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
 import type { Environment } from '../contract/session.ts';
@@ -17,8 +18,8 @@ export interface AgentMachine {
   readonly host: string;
   readonly version: string;
   devices(): Promise<readonly DeviceInfo[]>;
-  /** Its ceilings are measured now. */
-  environment(): Promise<Environment>;
+  /** With the ceilings of these backends, measured now. @throws InputError for one that cannot be used */
+  environment(backends: readonly string[]): Promise<Environment>;
   run(sweep: Sweep, options: RunOptions): Promise<SweepRun>;
   readSession(path: string): Promise<{
     readonly name: string;
@@ -79,9 +80,9 @@ export class Agent {
       devices: [...this.devices],
       runs: [...this.runs.values()].map((run) => run.note()),
     }),
-    environment: async () => {
+    environment: async ({ backends }) => {
       if (this.active) await this.active.started;
-      return this.active?.environment ?? (await this.machine.environment());
+      return this.active?.environment ?? (await this.machine.environment(backends));
     },
     start: async ({ run: id, sweep, except }) => {
       const { active } = this;
@@ -140,15 +141,9 @@ export class Agent {
     return run;
   }
 
-  /** Which machine measured a row, and against which ceilings. */
+  /** Which machine measured a row, and under which ceilings. */
   private attributed(row: Point, environment: Environment | undefined): Point {
-    const { host } = this.machine;
-    const device = this.devices.find(({ backend }) => backend === row.config.backend) ?? this.devices[0];
-    if (!device) return row;
-    const { name = device.backend, memoryBytes = 0, threads = 0, instructionSet = 'unknown' } = device;
-    const { fmaFlopsPerSecond, readBytesPerSecond } = { ...device, ...environment };
-    const ceilings = fmaFlopsPerSecond && readBytesPerSecond ? { fmaFlopsPerSecond, readBytesPerSecond } : {};
-    return { ...row, device: { host, name, memoryBytes, threads, instructionSet, ...ceilings } };
+    return environment ? withDevice(row, this.machine.host, environment) : row;
   }
 }
 

@@ -20,7 +20,8 @@ const oneRun = z.strictObject({ run });
 const verb = z.enum(['pause', 'continue', 'stop', 'cancel']);
 export type RemoteVerb = z.infer<typeof verb>;
 
-const deviceSchema = z.strictObject({
+/** The rest of what a device says about itself stays behind. */
+const deviceSchema = z.object({
   backend: z.string(),
   usable: z.boolean(),
   name: z.string().optional(),
@@ -67,8 +68,8 @@ export type Followed = z.infer<typeof followedSchema>;
 /** Every call: what it takes, what it returns. Each may be asked again where its answer was lost. */
 export const agentCalls = {
   hello: { input: nothing, output: helloSchema },
-  /** Of the machine, its ceilings measured now, or those of the sweep that runs. */
-  environment: { input: nothing, output: environmentSchema },
+  /** Of the machine, the ceilings of these backends measured now; or that of the sweep that runs. */
+  environment: { input: z.strictObject({ backends: z.array(z.string().max(64)).max(64) }), output: environmentSchema },
   /** Measures a sweep, or what is left of it. `except`: ids of points that the client has. */
   start: {
     input: z.strictObject({ run, sweep: sweepSchema, except: z.array(z.string().max(64)).max(1_000_000) }),

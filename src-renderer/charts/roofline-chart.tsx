@@ -16,8 +16,7 @@ interface RooflineChartProps
 const placesOfRoof = 48;
 
 /** Roofs stand close: a longer name would lie across the next one. */
-const shortName = (device = 'this machine'): string =>
-  device.length <= 12 ? device : `${device.slice(0, 11).trimEnd()}…`;
+const shortName = (device: string): string => (device.length <= 12 ? device : `${device.slice(0, 11).trimEnd()}…`);
 
 export function RooflineChart({ data, ...rest }: RooflineChartProps) {
   const { x, y, marks, roofs } = data;
@@ -33,7 +32,7 @@ export function RooflineChart({ data, ...rest }: RooflineChartProps) {
         return {
           key: `roof ${device}`,
           places: inside.map((place) => ({ x: place, y: roofAt(ceilings, place) })),
-          colour: device !== undefined && groups ? markOf(device, groups).colour : 'var(--chart-frontier)',
+          colour: groups?.includes(device) ? markOf(device, groups).colour : 'var(--chart-frontier)',
           width: 2,
         };
       }),

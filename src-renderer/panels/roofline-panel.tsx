@@ -1,8 +1,9 @@
 import { useMemo } from 'react';
+import type { Environment } from '../../src-main/contract/session.ts';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { RooflineChart } from '../charts/roofline-chart.tsx';
 import { toCsv } from '../series/csv.ts';
-import { type Roofline, roofAt, rooflineOf } from '../series/roofline.ts';
+import { type Roofline, roofAt, rooflineOf, roofOf } from '../series/roofline.ts';
 import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
 import { focusTable } from './data-grid.tsx';
@@ -32,7 +33,7 @@ export function RooflinePanel({ points }: ChartPanelProps) {
       description={`${data.marks.length} points, work per second against work per byte, ${roof}. The table lists the same points.`}
       legend={legend}
       footer={<MissingPoints missing={data.missing} />}
-      toCsv={() => csvOf(data)}
+      toCsv={() => csvOf(data, environment)}
       onShowTable={focusTable}
       empty={data.marks.length === 0 ? <NothingToDraw /> : undefined}
     >
@@ -51,12 +52,13 @@ export function RooflinePanel({ points }: ChartPanelProps) {
   );
 }
 
-const csvOf = ({ x, y, marks, roofs }: Roofline): string =>
-  toCsv(
+function csvOf(data: Roofline, environment: Environment | undefined): string {
+  const { x, y, marks } = data;
+  return toCsv(
     ['id', 'level', 'phase', 'device', x.metric.id, y.metric.id, 'ceilingFlopsPerSecond'],
     marks.map((mark) => {
-      const device = mark.point.device?.name;
-      const roof = roofs.find((roof) => roof.device === device);
-      return [mark.id, mark.level, mark.phase, device, mark.x, mark.y, roof && roofAt(roof.ceilings, mark.x)];
+      const roof = roofOf(mark, data, environment);
+      return [mark.id, mark.level, mark.phase, roof?.device, mark.x, mark.y, roof && roofAt(roof.ceilings, mark.x)];
     }),
   );
+}

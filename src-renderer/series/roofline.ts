@@ -1,4 +1,5 @@
 /** Measured points under the measured ceilings of the machine: work per byte against work per second. */
+import { deviceOf, type MeasuredDevice } from '../../src-main/contract/devices.ts';
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
 import type { Environment } from '../../src-main/contract/session.ts';
 import { type Axis, axisFor, type Scale } from './axis.ts';
@@ -14,8 +15,7 @@ export interface Ceilings {
 }
 
 export interface Roof {
-  /** Undefined: the machine of the session. */
-  readonly device: string | undefined;
+  readonly device: string;
   readonly ceilings: Ceilings;
 }
 
@@ -43,7 +43,7 @@ const roomAboutRidge = 4;
 
 export function rooflineOf(
   points: readonly Point[],
-  environment: Partial<Pick<Environment, 'fmaFlopsPerSecond' | 'readBytesPerSecond'>> | undefined,
+  environment: Environment | undefined,
   scales: { readonly x?: Scale | undefined; readonly y?: Scale | undefined } = {},
   isByDevice = false,
 ): Roofline {
@@ -78,35 +78,30 @@ export function rooflineOf(
 }
 
 /** Of several hosts with one kind of device the highest ceilings: none of their points lies above. */
-function roofsOf(
-  points: readonly Point[],
-  environment: Partial<Pick<Environment, 'fmaFlopsPerSecond' | 'readBytesPerSecond'>> | undefined,
-): Roof[] {
-  const sources = new Map<string | undefined, { fmaFlopsPerSecond?: number; readBytesPerSecond?: number }[]>();
-  for (const { device } of points) {
-    const source = device ?? environment ?? {};
-    const group = sources.get(device?.name);
-    if (group) group.push(source);
-    else sources.set(device?.name, [source]);
-  }
-  const most = (values: readonly (number | undefined)[]): number =>
-    values.reduce<number>((highest, value) => Math.max(highest, value ?? 0), 0);
-  return [...sources].flatMap(([device, of]) => {
-    const ceilings = ceilingsOf({
-      fmaFlopsPerSecond: most(of.map((source) => source.fmaFlopsPerSecond)),
-      readBytesPerSecond: most(of.map((source) => source.readBytesPerSecond)),
+function roofsOf(points: readonly Point[], environment: Environment | undefined): Roof[] {
+  const most = new Map<string, { flopsPerSecond: number; bytesPerSecond: number }>();
+  for (const point of points) {
+    const device = deviceIn(point, environment);
+    if (!device?.fmaFlopsPerSecond || !device.readBytesPerSecond) continue;
+    const before = most.get(device.name);
+    most.set(device.name, {
+      flopsPerSecond: Math.max(before?.flopsPerSecond ?? 0, device.fmaFlopsPerSecond),
+      bytesPerSecond: Math.max(before?.bytesPerSecond ?? 0, device.readBytesPerSecond),
     });
-    return ceilings ? [{ device, ceilings }] : [];
-  });
+  }
+  return [...most].map(([device, of]) => ({
+    device,
+    ceilings: { ...of, ridge: of.flopsPerSecond / of.bytesPerSecond },
+  }));
 }
 
-function ceilingsOf(
-  environment: Partial<Pick<Environment, 'fmaFlopsPerSecond' | 'readBytesPerSecond'>> | undefined,
-): Ceilings | undefined {
-  const [flopsPerSecond, bytesPerSecond] = [environment?.fmaFlopsPerSecond, environment?.readBytesPerSecond];
-  return flopsPerSecond && bytesPerSecond
-    ? { flopsPerSecond, bytesPerSecond, ridge: flopsPerSecond / bytesPerSecond }
-    : undefined;
+const deviceIn = (point: Point, environment: Environment | undefined): MeasuredDevice | undefined =>
+  point.device ?? (environment && deviceOf(point, environment));
+
+/** The roof over a mark. */
+export function roofOf(mark: Mark, { roofs }: Roofline, environment: Environment | undefined): Roof | undefined {
+  const device = deviceIn(mark.point, environment);
+  return roofs.find((roof) => roof.device === device?.name);
 }
 
 /** The most work a second at a given intensity. */

@@ -43,7 +43,7 @@ test('one sweep at a time; rows are told from where one asks on, and deleted onl
     profiler.emit({ type: 'point', point, done: i + 1, total: 2, etaSeconds: 0 });
   const all = await api.follow({ run: first, from: 0, seen: -1 });
   expect(all.rows.map(({ id }) => id)).toEqual(rows.map(({ id }) => id));
-  expect(all.rows[0]?.device).toMatchObject({ host: 'h', name: 'cpu' });
+  expect(all.rows[0]?.device).toMatchObject({ host: 'h', name: environment.cpu });
   expect((await api.follow({ run: first, from: 1, seen: -1 })).rows).toHaveLength(1);
   const news = api.follow({ run: first, from: 2, seen: all.changes });
   profiler.end('done');

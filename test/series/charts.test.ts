@@ -78,7 +78,9 @@ test('scaling: too many lines become one median a level', () => {
 
 test('roofline: intensity is work by bytes; the roof bends at its ridge; without ceilings there is none', () => {
   const { marks, roofs, x, y } = rooflineOf(measured, environment);
-  expect(roofs).toEqual([{ device: undefined, ceilings: { flopsPerSecond: 1e11, bytesPerSecond: 1e10, ridge: 10 } }]);
+  expect(roofs).toEqual([
+    { device: environment.cpu, ceilings: { flopsPerSecond: 1e11, bytesPerSecond: 1e10, ridge: 10 } },
+  ]);
   const [{ ceilings } = {}] = roofs;
   for (const { x: intensity, point } of marks)
     expect(intensity).toBe((point.throughput?.flopsPerSecond ?? 0) / (point.throughput?.bytesPerSecond ?? 0));

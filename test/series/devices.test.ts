@@ -1,6 +1,6 @@
 /** Points of several devices: never one figure of two, each against its own ceilings, and what an hour costs. */
 import { describe, expect, test } from 'vitest';
-import { deviceOf, parsePrice, summariseDevices, withPrices } from '../../src-main/contract/devices.ts';
+import { deviceOf, parsePrice, summariseDevices, withDevice, withPrices } from '../../src-main/contract/devices.ts';
 import { metrics, type Point } from '../../src-main/contract/metrics.ts';
 import { compareSessions } from '../../src-main/engine/compare.ts';
 import { devicesOf } from '../../src-renderer/series/devices.ts';
@@ -114,6 +114,25 @@ describe('devices side by side', () => {
     expect([devices.before, devices.after].map(([device]) => device?.name)).toEqual(['A', 'B']);
     expect(summariseDevices(all, environment)).toMatchObject([{ name: environment.cpu, hosts: [], points: 8 }]);
     expect(deviceOf(all[0] as Point, environment).name).toBe(environment.cpu);
+  });
+  test('a point of a GPU is under the ceilings of that GPU, not of the CPU beside it', () => {
+    const gpu = {
+      backend: 'cuda:0',
+      name: 'a GPU',
+      computeCapability: '9.0',
+      driverCudaVersion: '12.8',
+      memoryBytes: 8,
+    };
+    const gpus = [{ ...gpu, multiprocessors: 132, matrixFlopsPerSecond: 9e14, copyBytesPerSecond: 4e12 }];
+    const [point] = all.map(({ config, ...rest }) => ({ ...rest, config: { ...config, backend: 'cuda:0' } }));
+    const sent = withDevice(point as Point, 'h', { ...environment, gpus });
+    expect(sent.device).toEqual({
+      ...{ host: 'h', name: 'a GPU', memoryBytes: 8, threads: 132, instructionSet: 'sm 9.0' },
+      ...{ fmaFlopsPerSecond: 9e14, readBytesPerSecond: 4e12 },
+    });
+    expect(
+      rooflineOf([point as Point, all[0] as Point], { ...environment, gpus }).roofs.map(({ device }) => device),
+    ).toEqual(['a GPU', environment.cpu]);
   });
 });
 

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { formatSeconds } from '../../contract/format.ts';
+import { expected } from '../../contract/input-error.ts';
 import { exitCodes, onInterrupt } from './exit.ts';
 import { numberOption, say } from './output.ts';
 import type { Session } from './session.ts';
@@ -20,11 +21,13 @@ export const addWorker = (program: Command, session: Session): Command =>
       numberOption('--lease', 'a number of seconds from 1 to 3600', (s) => s >= 1 && s <= 3600),
       30,
     )
+    .option('--backend <backend>', 'what measures here, cpu or cuda:N; one worker for each', 'cpu')
     .addHelpText(
       'after',
       '\nCtrl+C finishes the point at hand and ends; a second one ends at once, and its point goes to another worker.',
     )
-    .action(async ({ queue, lease }: { queue: string; lease: number }) => {
+    .action(async ({ queue, lease, backend }: { queue: string; lease: number; backend: string }) => {
+      if (!/^(cpu|cuda:\d+)$/.test(backend)) throw expected('cpu or cuda:N', '--backend', backend);
       const stopping = new AbortController();
       const release = onInterrupt({
         onStop: () => {
@@ -36,6 +39,7 @@ export const addWorker = (program: Command, session: Session): Command =>
       try {
         await session.profiler.work({
           queue,
+          backend,
           leaseSeconds: lease,
           signal: stopping.signal,
           onReady: (device) => say(`ready: ${device}`),

@@ -87,14 +87,14 @@ describe.skipIf(!sshdProgram)(`remote agent${why}`, () => {
   const isSsh = (pid: number): boolean => readFileSync(`/proc/${pid}/comm`, 'utf8') === 'ssh\n';
 
   test('a connection that drops ten times in mid-sweep, and an agent that is killed: every point once', async () => {
-    const run = cli(sweep(90));
+    const run = cli(sweep(60));
     const running = <T>(value: T): T => {
       expect(run.child.exitCode).toBeNull();
       return value;
     };
     for (let drops = 0; drops < 10; drops += 1) {
-      const before = recorded(90).length;
-      while (running(recorded(90).length) < before + 4) await sleep(20);
+      const before = recorded(60).length;
+      while (running(recorded(60).length) < before + 3) await sleep(20);
       let ssh: number | undefined;
       while (running(ssh) === undefined) [ssh] = childrenOf(run.child.pid).filter(isSsh);
       if (drops === 5) endAgent('SIGKILL');
@@ -102,11 +102,11 @@ describe.skipIf(!sshdProgram)(`remote agent${why}`, () => {
     }
     const { code, stdout, stderr } = await run.ended;
     expect({ code, stderr }).toMatchObject({ code: 0 });
-    const ids = recorded(90);
-    expect(ids).toHaveLength(90);
-    expect(new Set(ids).size).toBe(90);
+    const ids = recorded(60);
+    expect(ids).toHaveLength(60);
+    expect(new Set(ids).size).toBe(60);
     expect(stdout).toContain('ceilings measured now: 100 GFLOP/s');
-    const { points, header, how } = await readSession(join(here, '90.fmqa'));
+    const { points, header, how } = await readSession(join(here, '60.fmqa'));
     const outcomes = [...points.values()].map(({ outcome, device }) => `${outcome} ${device?.fmaFlopsPerSecond}`);
     expect(new Set(outcomes)).toEqual(new Set(['measured 100000000000']));
     expect({ how, instructionSet: header.environment.instructionSet }).toEqual({
@@ -141,17 +141,17 @@ describe.skipIf(!sshdProgram)(`remote agent${why}`, () => {
   });
 
   test('Ctrl+C lets the point at hand finish there; --resume measures the rest', async () => {
-    const first = cli(sweep(40));
-    while (recorded(40).length < 3) await sleep(20);
+    const first = cli(sweep(25));
+    while (recorded(25).length < 3) await sleep(20);
     first.child.kill('SIGINT');
     const stopped = await first.ended;
     expect(stopped.code).toBe(130);
     expect(kept()).toEqual([]);
-    const before = recorded(40).length;
-    expect(before).toBeLessThan(40);
-    expect((await cli(sweep(40, ['--resume'])).ended).code).toBe(0);
-    expect(new Set(recorded(40)).size).toBe(40);
-    expect(recorded(40)).toHaveLength(40);
+    const before = recorded(25).length;
+    expect(before).toBeLessThan(25);
+    expect((await cli(sweep(25, ['--resume'])).ended).code).toBe(0);
+    expect(new Set(recorded(25)).size).toBe(25);
+    expect(recorded(25)).toHaveLength(25);
   });
 
   test('a window sends a sweep to a server that was reached before, and nowhere else; what it left there it collects', async () => {

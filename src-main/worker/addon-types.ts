@@ -134,7 +134,7 @@ export interface Addon {
   ceilings(): Promise<{ readonly fmaFlopsPerSecond: number; readonly readBytesPerSecond: number }>;
   /** CUDA devices, or why there are none. */
   cuda(): Promise<CudaReport>;
-  /** Measured now: products of f16 matrices by our own kernel; copies on the device, bytes read plus written. */
+  /** Measured now: products of f16 matrices by our own kernel, or cuBLAS where it is installed and faster; copies on the device, bytes read plus written. */
   cudaCeilings(device: number): Promise<{ readonly matrixFlopsPerSecond: number; readonly copyBytesPerSecond: number }>;
   prepare(config: PointConfig): Promise<Omit<Prepared, 'generation'>>;
   /**

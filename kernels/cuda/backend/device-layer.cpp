@@ -6,6 +6,7 @@
 #include <numeric>
 #include <string>
 
+#include "blas.h"
 #include "cpu/codec.h"
 #include "nvml.h"
 
@@ -39,8 +40,7 @@ DeviceLayer::DeviceLayer(int device, const AcceleratorLayer& from)
       batch_(from.batch), d_(from.hiddenDim), heads_(from.heads), kvHeads_(from.kvHeads), headDim_(from.headDim),
       queryWidth_(from.heads * from.headDim), keyWidth_(from.kvHeads * from.headDim), scale_(from.scale), softcap_(from.softcap),
       window_(from.window), sinks_(from.sinks), residual_(from.residual), pairs_(from.rotaryPairs), isLatent_(from.isLatent != 0),
-      cachesInput_(from.cachesInput != 0), latentsOfRotatedKeys_(from.latentsOfRotatedKeys != 0), rotatesOnRead_(from.rotatesOnRead != 0),
-      settled_(from.sinks), tailStart_(from.sinks) {
+      cachesInput_(from.cachesInput != 0), latentsOfRotatedKeys_(from.latentsOfRotatedKeys != 0), rotatesOnRead_(from.rotatesOnRead != 0) {
   if (dtype_ == Dtype::bf16 && limits_.capability < 80) refuse("expected compute capability 8.0 or newer for bf16 but received " + std::to_string(limits_.capability / 10) + "." + std::to_string(limits_.capability % 10));
   for (const int64_t width : {queryWidth_, keyWidth_})  // rows of the next product, and 16-byte copies
     if (width % 8) refuse("expected heads whose channels add up to a multiple of 8 on a GPU but received " + std::to_string(width));
@@ -77,8 +77,11 @@ DeviceLayer::DeviceLayer(int device, const AcceleratorLayer& from)
   tokenGroup_ = std::lcm(keys_->tokenGroup(), values_ ? values_->tokenGroup() : 1);
   isTailed_ = tokenGroup_ > 1 || residual_ > 0;
   if (isTailed_ && (isLatent_ || !values_)) refuse("expected a direct cache for token groups or a residual");
-  sinkRows_ = ExactRows(pool_, stream_, batch_, kvHeads_, headDim_);
-  tail_ = ExactRows(pool_, stream_, batch_, kvHeads_, headDim_);
+  origin_ = isTailed_ || isLatent_ ? 0 : sinks_;
+  settled_ = tailStart_ = origin_;
+  // Small steps, as on the CPU, so that little is left unused.
+  sinkRows_ = ExactRows(pool_, stream_, batch_, kvHeads_, headDim_, 8);
+  tail_ = ExactRows(pool_, stream_, batch_, kvHeads_, headDim_, 16);
   runtime::finish(stream_);
 }
 
@@ -136,7 +139,8 @@ DeviceBlock DeviceLayer::product(const DeviceBlock& x, int64_t m, const Weights&
   p.w = w.data.view<const uint8_t>();
   p.y = out.view<uint8_t>();
   if (w.bias) p.bias = w.bias.view<const float>();
-  runtime::check(multiplyMatrices(p, limits_, stream_), "starting a projection");
+  constexpr int64_t fewRows = 8;  // our own kernel reads the weights at the memory's speed
+  if (m <= fewRows || !blas::multiply(p, stream_)) runtime::check(multiplyMatrices(p, limits_, stream_), "starting a projection");
   return out;
 }
 
@@ -232,6 +236,7 @@ void DeviceLayer::appendBody(const Source& keys, const Source& values, int64_t p
   p.batch = static_cast<int>(batch_), p.kvHeads = static_cast<int>(keys_->heads()), p.tokens = static_cast<int>(count);
   p.firstKey = static_cast<int>(bodyStart()), p.length = static_cast<int>(position - bodyStart());
   p.cosine = cosines(), p.sine = sines(), p.pairs = static_cast<int>(pairs_);
+  p.firstValid = static_cast<int>(sinks_);
   p.misfits = misfits_.view<int32_t>();
   const auto add = [&](const PageStore& store, const Source& from) {
     for (int64_t i = 0; i < store.bandCount(); i++) {
@@ -255,26 +260,27 @@ void DeviceLayer::appendBody(const Source& keys, const Source& values, int64_t p
 
 void DeviceLayer::append(const Rows& rows) {
   const int64_t n = rows.perSequence, end = length_ + n;
-  const int64_t exact = std::max<int64_t>(0, std::min(n, sinks_ - length_)), rest = n - exact, position = length_ + exact;
+  const int64_t exact = std::max<int64_t>(0, std::min(n, sinks_ - length_));
   if (exact > 0) {
     if (sinkRows_.capacity() < sinks_) sinkRows_.resize(sinks_, 0, 0);
     appendExact(sinkRows_, exactKeys(rows, 0), source(rows.values, n, value_.n, 0, true), 0, length_, exact);
   }
+  const int64_t skipped = std::max<int64_t>(0, std::min(n, origin_ - length_)), position = length_ + skipped, rest = n - skipped;
   if (rest > 0 && isTailed_) {
     tail_.resize(end - tailStart_, 0, position - tailStart_);
-    appendExact(tail_, bodyKeys(rows, exact), bodyValues(rows, exact), tailStart_, position, rest);
+    appendExact(tail_, bodyKeys(rows, skipped), bodyValues(rows, skipped), tailStart_, position, rest);
   } else if (rest > 0) {
     for (PageStore* store : {keys_.get(), values_.get()})
-      if (store) store->reserve(end - sinks_), store->publish();
-    appendBody(bodyKeys(rows, exact), bodyValues(rows, exact), position, rest);
+      if (store) store->reserve(end - origin_), store->publish();
+    appendBody(bodyKeys(rows, skipped), bodyValues(rows, skipped), position, rest);
   }
   length_ = end;
-  if (!isTailed_) settled_ = std::max(sinks_, length_);
+  if (!isTailed_) settled_ = std::max(origin_, length_);
 }
 
 void DeviceLayer::rollback(int64_t tokens) {
   length_ -= tokens;
-  if (!isTailed_) settled_ = std::max(sinks_, length_);
+  if (!isTailed_) settled_ = std::max(origin_, length_);
 }
 
 void DeviceLayer::settle() {
@@ -282,13 +288,13 @@ void DeviceLayer::settle() {
     act(*keys_);
     if (values_) act(*values_);
   };
-  const int64_t stale = std::max<int64_t>(0, oldest() - sinks_);
+  const int64_t stale = std::max<int64_t>(0, oldest() - origin_);
   each([&](PageStore& store) { store.dropBefore(stale); });
   if (isTailed_) {
-    const int64_t target = sinks_ + std::max<int64_t>(0, length_ - residual_ - sinks_) / tokenGroup_ * tokenGroup_;
+    const int64_t target = std::max<int64_t>(0, length_ - residual_) / tokenGroup_ * tokenGroup_;
     settled_ = std::max(settled_, std::min(target, bodyStart()));  // what the window has passed is not written
     if (target > settled_) {
-      each([&](PageStore& store) { store.reserve(target - sinks_), store.publish(); });
+      each([&](PageStore& store) { store.reserve(target), store.publish(); });
       const auto tailSource = [&](bool values) {
         const TokenRows rows = tail_.rows(values);
         const int64_t skipped = (settled_ - tailStart_) * rows.tokenBytes;
@@ -307,7 +313,7 @@ void DeviceLayer::settle() {
     tailStart_ = settled_;
   }
   each([&](PageStore& store) {
-    store.truncate(std::max<int64_t>(0, settled_ - sinks_));
+    store.truncate(std::max<int64_t>(0, settled_ - origin_));
     store.publish();
   });
 }
@@ -358,7 +364,7 @@ void DeviceLayer::setRows(AttentionProblem& part, const DeviceBlock& keys, const
   part.values = rows(values, value_.n);
 }
 
-void DeviceLayer::expandInto(const DeviceBlock& out, const PageStore& store, int64_t tokens, int64_t perSequence, int64_t width, bool rotates) {
+void DeviceLayer::expandInto(const DeviceBlock& out, const PageStore& store, int64_t firstToken, int64_t tokens, int64_t perSequence, int64_t width, bool rotates) {
   ExpandProblem p;
   p.bandCount = static_cast<int>(store.bandCount());
   for (int i = 0; i < p.bandCount; i++) p.bands[i] = store.band(i);
@@ -367,12 +373,13 @@ void DeviceLayer::expandInto(const DeviceBlock& out, const PageStore& store, int
   p.out = out.view<uint8_t>();
   p.outType = dtype_;
   p.outHead = store.channels(), p.outToken = width, p.outBatch = perSequence * width;
+  p.firstToken = static_cast<int>(firstToken);
   p.firstKey = static_cast<int>(bodyStart());
   if (rotates) p.pairs = static_cast<int>(pairs_), p.cosine = cosines(), p.sine = sines();
   runtime::check(expand(p, stream_), "starting to read the cache back");
 }
 
-void DeviceLayer::expandTail(const DeviceBlock& out, bool values, int64_t tokens, int64_t perSequence, int64_t at) {
+void DeviceLayer::expandTail(const DeviceBlock& out, bool values, int64_t firstToken, int64_t tokens, int64_t perSequence, int64_t at) {
   ExpandProblem p;
   const int64_t width = values ? value_.n : key_.n;
   p.bands[0] = {tail_.rows(values), {}, Dtype::f16, 0, static_cast<int>(headDim_)};
@@ -382,6 +389,7 @@ void DeviceLayer::expandTail(const DeviceBlock& out, bool values, int64_t tokens
   p.out = Global<uint8_t>(static_cast<uint8_t*>(out.data()) + skipped, out.bytes() - skipped);
   p.outType = dtype_;
   p.outHead = headDim_, p.outToken = width, p.outBatch = perSequence * width;
+  p.firstToken = static_cast<int>(firstToken);
   p.firstKey = static_cast<int>(tailStart_);
   if (!values && rotatesOnRead_) p.pairs = static_cast<int>(pairs_), p.cosine = cosines(), p.sine = sines();
   runtime::check(expand(p, stream_), "starting to read the exact tokens back");
@@ -417,8 +425,9 @@ DeviceBlock DeviceLayer::attention(const DeviceBlock& x, int64_t perSequence, in
     part.length = static_cast<int>(std::min(sinks_, length_));
     parts.push_back(part);
   }
-  const int64_t bodyTokens = std::max<int64_t>(0, settled_ - bodyStart()), tailTokens = isTailed_ ? std::max<int64_t>(0, length_ - tailStart_) : 0;
-  bool expands = isLatent_ || rotatesOnRead_;
+  const int64_t bodyTokens = std::max<int64_t>(0, settled_ - bodyFirst()), bodySkipped = bodyFirst() - bodyStart();
+  const int64_t tailFirst = std::max(sinks_, tailStart_), tailTokens = isTailed_ ? std::max<int64_t>(0, length_ - tailFirst) : 0, tailSkipped = tailFirst - tailStart_;
+  bool expands = isLatent_ || rotatesOnRead_ || bodySkipped > 0;
   if (!expands && bodyTokens > 0) {
     AttentionProblem part = whole;
     const ExpandBand keys = keys_->band(0), values = values_->band(0);
@@ -438,22 +447,22 @@ DeviceBlock DeviceLayer::attention(const DeviceBlock& x, int64_t perSequence, in
     if (!isLatent_) {
       keyRows = DeviceBlock(pool_, bytes(batch_ * n * key_.n));
       valueRows = DeviceBlock(pool_, bytes(batch_ * n * value_.n));
-      expandInto(keyRows, *keys_, bodyTokens, n, key_.n, rotatesOnRead_);
-      expandInto(valueRows, *values_, bodyTokens, n, value_.n, false);
+      expandInto(keyRows, *keys_, bodySkipped, bodyTokens, n, key_.n, rotatesOnRead_);
+      expandInto(valueRows, *values_, bodySkipped, bodyTokens, n, value_.n, false);
       if (tailTokens > 0) {
-        expandTail(keyRows, false, tailTokens, n, bodyTokens);
-        expandTail(valueRows, true, tailTokens, n, bodyTokens);
+        expandTail(keyRows, false, tailSkipped, tailTokens, n, bodyTokens);
+        expandTail(valueRows, true, tailSkipped, tailTokens, n, bodyTokens);
       }
     } else {
       const Weights& upKeys = cachesInput_ ? key_ : upKeys_;
       const Weights& upValues = cachesInput_ ? value_ : upValues_;
       DeviceBlock latents(pool_, bytes(batch_ * n * upKeys.k));
-      expandInto(latents, *keys_, n, n, upKeys.k, false);
+      expandInto(latents, *keys_, bodySkipped, n, n, upKeys.k, false);
       keyRows = product(latents, batch_ * n, upKeys);
-      if (rotatesOnRead_) rotateRows(keyRows, batch_ * n, kvHeads_, n, bodyStart());
+      if (rotatesOnRead_) rotateRows(keyRows, batch_ * n, kvHeads_, n, bodyFirst());
       if (values_) {
         DeviceBlock valueLatents(pool_, bytes(batch_ * n * upValues.k));
-        expandInto(valueLatents, *values_, n, n, upValues.k, false);
+        expandInto(valueLatents, *values_, bodySkipped, n, n, upValues.k, false);
         valueRows = product(valueLatents, batch_ * n, upValues);
       } else {
         valueRows = product(latents, batch_ * n, upValues);
@@ -462,14 +471,14 @@ DeviceBlock DeviceLayer::attention(const DeviceBlock& x, int64_t perSequence, in
     AttentionProblem part = whole;
     setRows(part, keyRows, valueRows, n);
     part.length = static_cast<int>(n);
-    part.firstKey = static_cast<int>(bodyStart());
+    part.firstKey = static_cast<int>(bodyTokens > 0 ? bodyFirst() : tailFirst);
     parts.push_back(part);
   } else if (tailTokens > 0) {
     AttentionProblem part = whole;
     part.cacheType = part.valueType = Dtype::f16;
-    part.keys = tail_.rows(false), part.values = tail_.rows(true);
+    part.keys = tail_.rows(false, tailSkipped), part.values = tail_.rows(true, tailSkipped);
     part.length = static_cast<int>(tailTokens);
-    part.firstKey = static_cast<int>(tailStart_);
+    part.firstKey = static_cast<int>(tailFirst);
     parts.push_back(part);
   }
   attendParts(parts);
@@ -498,19 +507,17 @@ void DeviceLayer::layOutPrefill(int64_t tokens) {
   for (PageStore* store : {keys_.get(), values_.get()})
     if (store) store->clear();
   length_ = tokens;
-  const int64_t stale = std::max<int64_t>(0, oldest() - sinks_), settled = isTailed_ ? std::max<int64_t>(0, tokens - residual_ - sinks_) / tokenGroup_ * tokenGroup_
-                                                                                     : std::max<int64_t>(0, tokens - sinks_);
-  for (PageStore* store : {keys_.get(), values_.get()})
-    if (store) store->dropBefore(stale), store->reserve(settled), store->publish();
-  settled_ = sinks_ + settled;
+  settled_ = isTailed_ ? std::max<int64_t>(0, tokens - residual_) / tokenGroup_ * tokenGroup_ : std::max(origin_, tokens);
   tailStart_ = settled_;
+  for (PageStore* store : {keys_.get(), values_.get()})
+    if (store) store->dropBefore(std::max<int64_t>(0, oldest() - origin_)), store->reserve(settled_ - origin_), store->publish();
   if (sinks_ > 0) sinkRows_.resize(sinks_, 0, 0);
   if (isTailed_) tail_.resize(std::max<int64_t>(0, tokens - settled_), 0, 0);
 }
 
 DeviceBlock DeviceLayer::runPrefill(const DeviceBlock& x, int64_t tokens) {
   Rows rows = rowsOf(x, tokens, 0, sinks_ > 0);
-  const int64_t exact = std::min(sinks_, tokens), body = std::max(sinks_, bodyStart());
+  const int64_t exact = std::min(sinks_, tokens), body = bodyStart();
   const int64_t m = batch_ * tokens;
   appendExact(sinkRows_, exactKeys(rows, 0), source(rows.values, tokens, value_.n, 0, true), 0, 0, exact);
   appendBody(bodyKeys(rows, body), bodyValues(rows, body), body, settled_ - body);

@@ -64,12 +64,13 @@ class DeviceLayer {
   void append(const Rows& rows);
   void rollback(int64_t tokens);
   int64_t oldest() const { return window_ > 0 ? std::max<int64_t>(0, length_ - window_ + 1) : 0; }
-  int64_t bodyStart() const { return sinks_ + keys_->firstToken(); }  ///< position of the body's first token
+  int64_t bodyStart() const { return origin_ + keys_->firstToken(); }  ///< position of the body's first token
+  int64_t bodyFirst() const { return std::max(sinks_, bodyStart()); }  ///< of the first one that is attended there
 
   AttentionProblem problemFor(const DeviceBlock& q, int64_t queryTokens, int64_t firstPosition, const DeviceBlock& out) const;
   void setRows(AttentionProblem& part, const DeviceBlock& keys, const DeviceBlock& values, int64_t perSequence) const;
-  void expandInto(const DeviceBlock& out, const PageStore& store, int64_t tokens, int64_t perSequence, int64_t width, bool rotates);
-  void expandTail(const DeviceBlock& out, bool values, int64_t tokens, int64_t perSequence, int64_t at);
+  void expandInto(const DeviceBlock& out, const PageStore& store, int64_t firstToken, int64_t tokens, int64_t perSequence, int64_t width, bool rotates);
+  void expandTail(const DeviceBlock& out, bool values, int64_t firstToken, int64_t tokens, int64_t perSequence, int64_t at);
   void attendParts(std::vector<AttentionProblem>& parts);
   DeviceBlock queriesOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
   DeviceBlock attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
@@ -92,12 +93,15 @@ class DeviceLayer {
   int64_t window_, sinks_, residual_, pairs_ = 0;
   bool isLatent_, cachesInput_, latentsOfRotatedKeys_, rotatesOnRead_, isTailed_ = false;
   int64_t tokenGroup_ = 1;
+  /// Position of the stores' token 0. As on the CPU, sinks have a place in the body too, which groups of tokens and pages
+  /// count from; only bodies that are attended where they lie begin after them.
+  int64_t origin_ = 0;
   std::vector<int64_t> inputOrder_;
   Weights query_, key_, value_, output_, downKeys_, downValues_, upKeys_, upValues_;
   DeviceBlock cosine_, sine_, misfits_;
   std::unique_ptr<PageStore> keys_, values_;
   ExactRows sinkRows_, tail_;
-  int64_t length_ = 0, settled_, tailStart_;
+  int64_t length_ = 0, settled_ = 0, tailStart_ = 0;
   int64_t weightBytes_ = 0, plainWeightBytes_ = 0;
 
   DeviceBlock stepInputs_;

@@ -74,14 +74,15 @@ void read(const char* busAddress, AcceleratorDevice& to) {
   static const Library library;
   Handle device = nullptr;
   if (!library.isUsable || library.handle(busAddress, &device) != 0) return;
-  const auto number = [](int status, unsigned value, double unit) { return status == 0 ? value / unit : -1.0; };
   const auto ask = [&](auto function, double unit) {
     unsigned value = 0;
-    return function ? number(function(device, &value), value, unit) : -1.0;
+    const bool told = function && function(device, &value) == 0;
+    return told ? value / unit : -1.0;
   };
   const auto askFor = [&](auto function, int what) {
     unsigned value = 0;
-    return function ? number(function(device, what, &value), value, 1) : -1.0;
+    const bool told = function && function(device, what, &value) == 0;
+    return told ? static_cast<double>(value) : -1.0;
   };
   to.clockMHz = askFor(library.clock, graphicsClock);
   to.mostClockMHz = askFor(library.mostClock, graphicsClock);

@@ -132,7 +132,7 @@ AppendSide PageStore::side(int64_t i) const {
 }
 
 void ExactRows::resize(int64_t tokens, int64_t from, int64_t kept) {
-  const int64_t capacity = (tokens + step - 1) / step * step, bytes = batch_ * capacity * rowBytes();
+  const int64_t capacity = (tokens + step_ - 1) / step_ * step_, bytes = batch_ * capacity * rowBytes();
   if (capacity == capacity_ && from == 0) return;
   DeviceBlock keys, values;
   if (capacity > 0) {
@@ -148,9 +148,11 @@ void ExactRows::resize(int64_t tokens, int64_t from, int64_t kept) {
   capacity_ = capacity;
 }
 
-TokenRows ExactRows::rows(bool values) const {
+TokenRows ExactRows::rows(bool values, int64_t first) const {
   TokenRows r;
-  r.data = (values ? values_ : keys_).view<const uint8_t>();
+  const DeviceBlock& block = values ? values_ : keys_;
+  const int64_t skipped = first * rowBytes();
+  r.data = Global<const uint8_t>(static_cast<const uint8_t*>(block.data()) + skipped, block.bytes() - skipped);
   r.headBytes = headDim_ * 2;
   r.tokenBytes = rowBytes();
   r.batchBytes = capacity_ * rowBytes();

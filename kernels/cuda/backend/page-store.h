@@ -66,21 +66,22 @@ class PageStore {
 class ExactRows {
  public:
   ExactRows() = default;
-  ExactRows(DevicePool& pool, Stream stream, int64_t batch, int64_t heads, int64_t headDim)
-      : pool_(&pool), stream_(stream), batch_(batch), heads_(heads), headDim_(headDim) {}
+  /// Room is made in steps of `step` tokens.
+  ExactRows(DevicePool& pool, Stream stream, int64_t batch, int64_t heads, int64_t headDim, int64_t step)
+      : pool_(&pool), stream_(stream), batch_(batch), heads_(heads), headDim_(headDim), step_(step) {}
   /// Makes room for `tokens` tokens, keeping the first `kept` of what is there from token `from` on.
   void resize(int64_t tokens, int64_t from, int64_t kept);
   int64_t capacity() const { return capacity_; }
-  TokenRows rows(bool values) const;
+  /// Beginning with token `first`.
+  TokenRows rows(bool values, int64_t first = 0) const;
   AppendSide side(bool values) const;
   int64_t allocatedBytes() const { return keys_.allocatedBytes() + values_.allocatedBytes(); }
 
  private:
-  static constexpr int64_t step = 16;  // small, so that little is left unused
   int64_t rowBytes() const { return heads_ * headDim_ * 2; }
   DevicePool* pool_ = nullptr;
   Stream stream_{};
-  int64_t batch_ = 0, heads_ = 0, headDim_ = 0, capacity_ = 0;
+  int64_t batch_ = 0, heads_ = 0, headDim_ = 0, step_ = 1, capacity_ = 0;
   DeviceBlock keys_, values_;
 };
 

@@ -25,6 +25,7 @@ struct AppendProblem {
   int batch = 1, kvHeads = 1, tokens = 1;
   Global<const int32_t> lengths;  ///< tokens that each sequence has in this part already; without it `length`
   int length = 0, firstKey = 0;
+  int firstValid = 0;  ///< settle: positions before it do not shape the scales
   Global<const float> cosine, sine;  ///< [positions][pairs]
   int pairs = 0;
   bool interleaved = false;
@@ -187,9 +188,11 @@ settleKernel(const AppendProblem p) {
       if (i >= count) continue;
       float lowest = floatOf(0x7f800000u), highest = minusInfinity;
       for (int t = 0; t < group; t++) {
+        if (p.firstKey + place + t < p.firstValid) continue;
         const float x = newNumber(p, side, b, first + t, head, p.firstKey + place + t, channel + i);
         lowest = fminf(lowest, x), highest = fmaxf(highest, x);
       }
+      if (lowest > highest) lowest = highest = 0;  // none of them counts
       g[i] = groupCode(bits, side.symmetric, lowest, highest);
       storeScale(side, scales + 2 * (channel + i), g[i]);
       if (!g[i].fits && p.misfits) atomicAddTo(p.misfits, 0, 1);

@@ -22,7 +22,8 @@ struct ExpandProblem {
   int64_t outBatch = 0, outToken = 0, outHead = 0;
   Dtype outType = Dtype::f16;
   int pairs = 0;      ///< rotate-half, of a single band; 0: none
-  int firstKey = 0;   ///< position of token 0
+  int firstToken = 0; ///< where to begin
+  int firstKey = 0;   ///< position of token 0 of the store
   Global<const float> cosine, sine;  ///< [positions][pairs]
 };
 
@@ -128,6 +129,7 @@ FASTMQA_KERNEL(expandThreads, 1) expandKernel(const ExpandProblem p) {
   const int token = static_cast<int>(unit / runs);
   if (token >= p.tokens) return;
   int run = static_cast<int>(unit % runs), i = 0;
+  const int stored = p.firstToken + token;
   const int64_t out = b * p.outBatch + token * p.outToken + head * p.outHead;
   while (i < p.bandCount && run >= (p.bands[i].channels + expandRun - 1) / expandRun) run -= (p.bands[i++].channels + expandRun - 1) / expandRun;
   if (i == p.bandCount) {
@@ -137,21 +139,21 @@ FASTMQA_KERNEL(expandThreads, 1) expandKernel(const ExpandProblem p) {
   const ExpandBand& band = p.bands[i];
   const int channel = run * expandRun;
   float x[expandRun];
-  expandNumbers(band, b, head, token, channel, x);
+  expandNumbers(band, b, head, stored, channel, x);
   if (channel < 2 * p.pairs) {  // the partner's channels too: each of the two runs writes its own half
     float y[expandRun];
     if (p.pairs % expandRun == 0) {
       const bool second = channel >= p.pairs;
-      expandNumbers(band, b, head, token, second ? channel - p.pairs : channel + p.pairs, y);
-      const int64_t at = static_cast<int64_t>(p.firstKey + token) * p.pairs + (second ? channel - p.pairs : channel);
+      expandNumbers(band, b, head, stored, second ? channel - p.pairs : channel + p.pairs, y);
+      const int64_t at = static_cast<int64_t>(p.firstKey + stored) * p.pairs + (second ? channel - p.pairs : channel);
       FASTMQA_UNROLL
       for (int c = 0; c < expandRun; c++) x[c] = x[c] * p.cosine[at + c] + (second ? y[c] : -y[c]) * p.sine[at + c];
     } else {
       for (int c = 0; c < expandRun && channel + c < 2 * p.pairs; c++) {
         const bool second = channel + c >= p.pairs;
         const int other = second ? channel + c - p.pairs : channel + c + p.pairs;
-        expandNumbers(band, b, head, token, other, y);
-        const int64_t at = static_cast<int64_t>(p.firstKey + token) * p.pairs + (second ? other : channel + c);
+        expandNumbers(band, b, head, stored, other, y);
+        const int64_t at = static_cast<int64_t>(p.firstKey + stored) * p.pairs + (second ? other : channel + c);
         x[c] = x[c] * p.cosine[at] + (second ? y[0] : -y[0]) * p.sine[at];
       }
     }

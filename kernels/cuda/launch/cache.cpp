@@ -1,6 +1,6 @@
 #include "cache.h"
 
-#include "../kernels/product.h"
+#include "../kernels/row-product.h"
 #include "fastmqa/status.h"
 
 namespace fastmqa::gpu {
@@ -53,6 +53,12 @@ int rotate(const RotateProblem& p, Stream stream) {
 
 int multiplyMatrices(const ProductProblem& p, const Device& device, Stream stream) {
   const auto tiles = [](int n, int tile) { return (n + tile - 1) / tile; };
+  if (p.m <= RowProductShape::mostRows && p.k % 8 == 0) {
+    const int shared = RowProductShape::sharedBytes(p.m, p.k);
+    const auto kernel = p.m == 1 ? rowProductKernel<1> : p.m <= 4 ? rowProductKernel<4> : rowProductKernel<RowProductShape::mostRows>;
+    if (shared <= device.sharedBytesPerBlock && shared <= RowProductShape::mostShared)
+      return launch(kernel, GridSize{tiles(p.n, RowProductShape::warps), 1, 1}, RowProductShape::threads, shared, stream, p);
+  }
   const GridSize grid{tiles(p.n, ProductShape::columns), tiles(p.m, ProductShape::rows), 1};
   const bool fits = p.k % 8 == 0 && device.sharedBytesPerBlock >= ProductShape::sharedBytes;
   if (fits && p.type == Dtype::f16) return launch(productKernel<F16>, grid, ProductShape::threads, ProductShape::sharedBytes, stream, p);

@@ -23,7 +23,7 @@ struct AcceleratorDevice {
 
 struct AcceleratorCeilings {
   double copyBytesPerSecond;     ///< read plus written, device to device
-  double matrixFlopsPerSecond;   ///< f16 operands, f32 sums
+  double matrixFlopsPerSecond;   ///< f16 operands, f32 sums; by our kernel, or by cuBLAS where it is installed and faster
 };
 
 /// Row-major; no data where the layer has none.

@@ -215,7 +215,14 @@ function render(points: readonly Point[], environment: Environment, format: Opti
 }
 
 /** One line each, with the ceilings that rooflines are taken from. */
-function machinesOf(points: readonly Point[], { cpu, ...here }: Environment): string[] {
+function machinesOf(points: readonly Point[], { cpu, gpus = [], ...here }: Environment): string[] {
+  const used = new Set(points.map(({ config }) => config.backend));
+  const cards = gpus
+    .filter(({ backend }) => used.has(backend))
+    .map(({ backend, name, computeCapability, matrixFlopsPerSecond, copyBytesPerSecond }) => {
+      const ceilings = `${formatMetric(matrixFlopsPerSecond, 'FLOP/s')} in f16 products, ${formatMetric(copyBytesPerSecond, 'bytes/s')} copied`;
+      return `${backend}: ${name}, compute capability ${computeCapability}; ceilings measured now: ${ceilings}.`;
+    });
   const machines = points.map(({ device }) => device ?? { ...here, name: cpu, host: '' });
   const lines = machines.map(
     ({ host, name, threads, instructionSet, fmaFlopsPerSecond: fma, readBytesPerSecond: read }) => {
@@ -226,7 +233,7 @@ function machinesOf(points: readonly Point[], { cpu, ...here }: Environment): st
       return `${host && `${host}: `}${name}, ${threads} threads, ${instructionSet}${ceilings}.`;
     },
   );
-  return [...new Set(lines)];
+  return [...cards, ...new Set(lines)];
 }
 
 function reportEnd(how: RunEnd, count: number, { out }: Options): void {

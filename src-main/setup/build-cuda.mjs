@@ -1,12 +1,12 @@
 /**
  * Builds the CUDA backend beside the addon, which finds it there; with `--programs` also the programs for a machine with a GPU.
- * FASTMQA_CUDA_ARCHITECTURES: other compute capabilities than those of kernels/cuda/CMakeLists.txt, as CMake writes them.
+ * FASTMQA_CUDA_ARCHITECTURES: other compute capabilities, as CMake writes them.
  */
 import { spawnSync } from 'node:child_process';
 import { join, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '../..');
-const { FASTMQA_CUDA_ARCHITECTURES: architectures } = process.env;
+const { FASTMQA_CUDA_ARCHITECTURES: architectures = '75-real;80-real;90' } = process.env;
 const build = join(root, 'native/build/cuda');
 const targets = process.argv.includes('--programs')
   ? ['fastmqa_cuda', 'fastmqa-test-gpu', 'fastmqa-bench-gpu', 'fastmqa-test-accelerator']
@@ -23,7 +23,7 @@ for (const args of [
       '-DFASTMQA_CUDA=ON',
       '-DFASTMQA_TOOLS=ON',
     ],
-    ...(architectures ? [`-DFASTMQA_CUDA_ARCHITECTURES=${architectures}`] : []),
+    `-DFASTMQA_CUDA_ARCHITECTURES=${architectures}`,
     `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${join(root, 'native/build/Release')}`,
   ],
   ['--build', build, '--parallel', '2', '--target', ...targets],

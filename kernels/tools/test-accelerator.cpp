@@ -1,10 +1,12 @@
 // Whole sweep points on the CUDA backend, its kernels run on the CPU (cuda/primitives/host.h): every technique of the named
 // levels and some more, compared with the fp64 reference and with the same point on the CPU backend.
 // One line a check: "ok name" or "FAIL name got ... expected ..."; the exit code is 1 if any failed.
-// Usage: test-accelerator [--gpu] [name ...]; --gpu: on device 0 of the CUDA backend, with larger shapes too
+// Usage: test-accelerator [--gpu] [--memory TURNS] [name ...]; --gpu: on device 0 of the CUDA backend, with larger shapes too;
+// --memory: nothing but layers that do not fit and layers that do, in turns
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -141,14 +143,54 @@ void runs(const Stack& stack, Phase phase, const ModelSpec& model, int64_t token
   }
 }
 
+/// Layers of a terabyte and small ones, in turns: the former are out of memory, and what they had taken comes back.
+void memoryComesBack(int turns) {
+  PointSpec spec;
+  spec.model.hiddenDim = 64, spec.model.heads = 2, spec.model.headDim = 64, spec.model.kvHeads = 2;
+  spec.technique = direct(Dtype::f32, Dtype::f32);
+  const auto model = referenceModel(spec.model);
+  constexpr int64_t tokens = 64;
+  const std::vector<float> x(static_cast<size_t>(tokens * spec.model.hiddenDim), 0.1f);
+  const auto fills = [&](int64_t batch, int64_t positions) {
+    spec.batch = batch;
+    const auto layer = runOnAccelerator(*accelerator, device, model, spec, positions, nullptr);
+    layer->fill(std::vector<const float*>(static_cast<size_t>(batch), x.data()), tokens, true);
+  };
+  const auto freeBytes = [&] {
+    AcceleratorDevice now{};
+    accelerator->describe(device, &now);
+    return static_cast<double>(now.freeBytes);
+  };
+  int refused = 0, filled = 0;
+  double before = 0;
+  for (int turn = 0; turn < turns; turn++) {
+    try {
+      fills(int64_t{1} << 17, int64_t{1} << 13);
+    } catch (const Failure& failure) {
+      refused += failure.kind == FailureKind::outOfMemory;
+    }
+    fills(2, 2 * tokens);
+    filled++;
+    if (turn == 0) before = freeBytes();  // what the runtime itself keeps is there from now on
+  }
+  check::report(refused == turns && filled == turns, "memory, layers that do not fit", refused, "", turns);
+  if (before == 0) return;  // the CPU in its place has no memory of its own to look at
+  const double drift = before - freeBytes();
+  std::printf("# memory: %d layers out of memory, %d filled between them, %.0f bytes less free than after the first\n", refused, filled, drift);
+  check::report(drift <= 64 << 20, "memory, comes back", drift, "at most ", 64 << 20);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   bool onGpu = false;
+  int turns = 0;
   std::vector<std::string> names;
   for (int i = 1; i < argc; i++) {
     if (!std::strcmp(argv[i], "--gpu"))
       onGpu = true;
+    else if (!std::strcmp(argv[i], "--memory") && i + 1 < argc)
+      turns = std::atoi(argv[++i]);
     else
       names.push_back(argv[i]);
   }
@@ -159,6 +201,8 @@ int main(int argc, char** argv) {
     return 1;
   }
   const auto start = std::chrono::steady_clock::now();
+  memoryComesBack(turns > 0 ? turns : 20);
+  if (turns > 0) return check::failures > 0;
   ModelSpec model;
   model.hiddenDim = 64, model.heads = 2, model.headDim = 64, model.kvHeads = 2;
   const std::vector<Stack> all = stacks();

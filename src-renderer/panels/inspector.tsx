@@ -293,7 +293,7 @@ const QualitySection = ({ quality }: { readonly quality: Quality }) => {
     <Section title="Quality of the whole model">
       <Facts
         facts={[
-          ['logit KL, mean and p95', `${formatNumber(quality.logitKl)}, ${formatNumber(quality.logitKlP95)} nats`],
+          ['logit KL, p95, nats', `${formatNumber(quality.logitKl)}, ${formatNumber(quality.logitKlP95)}`],
           ['top-1 agreement', shareInWords(quality.top1Agreement)],
           ['acceptance as a draft', shareInWords(quality.acceptance)],
           ['perplexity', `${formatNumber(quality.perplexity)}, exact ${formatNumber(quality.exactPerplexity)}`],

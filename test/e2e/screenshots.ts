@@ -30,25 +30,25 @@ async function measure(): Promise<void> {
     await page.keyboard.press('Escape');
     await page.evaluate('document.getElementById("inspector").scrollTop = 330');
     await takeScreen(page, '4-inspector');
-    for (const [i, chart] of ['Levels', 'Scaling', 'Roofline', 'Heat map', 'Latency', 'Planner'].entries()) {
+    for (const [i, chart] of ['Levels', 'Scaling', 'Roofline', 'Heat map', 'Latency', 'Devices', 'Planner'].entries()) {
       await page.getByRole('tab', { name: chart }).click();
       await page.mouse.move(620, 4);
       await takeScreen(page, `${5 + i}-${chart.toLowerCase().replace(' ', '-')}`);
     }
     await page.keyboard.press('Alt+1');
     await page.getByRole('button', { name: 'Choose columns' }).click();
-    await takeScreen(page, '11-columns');
+    await takeScreen(page, '12-columns');
     await page.keyboard.press('Escape');
     await page.keyboard.press('Control+Shift+P');
-    await takeScreen(page, '12-commands');
+    await takeScreen(page, '13-commands');
     await page.keyboard.press('Escape');
     await page.getByRole('grid').focus();
     await page.keyboard.press('?');
-    await takeScreen(page, '13-keys');
+    await takeScreen(page, '14-keys');
     await page.keyboard.press('Escape');
     await page.getByLabel('Heads', { exact: true }).fill('7,x');
     await page.getByLabel('Batch').fill('0');
-    await takeScreen(page, '14-errors');
+    await takeScreen(page, '15-errors');
     complain('the app', [...watched.complaints, ...watched.foreign]);
   } finally {
     await browser.close();

@@ -95,7 +95,7 @@ describe('sweep', () => {
   test.each(['csv', 'md'])('--format %s', async (format) => {
     const { code, stdout } = await fastmqa('sweep', 'baseline', ...small, '--format', format);
     expect(code).toBe(0);
-    expect(stdout).toMatch(format === 'csv' ? /^id,level,model,layers,tokenFile,hiddenDim/ : /^\| level \|/);
+    expect(stdout).toMatch(format === 'csv' ? /^id,level,model,layers,layer,tokenFile,hiddenDim/ : /^\| level \|/);
   });
 
   test('--dry-run counts and measures nothing', async () => {
@@ -321,7 +321,7 @@ describe('bad input is one sentence and exit code 2', () => {
     ['unknown option', () => ['sweep', '--formt', 'csv'], /^unknown option '--formt' \(Did you mean --format\?\)$/],
     ['an argument too many', () => ['levels', 'all'], /^too many arguments for 'levels'/],
     ['option without value', () => ['sweep', '--out'], /^option '--out <file>' argument missing$/],
-    ['unknown sweep', () => ['sweep', 'fast'], /^expected one of quick, levels, .* for sweep but received fast$/],
+    ['unknown sweep', () => ['sweep', 'fast'], /^expected one of quick, .* for sweep but received fast$/],
     [
       'unknown level',
       () => ['sweep', '--set', 'level=best'],

@@ -1,7 +1,8 @@
 // Conformance of the CUDA kernels against fp64. Built by a C++ compiler it runs the kernels' own source on the CPU with
 // checks of bounds, of shared memory and of barriers (cuda/primitives/host.h); built by nvcc it runs them on the GPU.
 // One line a check: "ok name" or "FAIL name got ... expected ..."; the exit code is 1 if any failed.
-// Usage: test-cuda [part ...]; parts: decode coded prefill general latent parts append product faults
+// Usage: test-cuda [part ...]; parts: decode coded prefill general latent parts append product
+// hopper (on a GPU of capability 9.0), faults (on the CPU), small (of every kernel a little; only when named)
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -123,6 +124,13 @@ void testCoded() {
   runs(named(s, "coded bf16 queries"));
   s.queryTokens = 2, s.heads = 4, s.left = 40, s.sinks = 4, s.splits = 2, s.lengths = {200};
   runs(named(s, "coded"));
+  s.queryTokens = 3;
+  runs(named(s, "coded, sixteen rows"));
+  s.cacheType = Dtype::int4, s.left = unlimitedTokens, s.sinks = 0, s.softcap = 5, s.splits = 0, s.queryTokens = 1;
+  for (int length : {1, 16, 63, 65}) {
+    s.lengths = {length};
+    runs(named(s, "coded"));
+  }
 }
 
 void testPrefill() {
@@ -160,6 +168,59 @@ void testPrefill() {
     runs(named(s, "prefill with more queries than keys"));
   }
 }
+
+#ifdef __CUDACC__
+/// The Hopper tier beside fp64; it has no emulation.
+void testHopper() {
+  if (device.capability != 90) return;
+  for (Dtype type : {Dtype::bf16, Dtype::f16}) {
+    CaseSpec s;
+    s.path = Path::hopperPrefill;
+    s.cacheType = s.queryType = type;
+    for (int dim : {64, 128}) {
+      s = CaseSpec{};
+      s.path = Path::hopperPrefill;
+      s.cacheType = s.queryType = type;
+      s.keyDim = s.valueDim = dim;
+      s.right = unlimitedTokens;
+      s.queryTokens = 64, s.lengths = {16};
+      runs(named(s, "hopper, one step of values"));
+      s.queryTokens = 64, s.lengths = {64};
+      runs(named(s, "hopper, one tile"));
+      s.queryTokens = 128, s.lengths = {128};
+      runs(named(s, "hopper, one tile"));
+      s.lengths = {512};
+      runs(named(s, "hopper, full"));
+      s.right = 0;
+      runs(named(s, "hopper onto a cache"));
+      s.queryTokens = 300, s.lengths = {300}, s.heads = 4, s.kvHeads = 2;
+      runs(named(s, "hopper"));
+      s.outType = type, s.paged = true;
+      runs(named(s, "hopper"));
+      s.batch = 3, s.lengths = {300, 0, 257}, s.queryTokens = 140;
+      runs(named(s, "hopper"));
+      s.outType = Dtype::f32, s.batch = 1, s.lengths = {500}, s.queryTokens = 200, s.left = 90;
+      runs(named(s, "hopper"));
+      s.sinks = 20;
+      runs(named(s, "hopper"));
+      s.sinks = 0, s.left = unlimitedTokens, s.cuts = {256};
+      runs(named(s, "hopper, two parts"));
+      s.cuts = {}, s.magnitude = 6;
+      runs(named(s, "hopper"));
+      s.magnitude = 1, s.outType = type, s.heads = 32, s.kvHeads = 4, s.batch = 5, s.queryTokens = 130, s.lengths = {130};
+      runs(named(s, "hopper, several rounds"));
+      s.batch = 2, s.heads = 32, s.kvHeads = 1, s.queryTokens = 1, s.lengths = {500, 3};
+      runs(named(s, "hopper, packed"));
+      s.queryTokens = 5, s.batch = 1, s.lengths = {300}, s.outType = Dtype::f32;
+      runs(named(s, "hopper, packed"));
+      s.splits = 3, s.left = 150, s.sinks = 5;
+      runs(named(s, "hopper, packed"));
+      s.splits = 0, s.queryTokens = 7, s.heads = 24, s.kvHeads = 3, s.paged = false;
+      runs(named(s, "hopper, packed"));
+    }
+  }
+}
+#endif
 
 void testGeneral() {
   CaseSpec s;
@@ -257,6 +318,38 @@ void testProduct() {
   }
 }
 
+/// A few small cases of every kernel, for tools under which a kernel is a hundred times slower.
+void testSmall() {
+  CaseSpec s;
+  s.paged = true, s.heads = 4, s.kvHeads = 2, s.lengths = {150};
+  runs(named(s, "small decode"));
+  s.queryTokens = 5, s.heads = 8, s.splits = 2, s.left = 70, s.sinks = 3;
+  runs(named(s, "small decode"));
+  for (Dtype type : {Dtype::e4m3, Dtype::int8, Dtype::int4}) {
+    CaseSpec c;
+    c.paged = true, c.cacheType = type, c.heads = 4, c.kvHeads = 2, c.lengths = {150};
+    c.keySharing = isInteger(type) ? Sharing::channel : Sharing::tensor, c.valueSharing = isInteger(type) ? Sharing::token : Sharing::tensor;
+    runs(named(c, "small coded"));
+  }
+  CaseSpec prefill;
+  prefill.path = Path::prefill, prefill.heads = 2, prefill.kvHeads = 1, prefill.queryTokens = 140, prefill.lengths = {150};
+  runs(named(prefill, "small prefill"));
+  if (device.capability == 90) {
+    for (int dim : {64, 128}) {
+      prefill.path = Path::hopperPrefill, prefill.cacheType = prefill.queryType = Dtype::bf16, prefill.keyDim = prefill.valueDim = dim;
+      runs(named(prefill, "small hopper"));
+    }
+  }
+  CaseSpec general;
+  general.path = Path::general, general.keyDim = general.valueDim = 40, general.queryTokens = 2, general.lengths = {40}, general.splits = 2;
+  runs(named(general, "small general"));
+  CaseSpec latent;
+  latent.path = Path::latent, latent.keyDim = latent.valueDim = 128, latent.heads = 20, latent.lengths = {70};
+  if (device.capability >= 80) runs(named(latent, "small latent"));
+  testAppend();
+  testProduct();
+}
+
 #ifndef __CUDACC__
 /// A planted mistake must show: as a fault of the machine or as a wrong result.
 void finds(const std::string& name, const CaseSpec& spec, host::Plant::Kind kind, int first, int last) {
@@ -320,7 +413,10 @@ int main(int argc, char** argv) {
     void (*run)();
   } parts[] = {{"decode", testDecode},   {"coded", testCoded}, {"prefill", testPrefill},
                {"general", testGeneral}, {"latent", testLatent}, {"parts", testParts},
-               {"append", testAppend},   {"product", testProduct},
+               {"append", testAppend},   {"product", testProduct}, {"small", testSmall},
+#ifdef __CUDACC__
+               {"hopper", testHopper},
+#endif
 #ifndef __CUDACC__
                {"faults", testFaults},
 #endif
@@ -332,7 +428,7 @@ int main(int argc, char** argv) {
     return 1;
   }
   for (const auto& part : parts) {
-    bool wanted = argc < 2;
+    bool wanted = argc < 2 && part.run != testSmall;
     for (int i = 1; i < argc; i++) wanted |= !std::strcmp(argv[i], part.name);
     if (!wanted) continue;
     const auto start = std::chrono::steady_clock::now();

@@ -27,6 +27,59 @@ struct DecodeShape {
   static constexpr int sharedBytes(bool asynchronous) { return queryBytes + ringBytes(asynchronous); }
 };
 
+/// Fills [rows][D] of shared memory with query rows; zeros past the last.
+template <class Storage, int rows, int threads>
+FASTMQA_DEVICE void loadDecodeQueries(const AttentionProblem& p, Shared<uint8_t> queries, int firstRow, int rowsHere, int g, int b) {
+  using Type = typename Storage::Type;
+  constexpr int D = Storage::D;
+  const int group = p.groupSize();
+  for (int i = threadIndex(); i < rows * D / 2; i += threads) {
+    const int row = i / (D / 2), channel = i % (D / 2) * 2, r = firstRow + row;
+    float x = 0, y = 0;
+    if (row < rowsHere) {
+      const int64_t from = b * p.queryBatch + r / group * p.queryToken + (g * group + r % group) * p.queryHead + channel;
+      loadPair(p.queryType, p.queries, from, x, y);
+    }
+    const uint32_t both = packHalves(Type(), x, y);
+    queries.template store<uint16_t>(Storage::queryByte(row, channel), static_cast<uint16_t>(both));
+    queries.template store<uint16_t>(Storage::queryByte(row, channel + 1), static_cast<uint16_t>(both >> 16));
+  }
+}
+
+/// Where warps leave their results for each other: [warps][rows] of top and total, then [warps][rows][D] of sums.
+template <int rows>
+FASTMQA_DEVICE int mergedByte(int warp, int row) { return (warp * rows + row) * 8; }
+template <int D, int warps, int rows>
+FASTMQA_DEVICE int mergedSumByte(int warp, int row, int channel) { return warps * rows * 8 + ((warp * rows + row) * D + channel) * 4; }
+
+/// Adds up what the warps left, and stores it.
+template <class Storage, int warps, int rows>
+FASTMQA_DEVICE void mergeDecodeWarps(const AttentionProblem& p, Shared<uint8_t> ring, int firstRow, int rowsHere, int split, int g, int b) {
+  constexpr int D = Storage::D, threads = warps * warpSize_;
+  const int group = p.groupSize();
+  float factor = 1;
+  if constexpr (Storage::coded) factor = Storage::codeFactor * p.valueScales.wholeScale();
+  for (int i = threadIndex(); i < rowsHere * D; i += threads) {
+    const int row = i / D, channel = i % D, r = firstRow + row;
+    float most = minusInfinity;
+    FASTMQA_UNROLL
+    for (int w = 0; w < warps; w++) most = fmaxf(most, ring.template load<float>(mergedByte<rows>(w, row)));
+    float sum = 0, weight = 0;
+    if (most != minusInfinity) {
+      FASTMQA_UNROLL
+      for (int w = 0; w < warps; w++) {
+        const float fade = exp2Fast(ring.template load<float>(mergedByte<rows>(w, row)) - most);
+        weight += fade * ring.template load<float>(mergedByte<rows>(w, row) + 4);
+        sum += fade * ring.template load<float>(mergedSumByte<D, warps, rows>(w, row, channel));
+      }
+      sum *= factor / weight;
+    }
+    const int head = g * group + r % group;
+    storeResult(p, p.firstSlot + split, b, r / group, head, channel, sum);
+    if (channel == 0) storeLogSum(p, p.firstSlot + split, b, r / group, head, weight > 0 ? most + log2f(weight) : minusInfinity);
+  }
+}
+
 template <class Storage, int rowTiles>
 FASTMQA_KERNEL((DecodeShape<Storage, rowTiles>::threads), (DecodeShape<Storage, rowTiles>::blocks))
 decodeKernel(const AttentionProblem p) {
@@ -40,6 +93,7 @@ decodeKernel(const AttentionProblem p) {
   const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * rows, b = blockIndex().z;
   const int rowsHere = allRows - firstRow < rows ? allRows - firstRow : rows;
 
+  releaseFollower();
   SharedCarver carver;
   const auto queries = carver.take<uint8_t>(Shape::queryBytes);
   const auto ring = carver.take<uint8_t>(ringBytes);
@@ -54,27 +108,14 @@ decodeKernel(const AttentionProblem p) {
   const int ringBase = warp * stages * Shape::stageBytes;
   const auto copyTile = [&](int i) {
     if (i < mine) {
-      const int first = tiles.tile(begin + warp + i * warps) * tokens;
-      FASTMQA_UNROLL
-      for (int n = 0; n < atOnce; n++)
-        Storage::copyTile(p, ring, ringBase + i % stages * Shape::stageBytes + n * Storage::tileBytes, b, g, first + n * tileRows, length);
+      Storage::template copyTiles<atOnce>(p, ring, ringBase + i % stages * Shape::stageBytes, b, g, tiles.tile(begin + warp + i * warps) * tokens, length);
     }
     commitCopies();
   };
   FASTMQA_UNROLL
   for (int i = 0; i < stages - 1; i++) copyTile(i);
 
-  for (int i = threadIndex(); i < rows * D / 2; i += Shape::threads) {
-    const int row = i / (D / 2), channel = i % (D / 2) * 2, r = firstRow + row;
-    float x = 0, y = 0;
-    if (row < rowsHere) {
-      const int64_t from = b * p.queryBatch + r / group * p.queryToken + (g * group + r % group) * p.queryHead + channel;
-      loadPair(p.queryType, p.queries, from, x, y);
-    }
-    const uint32_t both = packHalves(Type(), x, y);
-    queries.template store<uint16_t>(Storage::queryByte(row, channel), static_cast<uint16_t>(both));
-    queries.template store<uint16_t>(Storage::queryByte(row, channel + 1), static_cast<uint16_t>(both >> 16));
-  }
+  loadDecodeQueries<Storage, Shape::rows, Shape::threads>(p, queries, firstRow, rowsHere, g, b);
   blockBarrier();
   FragmentA kept[Shape::keepsQueries ? rowTiles : 1][Shape::keepsQueries ? steps : 1];
   if constexpr (Shape::keepsQueries) {
@@ -204,11 +245,8 @@ decodeKernel(const AttentionProblem p) {
     }
   }
 
-  // The warps' results meet in shared memory: [warps][rows] tops and totals, [warps][rows][D] sums.
   waitCopies<0>();
   blockBarrier();
-  constexpr int sumsAt = warps * rows * 8;
-  const auto merged = [&](int w, int row) { return (w * rows + row) * 8; };
   FASTMQA_UNROLL
   for (int m = 0; m < rowTiles; m++)
     FASTMQA_UNROLL
@@ -218,37 +256,17 @@ decodeKernel(const AttentionProblem p) {
       sum += shuffleXor(sum, 2);
       const int row = 16 * m + q + 8 * half;
       if (t == 0) {
-        ring.template store<float>(merged(warp, row), top[m][half]);
-        ring.template store<float>(merged(warp, row) + 4, sum);
+        ring.template store<float>(mergedByte<rows>(warp, row), top[m][half]);
+        ring.template store<float>(mergedByte<rows>(warp, row) + 4, sum);
       }
       FASTMQA_UNROLL
       for (int f = 0; f < fragments; f++)
         FASTMQA_UNROLL
         for (int c = 0; c < 2; c++)
-          ring.template store<float>(sumsAt + ((warp * rows + row) * D + Storage::valueChannel(f, 2 * t + c)) * 4, sums[m][f].r[2 * half + c]);
+          ring.template store<float>(mergedSumByte<D, warps, rows>(warp, row, Storage::valueChannel(f, 2 * t + c)), sums[m][f].r[2 * half + c]);
     }
   blockBarrier();
-  float factor = 1;
-  if constexpr (Storage::coded) factor = Storage::codeFactor * p.valueScales.wholeScale();
-  for (int i = threadIndex(); i < rowsHere * D; i += Shape::threads) {
-    const int row = i / D, channel = i % D, r = firstRow + row;
-    float most = minusInfinity;
-    FASTMQA_UNROLL
-    for (int w = 0; w < warps; w++) most = fmaxf(most, ring.template load<float>(merged(w, row)));
-    float sum = 0, weight = 0;
-    if (most != minusInfinity) {
-      FASTMQA_UNROLL
-      for (int w = 0; w < warps; w++) {
-        const float fade = exp2Fast(ring.template load<float>(merged(w, row)) - most);
-        weight += fade * ring.template load<float>(merged(w, row) + 4);
-        sum += fade * ring.template load<float>(sumsAt + ((w * rows + row) * D + channel) * 4);
-      }
-      sum *= factor / weight;
-    }
-    const int head = g * group + r % group;
-    storeResult(p, p.firstSlot + split, b, r / group, head, channel, sum);
-    if (channel == 0) storeLogSum(p, p.firstSlot + split, b, r / group, head, weight > 0 ? most + log2f(weight) : minusInfinity);
-  }
+  mergeDecodeWarps<Storage, warps, rows>(p, ring, firstRow, rowsHere, split, g, b);
 }
 
 }  // namespace fastmqa::gpu

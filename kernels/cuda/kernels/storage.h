@@ -36,18 +36,24 @@ struct PlainStorage {
   static constexpr int tileBytes = keyBytes + valueBytes;
   static constexpr bool coded = false;
 
-  static FASTMQA_DEVICE void copyRows(Shared<uint8_t> to, int base, const TokenRows& rows, int b, int g, int token, int length) {
+  static FASTMQA_DEVICE void copyRows(Shared<uint8_t> to, int base, const TokenRows& rows, int64_t from, int token, int length) {
     constexpr int chunks = D / 8;
-    const int64_t from = rows.offset(b, g, token);
     FASTMQA_UNROLL
     for (int i = 0; i < tileRows * chunks / warpSize_; i++) {
       const int at = i * warpSize_ + laneIndex(), row = at / chunks, chunk = at % chunks;
       copyAsync<16>(to, base + chunkByte<D>(row, chunk), rows.data, from + static_cast<int64_t>(row) * rows.tokenBytes + chunk * 16, token + row < length);
     }
   }
-  static FASTMQA_DEVICE void copyTile(const AttentionProblem& p, Shared<uint8_t> to, int base, int b, int g, int token, int length) {
-    copyRows(to, base, p.keys, b, g, token, length);
-    copyRows(to, base + keyBytes, p.values, b, g, token, length);
+  /// `count` tiles of one page, from `token` on.
+  template <int count>
+  static FASTMQA_DEVICE void copyTiles(const AttentionProblem& p, Shared<uint8_t> to, int base, int b, int g, int token, int length) {
+    const int64_t key = p.keys.offset(b, g, token), value = p.values.offset(b, g, token);
+    FASTMQA_UNROLL
+    for (int n = 0; n < count; n++) {
+      const int at = base + n * tileBytes, first = n * tileRows;
+      copyRows(to, at, p.keys, key + first * p.keys.tokenBytes, token + first, length);
+      copyRows(to, at + keyBytes, p.values, value + first * p.values.tokenBytes, token + first, length);
+    }
   }
 
   /// Queries as [rows][D] in shuffled chunks.
@@ -113,34 +119,46 @@ struct CodedStorage {
   static FASTMQA_DEVICE int byteAt(int row, int byte) { return chunkAt(row, byte / 16) + byte % 16; }
 
   /// Rows of a page lie one after another: the launcher checks it.
-  static FASTMQA_DEVICE void copyRows(Shared<uint8_t> to, int base, const TokenRows& rows, int b, int g, int token, int length) {
+  static FASTMQA_DEVICE void copyRows(Shared<uint8_t> to, int base, const TokenRows& rows, int64_t from, int token, int length) {
     const int lane = laneIndex();
-    const int64_t from = rows.offset(b, g, token) + lane * 16;
     constexpr int chunks = rowBytes / 16;
     FASTMQA_UNROLL
     for (int i = 0; i < (tileRows * chunks + warpSize_ - 1) / warpSize_; i++) {
       const int at = i * warpSize_ + lane, row = at / chunks, chunk = at % chunks;
       if (tileRows * chunks % warpSize_ == 0 || at < tileRows * chunks)
-        copyAsync<16>(to, base + chunkAt(row, chunk), rows.data, from + i * warpSize_ * 16, token + row < length);
+        copyAsync<16>(to, base + chunkAt(row, chunk), rows.data, from + at * 16, token + row < length);
     }
   }
   /// A tile's share of a plane of scales, one 16-byte piece a lane; whole pages of scales exist, so it may run past the
   /// length.
-  static FASTMQA_DEVICE void copyScales(Shared<uint8_t> to, int base, int plane, const CodeScales& s, int64_t page, int g, int token) {
-    const int inPage = token % pageTokens, lane = laneIndex();
+  static FASTMQA_DEVICE void copyScales(Shared<uint8_t> to, int base, int plane, const CodeScales& s, int64_t head, int inPage) {
+    const int lane = laneIndex();
     const bool perToken = s.sharing == Sharing::token;
     const int first = perToken ? inPage * 2 * s.groups : inPage / s.group * 2 * D;
     if (lane >= (perToken ? 2 * s.groups : D / 8)) return;
-    const int64_t from = page * s.pageBytes + g * s.headBytes + first + lane * 16;
+    const int64_t from = head + first + lane * 16;
     copyAsync<16>(to, base + lane * 16, s.data, from, true);
     if (s.shiftBytes) copyAsync<16>(to, base + plane + lane * 16, s.data, from + s.shiftBytes, true);
   }
-  static FASTMQA_DEVICE void copyTile(const AttentionProblem& p, Shared<uint8_t> to, int base, int b, int g, int token, int length) {
-    copyRows(to, base, p.keys, b, g, token, length);
-    copyRows(to, base + keyBytes, p.values, b, g, token, length);
+  /// `count` tiles of one page, from `token` on.
+  template <int count>
+  static FASTMQA_DEVICE void copyTiles(const AttentionProblem& p, Shared<uint8_t> to, int base, int b, int g, int token, int length) {
+    const int64_t key = p.keys.offset(b, g, token), value = p.values.offset(b, g, token);
+    FASTMQA_UNROLL
+    for (int n = 0; n < count; n++) {
+      const int at = base + n * tileBytes, first = n * tileRows;
+      copyRows(to, at, p.keys, key + first * rowBytes, token + first, length);
+      copyRows(to, at + keyBytes, p.values, value + first * rowBytes, token + first, length);
+    }
     if constexpr (isInt) {
-      copyScales(to, base + keyBytes + valueBytes, planeBytes, p.keyScales, p.keys.page(b, token), g, token);
-      copyScales(to, base + keyBytes + valueBytes + 2 * planeBytes, valuePlaneBytes, p.valueScales, p.values.page(b, token), g, token);
+      const int64_t keyScales = p.keys.page(b, token) * p.keyScales.pageBytes + g * p.keyScales.headBytes;
+      const int64_t valueScales = p.values.page(b, token) * p.valueScales.pageBytes + g * p.valueScales.headBytes;
+      FASTMQA_UNROLL
+      for (int n = 0; n < count; n++) {
+        const int at = base + n * tileBytes + keyBytes + valueBytes, inPage = token % pageTokens + n * tileRows;
+        copyScales(to, at, planeBytes, p.keyScales, keyScales, inPage);
+        copyScales(to, at + 2 * planeBytes, valuePlaneBytes, p.valueScales, valueScales, inPage);
+      }
     }
   }
 

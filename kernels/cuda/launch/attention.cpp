@@ -6,6 +6,7 @@
 #include "../kernels/combine.h"
 #include "../kernels/general.h"
 #include "fastmqa/status.h"
+#include "prefill-hopper.h"
 
 namespace fastmqa::gpu {
 namespace {
@@ -24,10 +25,11 @@ bool areTileScales(const CodeScales& s, int channels, bool channelsAllowed) {
   return s.sharing == Sharing::channel && channelsAllowed && s.group % 16 == 0 && pageTokens % s.group == 0;
 }
 
-AttentionKernel decodeKernelFor(const AttentionProblem& p, int rowTiles, const Device& device) {
+AttentionKernel decodeKernelFor(const AttentionProblem& p, const Device& device) {
+  const int rows = p.groupSize() * p.queryTokens;
   if (p.keyDim != p.valueDim || p.cacheType != p.valueType || !isAligned(p.keys) || !isAligned(p.values)) return {};
   if (p.scale <= 0 || p.queryBatch % 2 || p.queryToken % 2 || p.queryHead % 2) return {};
-  if (is16Bit(p.cacheType)) return plainDecodeKernel(p.cacheType, p.keyDim, rowTiles, device);
+  if (is16Bit(p.cacheType)) return plainDecodeKernel(p.cacheType, p.keyDim, rows, device);
   if (p.keys.pagesPerSequence == 0 || p.values.pagesPerSequence == 0) return {};
   const int64_t rowBytes = packedBytes(p.cacheType, p.keyDim);
   if (p.keys.tokenBytes != rowBytes || p.values.tokenBytes != rowBytes) return {};
@@ -35,15 +37,25 @@ AttentionKernel decodeKernelFor(const AttentionProblem& p, int rowTiles, const D
   if (isInt ? !areTileScales(p.keyScales, p.keyDim, true) || !areTileScales(p.valueScales, p.valueDim, false)
             : p.keyScales.sharing != Sharing::tensor || p.valueScales.sharing != Sharing::tensor)
     return {};
-  return codedDecodeKernel(p.cacheType, p.keyScales.sharing, p.keyDim, rowTiles, device);
+  return codedDecodeKernel(p.cacheType, p.keyScales.sharing, p.keyDim, rows, device);
+}
+
+bool isPrefill(const AttentionProblem& p) {
+  return p.scale > 0 && p.keyDim == p.valueDim && p.cacheType == p.valueType && p.queryType == p.cacheType && is16Bit(p.cacheType) &&
+         isAligned(p.keys) && isAligned(p.values) && p.queryBatch % 8 == 0 && p.queryToken % 8 == 0 && p.queryHead % 8 == 0;
 }
 
 AttentionKernel prefillKernelOf(const AttentionProblem& p, const Device& device) {
-  const bool fits = p.keyDim == p.valueDim && p.cacheType == p.valueType && p.queryType == p.cacheType && is16Bit(p.cacheType) &&
-                    isAligned(p.keys) && isAligned(p.values) && p.queryBatch % 8 == 0 && p.queryToken % 8 == 0 &&
-                    p.queryHead % 8 == 0 &&
-                    (p.cacheType == Dtype::f16 || device.capability >= 80);
-  return fits ? prefillKernelFor(p.cacheType, p.keyDim) : AttentionKernel{};
+  return isPrefill(p) && (p.cacheType == Dtype::f16 || device.capability >= 80) ? prefillKernelFor(p.cacheType, p.keyDim) : AttentionKernel{};
+}
+
+/// Packed where few query tokens would leave tiles of rows empty.
+AttentionKernel hopperPrefillOf([[maybe_unused]] AttentionProblem p, [[maybe_unused]] const Device& device, [[maybe_unused]] bool packed) {
+#ifdef FASTMQA_HOPPER
+  p.packed = packed;
+  if (isPrefill(p) && p.softcap == 0) return hopperPrefillKernel(p, device);
+#endif
+  return {};
 }
 
 AttentionKernel latentKernelOf(const AttentionProblem& p, const Device& device) {
@@ -96,27 +108,40 @@ AttentionPlan planAttention(const AttentionProblem& p, const Device& device, con
   const auto may = [&](Path path) { return !wanted || *wanted == path; };
   const int group = p.groupSize(), rows = group * p.queryTokens;
   AttentionPlan plan;
+  plan.overlaps = device.capability >= 90;
   int64_t blocks = 0;
   int leastTokens = 256;  // of a split: fewer would not pay for starting it
   const auto fits = [&](const AttentionKernel& kernel) { return kernel.run && kernel.sharedBytes <= device.sharedBytesPerBlock; };
   const auto blocksOf = [&](int64_t allRows, int perBlock, int64_t heads) { return (allRows + perBlock - 1) / perBlock * heads * p.batch; };
 
-  const AttentionKernel prefill = p.scale > 0 && may(Path::prefill) ? prefillKernelOf(p, device) : AttentionKernel{};
-  const int rowTiles = rows > 16 && (p.keyDim <= 128) ? 2 : 1;
-  const AttentionKernel decode = may(Path::decode) ? decodeKernelFor(p, rowTiles, device) : AttentionKernel{};
-  const AttentionKernel latent = may(Path::latent) && rows > 16 ? latentKernelOf(p, device) : AttentionKernel{};
+  const AttentionKernel prefill = may(Path::prefill) ? prefillKernelOf(p, device) : AttentionKernel{};
+  const bool packs = group > 1 && 64 % group == 0 && p.queryTokens < 128;
+  const AttentionKernel hopper = may(Path::hopperPrefill) ? hopperPrefillOf(p, device, packs) : AttentionKernel{};
+  // For few rows bandwidth decides, and decode's blocks have more loads under way, but for short rows of shared heads.
+  const bool suitsHopper = hopper.start && (rows > 16 || (p.keyDim == 64 && packs && p.kvHeads * p.batch >= device.multiprocessors));
+  const AttentionKernel decode = may(Path::decode) ? decodeKernelFor(p, device) : AttentionKernel{};
+  const AttentionKernel latent = may(Path::latent) && rows >= 8 ? latentKernelOf(p, device) : AttentionKernel{};
   if (fits(latent)) {
     plan.path = Path::latent;
     plan.kernel = latent;
     const int rowBlocks = (rows + latent.rows - 1) / latent.rows;
     blocks = static_cast<int64_t>(rowBlocks) * p.batch;
     plan.grid = {1, rowBlocks, p.batch};
-  } else if (fits(decode) && (rows <= 16 * rowTiles || !fits(prefill))) {
+  } else if (fits(decode) && !suitsHopper && (rows <= decode.rows || !(fits(prefill) || hopper.start))) {
     plan.path = Path::decode;
     plan.kernel = decode;
-    const int perBlock = 16 * rowTiles, rowBlocks = (rows + perBlock - 1) / perBlock;
+    const int perBlock = decode.rows, rowBlocks = (rows + perBlock - 1) / perBlock;
     blocks = blocksOf(rows, perBlock, p.kvHeads);
     plan.grid = {1, p.kvHeads * rowBlocks, p.batch};
+    leastTokens = 64;
+  } else if (hopper.start) {
+    plan.path = Path::hopperPrefill;
+    plan.kernel = hopper;
+    plan.packed = packs;
+    const int resident = 2 * hopper.sharedBytes <= device.sharedBytesPerBlock && hopper.rows == 64 ? 2 : 1;
+    plan.grid = {device.multiprocessors * resident, 1, 1};
+    plan.splits = splitsFor(blocksOf(packs ? rows : p.queryTokens, hopper.rows, packs ? p.kvHeads : p.heads), visibleTokens(p), 128, device.multiprocessors);
+    return plan;
   } else if (fits(prefill)) {
     plan.path = Path::prefill;
     plan.kernel = prefill;
@@ -164,11 +189,13 @@ int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count,
     slot += part.splits;
     part.partialLogs = Global<float>(workspace.data(), slots * rows);
     part.partialSums = Global<float>(workspace.data() + slots * rows, slots * rows * part.valueDim);
-    const int status = launch(plans[i].kernel.run, plans[i].grid, plans[i].kernel.threads, plans[i].kernel.sharedBytes, stream, part);
+    const int status = plans[i].kernel.start ? plans[i].kernel.start(part, plans[i].grid, stream)
+                                             : launch(plans[i].kernel.run, plans[i].grid, plans[i].kernel.threads, plans[i].kernel.sharedBytes, stream, part);
     if (status != 0) return status;
   }
   if (slots == 1) return 0;
-  return launch(combineKernel, GridSize{static_cast<int>(rows), 1, 1}, combineThreads, 16 + 4 * slots, stream, part);
+  const auto start = plans[0].overlaps ? launchAfter<AttentionProblem> : launch<AttentionProblem>;
+  return start(combineKernel, GridSize{static_cast<int>(rows), 1, 1}, combineThreads, 16 + 4 * slots, stream, part);
 }
 
 }  // namespace fastmqa::gpu

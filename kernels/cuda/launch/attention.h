@@ -6,13 +6,16 @@
 namespace fastmqa::gpu {
 
 /// general: f32 arithmetic, any size and format. decode: few rows per KV head. prefill: many. latent: values are the
-/// first channels of the keys (p.values is p.keys), and all heads share them.
-enum class Path { general, decode, prefill, latent };
+/// first channels of the keys (p.values is p.keys), and all heads share them. hopperPrefill: prefill on compute capability
+/// 9.0, heads of 64 or 128.
+enum class Path { general, decode, prefill, latent, hopperPrefill };
 
 struct AttentionKernel {
   void (*run)(AttentionProblem) = nullptr;
   int threads = 0, sharedBytes = 0;
-  int rows = 0;  ///< query rows of a block; prefill only
+  int rows = 0;  ///< query rows of a block
+  /// Starts a kernel that needs more than the problem; `run` is null then.
+  int (*start)(const AttentionProblem&, GridSize, Stream) = nullptr;
 };
 
 struct AttentionPlan {
@@ -21,6 +24,7 @@ struct AttentionPlan {
   GridSize grid;
   int splits = 1;
   bool packed = false;
+  bool overlaps = false;  ///< the merge of the slots may get ready while they are computed
 };
 
 /// The fastest path that the problem's types and sizes allow on this device; `wanted` narrows it to one path.
@@ -34,9 +38,10 @@ int64_t workspaceFloats(const AttentionProblem& problem, int slots);
 /// The parts differ in keys, values, lengths and firstKey; plans[i] is of parts[i]. Returns a CUDA status.
 int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count, Global<float> workspace, Stream stream);
 
-// One file each, so that they compile side by side. Nothing is returned (run is null) for what has no instance.
-AttentionKernel plainDecodeKernel(Dtype type, int headDim, int rowTiles, const Device& device);
-AttentionKernel codedDecodeKernel(Dtype type, Sharing keySharing, int headDim, int rowTiles, const Device& device);
+// One file each, so that they compile side by side. Nothing is returned (run is null) for what has no instance. `rows`: query
+// rows of a KV head; a block of the kernel may take fewer.
+AttentionKernel plainDecodeKernel(Dtype type, int headDim, int rows, const Device& device);
+AttentionKernel codedDecodeKernel(Dtype type, Sharing keySharing, int headDim, int rows, const Device& device);
 AttentionKernel prefillKernelFor(Dtype type, int headDim);
 AttentionKernel latentKernelFor(Dtype type, int keyDim, int valueDim);
 

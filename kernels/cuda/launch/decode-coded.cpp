@@ -1,4 +1,4 @@
-#include "../kernels/decode.h"
+#include "../kernels/decode-few.h"
 #include "attention.h"
 
 namespace fastmqa::gpu {
@@ -7,28 +7,34 @@ namespace {
 template <class Storage, int rowTiles>
 AttentionKernel instance(const Device& device) {
   using Shape = DecodeShape<Storage, rowTiles>;
-  return {decodeKernel<Storage, rowTiles>, Shape::threads, Shape::sharedBytes(device.capability >= 80)};
+  return {decodeKernel<Storage, rowTiles>, Shape::threads, Shape::sharedBytes(device.capability >= 80), Shape::rows};
+}
+
+template <class Storage>
+AttentionKernel ofStorage(int rows, const Device& device) {
+  using Few = DecodeFewShape<Storage>;
+  if (rows <= Few::rows) return {decodeFewKernel<Storage>, Few::threads, Few::sharedBytes(device.capability >= 80), Few::rows};
+  return rows <= 16 ? instance<Storage, 1>(device) : instance<Storage, 2>(device);
 }
 
 template <Dtype type, Sharing sharing>
-AttentionKernel ofType(int headDim, int rowTiles, const Device& device) {
-  const bool one = rowTiles == 1;
-  if (headDim == 64) return one ? instance<CodedStorage<type, sharing, 64>, 1>(device) : instance<CodedStorage<type, sharing, 64>, 2>(device);
-  if (headDim == 128) return one ? instance<CodedStorage<type, sharing, 128>, 1>(device) : instance<CodedStorage<type, sharing, 128>, 2>(device);
+AttentionKernel ofType(int headDim, int rows, const Device& device) {
+  if (headDim == 64) return ofStorage<CodedStorage<type, sharing, 64>>(rows, device);
+  if (headDim == 128) return ofStorage<CodedStorage<type, sharing, 128>>(rows, device);
   return {};
 }
 
 }  // namespace
 
-AttentionKernel codedDecodeKernel(Dtype type, Sharing sharing, int headDim, int rowTiles, const Device& device) {
+AttentionKernel codedDecodeKernel(Dtype type, Sharing sharing, int headDim, int rows, const Device& device) {
   const bool perToken = sharing == Sharing::token;
   switch (type) {
-    case Dtype::e4m3: return ofType<Dtype::e4m3, Sharing::tensor>(headDim, rowTiles, device);
-    case Dtype::e5m2: return ofType<Dtype::e5m2, Sharing::tensor>(headDim, rowTiles, device);
+    case Dtype::e4m3: return ofType<Dtype::e4m3, Sharing::tensor>(headDim, rows, device);
+    case Dtype::e5m2: return ofType<Dtype::e5m2, Sharing::tensor>(headDim, rows, device);
     case Dtype::int8:
-      return perToken ? ofType<Dtype::int8, Sharing::token>(headDim, rowTiles, device) : ofType<Dtype::int8, Sharing::channel>(headDim, rowTiles, device);
+      return perToken ? ofType<Dtype::int8, Sharing::token>(headDim, rows, device) : ofType<Dtype::int8, Sharing::channel>(headDim, rows, device);
     case Dtype::int4:
-      return perToken ? ofType<Dtype::int4, Sharing::token>(headDim, rowTiles, device) : ofType<Dtype::int4, Sharing::channel>(headDim, rowTiles, device);
+      return perToken ? ofType<Dtype::int4, Sharing::token>(headDim, rows, device) : ofType<Dtype::int4, Sharing::channel>(headDim, rows, device);
     default: return {};
   }
 }

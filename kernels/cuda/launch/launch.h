@@ -25,6 +25,20 @@ int launch(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, 
   return cudaGetLastError();
 }
 
+/// Starts a kernel that may get ready while the one before it runs (it calls awaitPredecessor); from 9.0 on.
+template <class Params>
+int launchAfter(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, Stream stream, const Params& params) {
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(sharedBytes);
+  config.stream = stream, config.attrs = &early, config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, params);
+}
+
 template <class Params>
 int residentBlocks(void (*kernel)(Params), int threads, int sharedBytes) {
   int blocks = 0;
@@ -39,6 +53,10 @@ template <class Params>
 int launch(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, Stream, const Params& params) {
   host::runGrid(grid, threads, sharedBytes, [&] { kernel(params); });
   return 0;
+}
+template <class Params>
+int launchAfter(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, Stream stream, const Params& params) {
+  return launch(kernel, grid, threads, sharedBytes, stream, params);
 }
 template <class Params>
 int residentBlocks(void (*)(Params), int, int) {

@@ -7,6 +7,7 @@
 #define FASTMQA_BOTH __host__ __device__ __forceinline__
 #define FASTMQA_KERNEL(threads, blocks) static __global__ void __launch_bounds__(threads, blocks)
 #define FASTMQA_UNROLL _Pragma("unroll")
+#define FASTMQA_UNROLL_BY(n) _Pragma("unroll 8")
 
 namespace fastmqa::gpu {
 
@@ -36,6 +37,20 @@ FASTMQA_DEVICE void blockBarrier() { __syncthreads(); }
 FASTMQA_DEVICE void warpBarrier() { __syncwarp(); }
 FASTMQA_DEVICE bool anyLane(bool x) { return __any_sync(0xffffffffu, x); }
 FASTMQA_DEVICE float shuffleXor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+
+// A kernel that was started to follow another one (launchAfter) may begin before that one is done, from 9.0 on.
+/// Lets the kernel that follows begin; it still waits for this one's results.
+FASTMQA_DEVICE void releaseFollower() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+/// Waits until the kernel before this one is done and its results are there.
+FASTMQA_DEVICE void awaitPredecessor() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 /// Device memory. The element count is for the host's checks only.
 template <class T>
@@ -144,6 +159,13 @@ FASTMQA_DEVICE void loadMatricesTransposed(uint32_t (&r)[4], Shared<uint8_t> fro
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(from.address(byte))
                : "memory");
+}
+
+/// An 8x8 matrix of 16-bit values, of which each lane holds a pair as `loadMatrices` gives it, transposed.
+FASTMQA_DEVICE uint32_t transposeMatrix(uint32_t pair) {
+  uint32_t r;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(pair));
+  return r;
 }
 
 FASTMQA_DEVICE void multiply(F16, FragmentC& c, const FragmentA& a, uint32_t b0, uint32_t b1) {

@@ -3,11 +3,11 @@
 // nothing wrote, and accesses that no barrier orders.
 //
 //   threads     threadIndex laneIndex warpIndex blockIndex gridSize keepInLoop
-//   barriers    blockBarrier warpBarrier
+//   barriers    blockBarrier warpBarrier releaseFollower awaitPredecessor
 //   warps       shuffleXor anyLane
 //   memory      Global<T> Shared<T> SharedCarver load store atomicAdd
 //   copies      copyAsync commitCopies waitCopies
-//   matrices    loadMatrices loadMatricesTransposed multiply (16x8x16, f32 sums)
+//   matrices    loadMatrices loadMatricesTransposed transposeMatrix multiply (16x8x16, f32 sums)
 //   numbers     packHalves unpackHalves halfAdd halfFma permuteBytes exp2Fast reciprocal
 #pragma once
 #include <cstdint>

@@ -12,6 +12,7 @@
 #define FASTMQA_BOTH inline
 #define FASTMQA_KERNEL(threads, blocks) inline void
 #define FASTMQA_UNROLL
+#define FASTMQA_UNROLL_BY(n)
 
 namespace fastmqa::gpu {
 
@@ -77,6 +78,8 @@ inline GridSize gridSize() { return host::where().grid; }
 inline int keepInLoop(int x) { return x; }
 inline void blockBarrier() { host::blockBarrier(); }
 inline void warpBarrier() { host::warpBarrier(); }
+inline void releaseFollower() {}
+inline void awaitPredecessor() {}
 
 inline float floatOf(uint32_t bits) {
   float x;
@@ -204,6 +207,12 @@ void waitCopies() {
 inline void loadMatrices(uint32_t (&r)[4], Shared<uint8_t> from, int byte) { host::loadMatrices(r, from.at(byte, 16), false); }
 inline void loadMatricesTransposed(uint32_t (&r)[4], Shared<uint8_t> from, int byte) {
   host::loadMatrices(r, from.at(byte, 16), true);
+}
+inline uint32_t transposeMatrix(uint32_t pair) {
+  const uint32_t* all = host::exchange(pair);
+  const int q = laneIndex() / 4, t = laneIndex() % 4;
+  const auto element = [&](int row, int column) { return all[row * 4 + column / 2] >> (16 * (column % 2)) & 0xffffu; };
+  return element(2 * t, q) | element(2 * t + 1, q) << 16;
 }
 inline void multiply(F16, FragmentC& c, const FragmentA& a, uint32_t b0, uint32_t b1) { host::multiply(false, c, a, b0, b1); }
 inline void multiply(Bf16, FragmentC& c, const FragmentA& a, uint32_t b0, uint32_t b1) { host::multiply(true, c, a, b0, b1); }

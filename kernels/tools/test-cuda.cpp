@@ -380,6 +380,10 @@ void testFaults() {
   coded.name = "fault coded";
   coded.cacheType = Dtype::int8, coded.paged = true, coded.keySharing = Sharing::channel, coded.valueSharing = Sharing::token;
   runs(coded);
+  CaseSpec wide = coded;
+  wide.name = "fault coded sixteen rows";
+  wide.heads = 12;
+  runs(wide);
   CaseSpec prefill = decode;
   prefill.name = "fault prefill";
   prefill.path = Path::prefill, prefill.queryTokens = 70, prefill.lengths = {190};
@@ -391,7 +395,7 @@ void testFaults() {
   const struct {
     const char* name;
     const CaseSpec& spec;
-  } kernels[] = {{"decode", decode}, {"coded decode", coded}, {"prefill", prefill}, {"general", general}};
+  } kernels[] = {{"decode", decode}, {"coded decode", coded}, {"coded decode, sixteen rows", wide}, {"prefill", prefill}, {"general", general}};
   for (const auto& k : kernels) {
     finds(std::string(k.name) + ", a block barrier left out", k.spec, host::Plant::skipBlockBarrier, k.spec.path == Path::general ? 1 : 0, 5);
     if (k.spec.path != Path::prefill) finds(std::string(k.name) + ", a warp barrier left out", k.spec, host::Plant::skipWarpBarrier, 0, 2);

@@ -64,6 +64,7 @@ const howTo = `FastMQA for a machine with an NVIDIA GPU and nothing else: no net
 programs/fastmqa-test-gpu                        conformance of the kernels against fp64
 programs/fastmqa-test-accelerator --gpu          whole sweep points against fp64 and against the CPU
 programs/fastmqa-bench-gpu                       the kernels against the ceilings of this GPU
+programs/fastmqa-endure-gpu                      what does not fit, faults, endless kernels; sequences that fit
 With a CUDA compiler: cmake -S kernels -B build -DFASTMQA_CUDA=ON && cmake --build build
 `;
 
@@ -83,7 +84,7 @@ try {
   });
   copy('native/src');
   copy('native/CMakeLists.txt');
-  for (const program of ['fastmqa-test-gpu', 'fastmqa-bench-gpu'])
+  for (const program of ['fastmqa-test-gpu', 'fastmqa-bench-gpu', 'fastmqa-endure-gpu'])
     copy(`native/build/cuda/cuda/${program}`, `programs/${program}`);
   copy('native/build/cuda/fastmqa-test-accelerator', 'programs/fastmqa-test-accelerator');
   // A program looks for the library beside itself.
@@ -96,7 +97,7 @@ try {
     'node',
     'native/build/Release/fastmqa.node',
     'native/build/Release/libfastmqa-cuda.so',
-    ...['test-gpu', 'bench-gpu', 'test-accelerator'].map((name) => `programs/fastmqa-${name}`),
+    ...['test-gpu', 'bench-gpu', 'endure-gpu', 'test-accelerator'].map((name) => `programs/fastmqa-${name}`),
   ])
     spawnSync('strip', ['--strip-debug', join(to, file)]);
   run('ln', ['-s', '../native/build/Release/libfastmqa-cuda.so', join(to, 'programs/libfastmqa-cuda.so')]);

@@ -1,11 +1,13 @@
 /** What stands where a chart would be, and what stands below one. */
-import { Popover, Text } from '@mantine/core';
+import { Button, Group, Popover, Text } from '@mantine/core';
 import { isActive } from '../../src-main/contract/run-state.ts';
 import type { Missing } from '../series/missing.ts';
 import classes from './charts-panel.module.css';
+import { examples, openExample } from './examples.ts';
 import { useApp, useKind, useRun } from './use-app.ts';
 
 export function NothingToDraw() {
+  const app = useApp();
   const active = useRun(isActive);
   const points = useRun((run) => run.points.length);
   const kind = useKind();
@@ -25,6 +27,16 @@ export function NothingToDraw() {
             ? 'Choose other axes or another phase; points that failed are listed in the table with their reasons.'
             : 'The sweep on the left is ready. Press Run or Ctrl+Enter: memory, error and throughput of each level appear here as they are measured.'}
       </Text>
+      {!active && points === 0 && (
+        <Group gap="xs" mt="sm" justify="center">
+          <Text size="sm">Or look at one from an NVIDIA H100:</Text>
+          {examples.map((example) => (
+            <Button key={example.fileName} size="xs" variant="default" onClick={() => void openExample(app, example)}>
+              {example.label}
+            </Button>
+          ))}
+        </Group>
+      )}
     </div>
   );
 }

@@ -12,12 +12,15 @@ namespace fastmqa::gpu::hopper {
 template <class Type_, int D_, int warpgroups_, int tokens_>
 struct PrefillShape {
   using Type = Type_;
-  static constexpr int D = D_, warpgroups = warpgroups_, tokens = tokens_, rows = 64 * warpgroups, stages = 2;
+  static constexpr int D = D_, warpgroups = warpgroups_, tokens = tokens_, rows = 64 * warpgroups;
   static constexpr bool turns = warpgroups > 1;  ///< warpgroups take turns at the matrix unit
   static constexpr int threads = (warpgroups + 1) * warpgroupThreads, blocks = warpgroups == 1 ? 2 : 1;
   static constexpr int boxTokens = pageTokens;  ///< of one copy: none crosses a page
   static constexpr int lines = D / lineHalves;  ///< 128-byte pieces of a row
   static constexpr int queryBytes = rows * D * 2, tileBytes = tokens * D * 2;
+  /// Tiles of keys, and of values, under way: what the shared memory of `blocks` has room for.
+  static constexpr int room = ((220 << 10) / blocks - queryBytes) / (2 * tileBytes);
+  static constexpr int stages = room > 4 ? 4 : room < 2 ? 2 : room;
   static constexpr int sharedBytes = 1024 + queryBytes + 2 * stages * tileBytes;
   static constexpr int feederRegisters = warpgroups == 3 ? 32 : 40, registers = warpgroups == 1 ? 216 : warpgroups == 2 ? 232 : 160;
   static_assert(D % lineHalves == 0 && tokens % boxTokens == 0);

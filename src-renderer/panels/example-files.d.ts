@@ -1,0 +1,4 @@
+declare module '*.fmqa?raw' {
+  const text: string;
+  export default text;
+}

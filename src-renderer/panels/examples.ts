@@ -9,7 +9,7 @@ interface Example {
 
 export const examples: readonly Example[] = [
   {
-    label: 'Every level',
+    label: 'Levels',
     fileName: 'levels-h100.fmqa',
     load: () => import('./examples/levels-h100.fmqa?raw'),
   },

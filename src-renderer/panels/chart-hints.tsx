@@ -28,14 +28,18 @@ export function NothingToDraw() {
             : 'The sweep on the left is ready. Press Run or Ctrl+Enter: memory, error and throughput of each level appear here as they are measured.'}
       </Text>
       {!active && points === 0 && (
-        <Group gap="xs" mt="sm" justify="center">
-          <Text size="sm">Or look at one from an NVIDIA H100:</Text>
-          {examples.map((example) => (
-            <Button key={example.fileName} size="xs" variant="default" onClick={() => void openExample(app, example)}>
-              {example.label}
-            </Button>
-          ))}
-        </Group>
+        <>
+          <Text size="sm" mt="sm">
+            Or look at one from an NVIDIA H100:
+          </Text>
+          <Group gap="xs" justify="center" wrap="nowrap">
+            {examples.map((example) => (
+              <Button key={example.fileName} size="xs" variant="default" onClick={() => void openExample(app, example)}>
+                {example.label}
+              </Button>
+            ))}
+          </Group>
+        </>
       )}
     </div>
   );

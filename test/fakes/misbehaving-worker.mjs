@@ -98,6 +98,7 @@ const sampling = new Map();
 const calls = {
   info: () => ({ threads: 2, instructionSet: 'scripted', buildFlags: 'none' }),
   ceilings: () => ({ fmaFlopsPerSecond: 1e11, readBytesPerSecond: 1e10 }),
+  cuda: () => ({ reason: 'no CUDA in a script', devices: [] }),
   prepare: (config) => {
     const answer = figures(config);
     sampling.set(answer.handle, behaviourOf(config));

@@ -22,7 +22,16 @@ StoreSpec exactSpec(int64_t heads, int64_t channels, Layout layout, int64_t page
   return spec;
 }
 
+/// Tokens that are quantised together.
+int64_t tokenGroupOf(const CacheSpec& spec) {
+  int64_t group = spec.keys.groupsTokens() ? spec.keys.groupSize : 1;
+  if (spec.values && spec.values->groupsTokens()) group = std::lcm(group, spec.values->groupSize);
+  return group;
+}
+
 }  // namespace
+
+bool hasExactTail(const CacheSpec& spec) { return tokenGroupOf(spec) > 1 || spec.residual > 0; }
 
 CacheBytes& CacheBytes::operator+=(const CacheBytes& other) {
   logical += other.logical;
@@ -36,7 +45,7 @@ CacheBytes& CacheBytes::operator+=(const CacheBytes& other) {
   return *this;
 }
 
-SequenceCache::SequenceCache(Arena& arena, const CacheSpec& spec) : spec_(spec) {
+SequenceCache::SequenceCache(Arena& arena, const CacheSpec& spec) : spec_(spec), tokenGroup_(tokenGroupOf(spec)) {
   const int64_t g = spec.kvHeads;
   bodyKeys_ = std::make_unique<PanelStore>(arena, spec.keys);
   if (spec.values) bodyValues_ = std::make_unique<PanelStore>(arena, *spec.values);
@@ -45,9 +54,7 @@ SequenceCache::SequenceCache(Arena& arena, const CacheSpec& spec) : spec_(spec) 
     sinkKeys_ = std::make_unique<PanelStore>(arena, exactSpec(g, spec.keyDim, Layout::channelRows, tokens));
     sinkValues_ = std::make_unique<PanelStore>(arena, exactSpec(g, spec.valueDim, Layout::tokenRows, tokens));
   }
-  if (spec.keys.groupsTokens()) tokenGroup_ = spec.keys.groupSize;
-  if (spec.values && spec.values->groupsTokens()) tokenGroup_ = std::lcm(tokenGroup_, spec.values->groupSize);
-  if (tokenGroup_ > 1 || spec.residual > 0) {
+  if (hasExactTail(spec)) {
     if (!spec.values || spec.keys.heads != g) refuse("expected a direct cache for token groups or a residual");
     tailKeys_ = std::make_unique<PanelStore>(arena, exactSpec(g, spec.keyDim, Layout::channelRows, tailPageTokens));
     tailValues_ = std::make_unique<PanelStore>(arena, exactSpec(g, spec.valueDim, Layout::tokenRows, tailPageTokens));

@@ -19,6 +19,9 @@ struct CacheSpec {
   int64_t window = 0;    ///< keys a query sees, its own included; 0 = all
 };
 
+/// Whether recent tokens wait exactly, for their group or as long as they are recent.
+bool hasExactTail(const CacheSpec& spec);
+
 /// Where the bytes of a cache are. allocated = payload + scales + sinks + residual + slack + table.
 struct CacheBytes {
   double logical = 0;  ///< by formula, for the tokens that the level keeps
@@ -65,7 +68,7 @@ class SequenceCache {
 
  private:
   CacheSpec spec_;
-  int64_t tokenGroup_ = 1;  ///< tokens that are quantised together
+  int64_t tokenGroup_;  ///< tokens that are quantised together
   int64_t length_ = 0, settled_ = 0, committed_ = 0;
   std::unique_ptr<PanelStore> bodyKeys_, bodyValues_, sinkKeys_, sinkValues_, tailKeys_, tailValues_;
 };

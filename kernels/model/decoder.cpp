@@ -1,26 +1,12 @@
 #include "decoder.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "cpu-executor.h"
 #include "fastmqa/sizes.h"
-#include "math/threads.h"
 
 namespace fastmqa {
 namespace {
-
-float silu(float x) { return x / (1 + std::exp(-x)); }
-float gelu(float x) { return 0.5f * x * (1 + std::erf(x * 0.70710678118654752f)); }
-float geluTanh(float x) { return 0.5f * x * (1 + std::tanh(0.79788456080286536f * (x + 0.044715f * x * x * x))); }
-
-float activated(float x, Activation activation) {
-  switch (activation) {
-    case Activation::silu: return silu(x);
-    case Activation::gelu: return gelu(x);
-    case Activation::geluTanh: return geluTanh(x);
-  }
-  return x;
-}
 
 /// Reads the weights of a checkpoint by name and checks their sizes.
 class Reader {
@@ -108,157 +94,102 @@ Decoder::Decoder(Arena& arena, std::shared_ptr<const DecoderWeights> weights, co
     const ReferenceModel& model = calibrated.empty() ? *weights_->layers[i].attention : *calibrated[i];
     attention_.push_back(std::make_unique<AttentionLayer>(arena, model, techniques[i], positions, calibrationTokens, 0, cancel));
   }
+  executor_ = executeOnCpu(arena, weights_, attention_, cancel);
 }
 
-SequenceState Decoder::newSequence(Arena& arena) const {
-  SequenceState out;
-  for (const auto& layer : attention_) out.caches.push_back(layer->newCache(arena));
-  return out;
+void Decoder::show(const std::function<void(int64_t, const float*, int64_t)>& to, int64_t layer, Executor::Place from, int64_t rows) {
+  if (!to) return;
+  shown_.resize(static_cast<size_t>(rows * weights_->shape.hiddenDim));
+  executor_->read(from, shown_.data());
+  to(layer, shown_.data(), rows);
 }
 
-void Decoder::normalise(const NormWeights& norm, const float* x, int64_t rows, float* y) const {
-  const int64_t d = weights_->shape.hiddenDim;
-  const bool centred = weights_->shape.norm == Norm::layer;
-  const double epsilon = weights_->shape.normEpsilon;
-  parallelFor((rows + 15) / 16, [&](int64_t block) {
-    for (int64_t r = block * 16; r < std::min(rows, block * 16 + 16); r++) {
-      const float* from = x + r * d;
-      float* to = y + r * d;
-      double mean = 0, squares = 0;
-      if (centred) {
-        for (int64_t c = 0; c < d; c++) mean += static_cast<double>(from[c]);
-        mean /= static_cast<double>(d);
-      }
-      for (int64_t c = 0; c < d; c++) squares += (static_cast<double>(from[c]) - mean) * (static_cast<double>(from[c]) - mean);
-      const double scale = 1 / std::sqrt(squares / static_cast<double>(d) + epsilon);
-      for (int64_t c = 0; c < d; c++)
-        to[c] = static_cast<float>((static_cast<double>(from[c]) - mean) * scale) * norm.weight[static_cast<size_t>(c)] +
-                (norm.bias.empty() ? 0.0f : norm.bias[static_cast<size_t>(c)]);
-    }
-  });
-}
-
-void Decoder::mlp(const DecoderWeights::Layer& layer, const float* x, int64_t rows, float* y) const {
+void Decoder::run(const int32_t* tokens, int64_t sequences, int64_t count, int64_t firstPosition, const Attend& attend) {
+  using Place = Executor::Place;
   const DecoderShape& s = weights_->shape;
-  std::vector<float> up(static_cast<size_t>(rows * s.mlpDim)), gate(s.gatedMlp ? up.size() : 0);
-  layer.up.multiply(rows, x, s.hiddenDim, up.data(), s.mlpDim);
-  if (s.gatedMlp) layer.gate.multiply(rows, x, s.hiddenDim, gate.data(), s.mlpDim);
-  parallelFor(rows, [&](int64_t r) {
-    float* u = up.data() + r * s.mlpDim;
-    const float* g = gate.data() + r * s.mlpDim;
-    for (int64_t c = 0; c < s.mlpDim; c++) {
-      if (!layer.upBias.empty()) u[c] += layer.upBias[static_cast<size_t>(c)];
-      u[c] = s.gatedMlp ? activated(g[c], s.activation) * u[c] : activated(u[c], s.activation);
-    }
-  });
-  layer.down.multiply(rows, up.data(), s.mlpDim, y, s.hiddenDim);
-  if (!layer.downBias.empty())
-    for (int64_t i = 0; i < rows * s.hiddenDim; i++) y[i] += layer.downBias[static_cast<size_t>(i % s.hiddenDim)];
-}
-
-void Decoder::run(const int32_t* tokens, int64_t rows, int64_t firstPosition, int64_t perSequence, const Attend& attend, float* hidden) const {
-  const DecoderShape& s = weights_->shape;
-  const int64_t d = s.hiddenDim;
-  if (firstPosition + perSequence > positions_)
-    refuse("expected at most " + std::to_string(positions_) + " tokens in a sequence but received " + std::to_string(firstPosition + perSequence));
-  std::vector<float> x(static_cast<size_t>(rows * d)), a(x.size()), b(x.size()), m(x.size());
-  for (int64_t r = 0; r < rows; r++) {
+  const int64_t rows = sequences * count;
+  if (firstPosition + count > positions_)
+    refuse("expected at most " + std::to_string(positions_) + " tokens in a sequence but received " + std::to_string(firstPosition + count));
+  for (int64_t r = 0; r < rows; r++)
     if (tokens[r] < 0 || tokens[r] >= s.vocabSize)
       refuse("expected tokens below " + std::to_string(s.vocabSize) + " but received " + std::to_string(tokens[r]));
-    for (int64_t c = 0; c < d; c++)
-      x[static_cast<size_t>(r * d + c)] = weights_->embedding[static_cast<size_t>(tokens[r] * d + c)] * static_cast<float>(s.embeddingScale);
-    if (!weights_->positions.empty())
-      for (int64_t c = 0; c < d; c++)
-        x[static_cast<size_t>(r * d + c)] += weights_->positions[static_cast<size_t>((firstPosition + r % perSequence) * d + c)];
-  }
-  const auto add = [&](const std::vector<float>& from) {
-    for (size_t i = 0; i < x.size(); i++) x[i] += from[i];
-  };
+  Executor& on = *executor_;
+  on.embed(tokens, sequences, count, firstPosition);
   for (int64_t i = 0; i < static_cast<int64_t>(attention_.size()); i++) {
     if (cancel_) cancel_->check();
     const DecoderWeights::Layer& layer = weights_->layers[static_cast<size_t>(i)];
-    normalise(layer.attentionNorm, x.data(), rows, a.data());
-    if (onAttentionInput) onAttentionInput(i, a.data(), rows);
-    attend(i, a.data(), b.data());
+    on.normalise(layer.attentionNorm, Place::stream, Place::normed);
+    show(onAttentionInput, i, Place::normed, rows);
+    attend(i);
     if (s.residual == Residual::parallel) {
-      if (layer.mlpNorm) normalise(layer.mlpNorm, x.data(), rows, a.data());  // else the MLP reads what attention reads
-      mlp(layer, a.data(), rows, m.data());
-      add(b);
-      add(m);
+      if (layer.mlpNorm) on.normalise(layer.mlpNorm, Place::stream, Place::normed);  // else the MLP reads what attention reads
+      on.feedForward(i, Place::normed, Place::fed);
+      on.add(Place::attended);
     } else {
-      if (layer.afterAttention) normalise(layer.afterAttention, b.data(), rows, b.data());
-      add(b);
-      normalise(layer.mlpNorm, x.data(), rows, a.data());
-      mlp(layer, a.data(), rows, m.data());
-      if (layer.afterMlp) normalise(layer.afterMlp, m.data(), rows, m.data());
-      add(m);
+      if (layer.afterAttention) on.normalise(layer.afterAttention, Place::attended, Place::attended);
+      on.add(Place::attended);
+      on.normalise(layer.mlpNorm, Place::stream, Place::normed);
+      on.feedForward(i, Place::normed, Place::fed);
+      if (layer.afterMlp) on.normalise(layer.afterMlp, Place::fed, Place::fed);
     }
-    if (onLayerOutput) onLayerOutput(i, x.data(), rows);
-  }
-  if (hidden) std::copy(x.begin(), x.end(), hidden);
-}
-
-void Decoder::prefill(SequenceState& sequence, const int32_t* tokens, int64_t count, float* hidden) const {
-  run(tokens, count, 0, count, [&](int64_t i, const float* x, float* y) {
-    attention_[static_cast<size_t>(i)]->prefill(*sequence.caches[static_cast<size_t>(i)], x, count, y);
-  }, hidden);
-}
-
-void Decoder::step(const std::vector<SequenceState*>& sequences, const int32_t* tokens, int64_t count, float* hidden) const {
-  const auto rows = static_cast<int64_t>(sequences.size()) * count;
-  run(tokens, rows, sequences.front()->length(), count, [&](int64_t i, const float* x, float* y) {
-    std::vector<SequenceCache*> caches;
-    for (SequenceState* sequence : sequences) caches.push_back(sequence->caches[static_cast<size_t>(i)].get());
-    attention_[static_cast<size_t>(i)]->step(caches, x, count, y);
-  }, hidden);
-}
-
-void Decoder::logits(const float* hidden, int64_t rows, float* out) const {
-  const DecoderShape& s = weights_->shape;
-  std::vector<float> x(static_cast<size_t>(rows * s.hiddenDim));
-  normalise(weights_->finalNorm, hidden, rows, x.data());
-  weights_->head.multiply(rows, x.data(), s.hiddenDim, out, s.vocabSize);
-  if (s.logitSoftcap > 0) {
-    const auto cap = static_cast<float>(s.logitSoftcap);
-    for (int64_t i = 0; i < rows * s.vocabSize; i++) out[i] = cap * std::tanh(out[i] / cap);
+    on.add(Place::fed);
+    show(onLayerOutput, i, Place::stream, rows);
   }
 }
 
-int64_t Decoder::attentionBytes() const {
-  int64_t sum = 0;
-  for (const auto& layer : attention_) sum += layer->weightBytes();
-  return sum;
+void Decoder::finish(float* logits) {
+  executor_->normalise(weights_->finalNorm, Executor::Place::stream, Executor::Place::normed);
+  executor_->logits(Executor::Place::normed, logits);
 }
 
-double Decoder::mlpFlops() const {
+void Decoder::prefill(Sequences& sequences, const int32_t* tokens, int64_t count, float* logits) {
+  const int64_t atOnce = executor_->promptsAtOnce(sequences.count());
+  for (int64_t first = 0; first < sequences.count(); first += atOnce) {
+    const int64_t n = std::min(atOnce, sequences.count() - first);
+    run(tokens + first * count, n, count, 0, [&](int64_t layer) {
+      executor_->prefill(layer, sequences, first, n, Executor::Place::normed, Executor::Place::attended);
+    });
+    if (logits) finish(logits + first * count * weights_->shape.vocabSize);
+  }
+}
+
+void Decoder::step(Sequences& sequences, const int32_t* tokens, int64_t count, float* logits) {
+  run(tokens, sequences.count(), count, sequences.length(), [&](int64_t layer) {
+    executor_->step(layer, sequences, Executor::Place::normed, Executor::Place::attended);
+  });
+  finish(logits);
+}
+
+/// What all levels have in common: the MLPs, and the head where it is asked.
+Work Decoder::sharedWork(int64_t rows, bool hasLogits) const {
   const DecoderShape& s = weights_->shape;
-  return 2.0 * static_cast<double>(s.hiddenDim) * static_cast<double>((s.gatedMlp ? 3 : 2) * s.mlpDim * s.layers + s.vocabSize);
+  const int64_t numbers = s.hiddenDim * ((s.gatedMlp ? 3 : 2) * s.mlpDim * s.layers + (hasLogits ? s.vocabSize : 0));
+  Work out;
+  out.flops = 2 * static_cast<double>(rows) * static_cast<double>(numbers);
+  out.bytes = static_cast<double>(numbers * executor_->numberBytes());
+  out.tokens = rows;
+  return out;
 }
 
 Work Decoder::stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t cacheBytes) const {
-  Work sum;
+  Work sum = sharedWork(batch * tokens, true);
   for (const auto& layer : attention_) {
     const int64_t window = layer->cacheSpec().window, seen = window > 0 ? std::min(cached, window + layer->cacheSpec().sinks) : cached;
-    const Work w = layer->stepWork(batch, tokens, seen, 0, sizeof(float));
+    const Work w = layer->stepWork(batch, tokens, seen, 0, executor_->numberBytes());
     sum.flops += w.flops;
     sum.bytes += w.bytes;
   }
-  sum.flops += static_cast<double>(batch * tokens) * mlpFlops();
-  sum.bytes += mlpFlops() / 2 * sizeof(float) + static_cast<double>(cacheBytes);
-  sum.tokens = batch * tokens;
+  sum.bytes += static_cast<double>(cacheBytes);
   return sum;
 }
 
 Work Decoder::prefillWork(int64_t batch, int64_t tokens) const {
-  Work sum;
+  Work sum = sharedWork(batch * tokens, false);
   for (const auto& layer : attention_) {
-    const Work w = layer->prefillWork(batch, tokens, sizeof(float), layer->weightBytes());
+    const Work w = layer->prefillWork(batch, tokens, executor_->numberBytes(), layer->weightBytes() / static_cast<int64_t>(sizeof(float)) * executor_->numberBytes());
     sum.flops += w.flops;
     sum.bytes += w.bytes;
   }
-  sum.flops += static_cast<double>(batch * tokens) * mlpFlops();
-  sum.bytes += mlpFlops() / 2 * sizeof(float);
-  sum.tokens = batch * tokens;
   return sum;
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "checkpoint.h"
-#include "layer/layer.h"
+#include "executor.h"
 
 namespace fastmqa {
 
@@ -57,23 +57,6 @@ class DecoderWeights {
   int64_t bytes() const { return arena.currentBytes() + static_cast<int64_t>((embedding.size() + positions.size()) * sizeof(float)); }
 };
 
-/// The cache of one sequence in every layer.
-struct SequenceState {
-  std::vector<std::unique_ptr<SequenceCache>> caches;
-  int64_t length() const { return caches.front()->length(); }
-  void settle() {
-    for (auto& cache : caches) cache->settle();
-  }
-  void rollback(int64_t length) {
-    for (auto& cache : caches) cache->rollback(length);
-  }
-  CacheBytes bytes() const {
-    CacheBytes sum;
-    for (const auto& cache : caches) sum += cache->bytes();
-    return sum;
-  }
-};
-
 class Decoder {
  public:
   /// @param techniques  per layer; where there are fewer than layers, the others are left out
@@ -82,14 +65,13 @@ class Decoder {
   Decoder(Arena& arena, std::shared_ptr<const DecoderWeights> weights, const std::vector<Technique>& techniques,
           const AttentionModels& calibrated, int64_t positions, int64_t calibrationTokens, const CancelFlag* cancel);
 
-  SequenceState newSequence(Arena& arena) const;
-  /// The whole prompt of an empty sequence; attention on exact keys and values, caches filled beside it.
-  /// @param hidden [tokens][d], what leaves the last layer; null where nobody asks
-  void prefill(SequenceState& sequence, const int32_t* tokens, int64_t count, float* hidden) const;
-  /// `count` more tokens of every sequence (equal lengths), which read the caches. tokens: [sequences][count], hidden alike.
-  void step(const std::vector<SequenceState*>& sequences, const int32_t* tokens, int64_t count, float* hidden) const;
-  /// Logits [rows][vocabSize] from what left the last layer.
-  void logits(const float* hidden, int64_t rows, float* out) const;
+  std::unique_ptr<Sequences> newSequences(int64_t count) { return executor_->newSequences(count); }
+  /// Whole prompts [sequences][count], in the place of whatever is cached; attention on exact keys and values, caches filled
+  /// beside it.
+  /// @param logits [sequences][count][vocabSize]; null: not computed
+  void prefill(Sequences& sequences, const int32_t* tokens, int64_t count, float* logits);
+  /// `count` more tokens of every sequence, which read the caches. Their logits are always computed; null: left where they are.
+  void step(Sequences& sequences, const int32_t* tokens, int64_t count, float* logits);
 
   /// Called with the input of a layer's attention, and with the stream after the layer: rows [count][d].
   std::function<void(int64_t layer, const float* input, int64_t rows)> onAttentionInput;
@@ -97,21 +79,24 @@ class Decoder {
 
   const DecoderWeights& weights() const { return *weights_; }
   const AttentionLayer& attention(int64_t layer) const { return *attention_[static_cast<size_t>(layer)]; }
-  int64_t attentionBytes() const;
+  Executor& executor() { return *executor_; }
+  const Executor& executor() const { return *executor_; }
   Work stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t cacheBytes) const;
   Work prefillWork(int64_t batch, int64_t tokens) const;
 
  private:
-  using Attend = std::function<void(int64_t layer, const float* x, float* y)>;
-  void run(const int32_t* tokens, int64_t rows, int64_t firstPosition, int64_t perSequence, const Attend& attend, float* hidden) const;
-  void mlp(const DecoderWeights::Layer& layer, const float* x, int64_t rows, float* y) const;
-  void normalise(const NormWeights& norm, const float* x, int64_t rows, float* y) const;
-  double mlpFlops() const;
+  using Attend = std::function<void(int64_t layer)>;
+  void run(const int32_t* tokens, int64_t sequences, int64_t count, int64_t firstPosition, const Attend& attend);
+  void show(const std::function<void(int64_t, const float*, int64_t)>& to, int64_t layer, Executor::Place from, int64_t rows);
+  void finish(float* logits);
+  Work sharedWork(int64_t rows, bool hasLogits) const;
 
   std::shared_ptr<const DecoderWeights> weights_;
   std::vector<std::unique_ptr<AttentionLayer>> attention_;
   int64_t positions_;
   const CancelFlag* cancel_;
+  std::unique_ptr<Executor> executor_;
+  std::vector<float> shown_;
 };
 
 }  // namespace fastmqa

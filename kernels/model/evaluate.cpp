@@ -27,6 +27,13 @@ struct Distribution {
   }
 };
 
+/// Tokens [texts][count] from token `first` on.
+Tokens partOf(const std::vector<Tokens>& texts, int64_t first, int64_t count) {
+  Tokens out;
+  for (const Tokens& text : texts) out.insert(out.end(), text.begin() + first, text.begin() + first + count);
+  return out;
+}
+
 }  // namespace
 
 bool needsCalibration(const Technique& t, int64_t kvHeads) {
@@ -53,10 +60,8 @@ void visitAttentionInputs(const std::shared_ptr<const DecoderWeights>& weights, 
   Decoder decoder(arena, weights, std::vector<Technique>(static_cast<size_t>(lastLayer) + 1, exactTechnique(weights->shape)), {},
                   static_cast<int64_t>(longest), 0, cancel);
   decoder.onAttentionInput = visit;
-  for (const Tokens& text : texts) {
-    SequenceState sequence = decoder.newSequence(arena);
-    decoder.prefill(sequence, text.data(), static_cast<int64_t>(text.size()), nullptr);
-  }
+  const auto sequence = decoder.newSequences(1);
+  for (const Tokens& text : texts) decoder.prefill(*sequence, text.data(), static_cast<int64_t>(text.size()), nullptr);
 }
 
 EvaluatedModel::EvaluatedModel(std::shared_ptr<const DecoderWeights> weights, EvaluationText text, const CancelFlag* cancel)
@@ -85,8 +90,7 @@ const EvaluatedModel::Answers& EvaluatedModel::exact() const {
   if (exact_) return *exact_;
   Arena arena;
   Decoder decoder(arena, weights_, std::vector<Technique>(weights_->layers.size(), exactTechnique(weights_->shape)), {}, longest(), 0, cancel_);
-  std::vector<SequenceState> sequences;
-  exact_ = answer(decoder, arena, sequences);
+  exact_ = answer(decoder, *decoder.newSequences(static_cast<int64_t>(text_.documents.size())));
   return *exact_;
 }
 
@@ -105,7 +109,7 @@ const AttentionModels& EvaluatedModel::calibrated() const {
   return calibrated_;
 }
 
-EvaluatedModel::Answers EvaluatedModel::answer(Decoder& decoder, Arena& arena, std::vector<SequenceState>& sequences) const {
+EvaluatedModel::Answers EvaluatedModel::answer(Decoder& decoder, Sequences& sequences) const {
   const DecoderShape& s = weights_->shape;
   const int64_t d = s.hiddenDim, prompt = text_.prompt;
   const auto documents = static_cast<int64_t>(text_.documents.size());
@@ -113,13 +117,7 @@ EvaluatedModel::Answers EvaluatedModel::answer(Decoder& decoder, Arena& arena, s
   Answers out;
   out.streams.resize(weights_->layers.size());
 
-  sequences.clear();
-  std::vector<SequenceState*> all;
-  for (const Tokens& text : text_.documents) {
-    sequences.push_back(decoder.newSequence(arena));
-    decoder.prefill(sequences.back(), text.data(), prompt, nullptr);
-  }
-  for (SequenceState& sequence : sequences) all.push_back(&sequence);
+  decoder.prefill(sequences, partOf(text_.documents, 0, prompt).data(), prompt, nullptr);
 
   const int64_t rows = documents * rowsPerDocument();
   out.logits.resize(static_cast<size_t>(rows * s.vocabSize));
@@ -130,33 +128,26 @@ EvaluatedModel::Answers EvaluatedModel::answer(Decoder& decoder, Arena& arena, s
       for (int64_t t = 0; t < count; t++)
         if (const int64_t row = rowOf(doc, first + t); row >= 0) std::copy_n(from + (doc * count + t) * width, width, to.data() + row * width);
   };
-  const bool hasTail = sequences.front().caches.front()->tailKeys() != nullptr;
+  const bool hasTail = hasExactTail(decoder.attention(0).cacheSpec());
   int64_t at = prompt;
   int64_t count = 0;
   decoder.onLayerOutput = [&](int64_t layer, const float* stream, int64_t) { keep(at, count, stream, d, out.streams[static_cast<size_t>(layer)]); };
-  std::vector<float> hidden, logits;
+  std::vector<float> logits;
   for (; at < length; at += count) {
     count = std::min(hasTail ? tailTokens : plainTokens, length - at);
-    Tokens tokens;
-    for (const Tokens& text : text_.documents) tokens.insert(tokens.end(), text.begin() + at, text.begin() + at + count);
-    hidden.resize(static_cast<size_t>(documents * count * d));
     logits.resize(static_cast<size_t>(documents * count * s.vocabSize));
-    decoder.step(all, tokens.data(), count, hidden.data());
-    for (SequenceState& sequence : sequences) sequence.settle();
-    decoder.logits(hidden.data(), documents * count, logits.data());
+    decoder.step(sequences, partOf(text_.documents, at, count).data(), count, logits.data());
+    sequences.settle();
     keep(at, count, logits.data(), s.vocabSize, out.logits);
   }
   decoder.onLayerOutput = nullptr;
 
   // Haystacks are read at once; every probe is asked of them in turn and forgotten again.
-  std::vector<SequenceState> stacks;
-  std::vector<SequenceState*> asked;
-  for (const Tokens& text : text_.haystacks) {
-    stacks.push_back(decoder.newSequence(arena));
-    decoder.prefill(stacks.back(), text.data(), static_cast<int64_t>(text.size()), nullptr);
-  }
-  for (SequenceState& stack : stacks) asked.push_back(&stack);
   const size_t probes = text_.probes.empty() ? 0 : text_.probes.front().size();
+  if (probes == 0) return out;
+  const auto hay = static_cast<int64_t>(text_.haystacks.front().size()), asked = static_cast<int64_t>(text_.haystacks.size());
+  const auto stacks = decoder.newSequences(asked);
+  decoder.prefill(*stacks, partOf(text_.haystacks, 0, hay).data(), hay, nullptr);
   for (size_t p = 0; p < probes; p++) {
     Tokens tokens;
     const Probe& shape = text_.probes.front()[p];
@@ -166,15 +157,11 @@ EvaluatedModel::Answers EvaluatedModel::answer(Decoder& decoder, Arena& arena, s
       tokens.insert(tokens.end(), of[p].question.begin(), of[p].question.end());
       tokens.insert(tokens.end(), of[p].answer.begin(), of[p].answer.end() - 1);
     }
-    const int64_t asks = static_cast<int64_t>(asked.size()) * n;
-    hidden.resize(static_cast<size_t>(asks * d));
-    logits.resize(static_cast<size_t>(asks * s.vocabSize));
-    const int64_t before = asked.front()->length();
-    decoder.step(asked, tokens.data(), n, hidden.data());
-    for (SequenceState* stack : asked) stack->rollback(before);
-    decoder.logits(hidden.data(), asks, logits.data());
+    logits.resize(static_cast<size_t>(asked * n * s.vocabSize));
+    decoder.step(*stacks, tokens.data(), n, logits.data());
+    stacks->rollback(hay);
     double found = 0;
-    for (size_t h = 0; h < asked.size(); h++) {
+    for (size_t h = 0; h < text_.haystacks.size(); h++) {
       // Right only if each token of the answer is the likeliest after the ones before it: what greedy decoding would say.
       bool right = true;
       for (int64_t a = 0; a < answers; a++) {
@@ -183,7 +170,7 @@ EvaluatedModel::Answers EvaluatedModel::answer(Decoder& decoder, Arena& arena, s
       }
       found += right ? 1 : 0;
     }
-    out.found.push_back(found / static_cast<double>(asked.size()));
+    out.found.push_back(found / static_cast<double>(asked));
   }
   return out;
 }
@@ -206,9 +193,9 @@ int64_t EvaluatedModel::longest() const {
   return tokens;
 }
 
-Quality EvaluatedModel::evaluate(Decoder& decoder, Arena& arena, std::vector<SequenceState>& sequences, PointError& error) const {
+Quality EvaluatedModel::evaluate(Decoder& decoder, Sequences& sequences, PointError& error) const {
   const DecoderShape& s = weights_->shape;
-  const Answers answers = answer(decoder, arena, sequences);
+  const Answers answers = answer(decoder, sequences);
   const Answers& exact = this->exact();
   Quality q;
   const int64_t rows = static_cast<int64_t>(text_.documents.size()) * rowsPerDocument();
@@ -278,19 +265,24 @@ ModelPoint::ModelPoint(std::shared_ptr<const EvaluatedModel> model, const PointS
   const int64_t room = std::max(model_->longest(), spec.seqLen + (spec.phase == Phase::verify ? spec.verifyTokens : 1));
   decoder_ = std::make_unique<Decoder>(arena_, model_->weights(), std::vector<Technique>(static_cast<size_t>(s.layers), t),
                                        needsCalibration(t, s.kvHeads) ? model_->calibrated() : AttentionModels(), room, spec.calibrationTokens, cancel);
-  const int64_t plain = (2 * s.heads + 2 * s.kvHeads) * s.headDim * s.hiddenDim * s.layers * static_cast<int64_t>(sizeof(float));
-  memory_.extraWeightBytes = std::max<int64_t>(0, decoder_->attentionBytes() - plain);
-  quality_ = model_->evaluate(*decoder_, arena_, sequences_, error_);
+  Executor& executor = decoder_->executor();
+  const int64_t plain = (2 * s.heads + 2 * s.kvHeads) * s.headDim * s.hiddenDim * s.layers * executor.numberBytes();
+  memory_.extraWeightBytes = std::max<int64_t>(0, executor.attentionBytes() - plain);
 
-  // The batch is as many documents, over again where there are too few.
   const auto documents = static_cast<int64_t>(text.documents.size());
-  sequences_.resize(static_cast<size_t>(std::min(spec.batch, documents)));
-  while (static_cast<int64_t>(sequences_.size()) < spec.batch) {
-    const Tokens& tokens = text.documents[sequences_.size() % text.documents.size()];
-    sequences_.push_back(decoder_->newSequence(arena_));
-    decoder_->prefill(sequences_.back(), tokens.data(), static_cast<int64_t>(tokens.size()), nullptr);
+  sequences_ = decoder_->newSequences(documents);
+  quality_ = model_->evaluate(*decoder_, *sequences_, error_);
+  // The batch is the documents, over again where there are too few.
+  for (int64_t b = 0; b < spec.batch; b++) {
+    const Tokens& document = text.documents[static_cast<size_t>(b % documents)];
+    prompts_.insert(prompts_.end(), document.begin(), document.begin() + spec.seqLen);
   }
-  for (const SequenceState& sequence : sequences_) memory_.cache += sequence.bytes();
+  if (spec.batch != documents) {
+    sequences_ = nullptr;
+    sequences_ = decoder_->newSequences(spec.batch);
+    decoder_->prefill(*sequences_, prompts_.data(), spec.seqLen, nullptr);
+  }
+  memory_.cache = sequences_->bytes();
   memory_.cachedTokens = spec.seqLen;
   for (int64_t window : s.windows) memory_.ownTokens += window > 0 ? std::min(window, spec.seqLen) : spec.seqLen;
   const int64_t count = spec.phase == Phase::verify ? spec.verifyTokens : 1;
@@ -299,29 +291,19 @@ ModelPoint::ModelPoint(std::shared_ptr<const EvaluatedModel> model, const PointS
       stepTokens_.push_back(text.documents[static_cast<size_t>(b % documents)][static_cast<size_t>(i)]);
   work_ = spec.phase == Phase::prefill ? decoder_->prefillWork(spec.batch, spec.seqLen)
                                        : decoder_->stepWork(spec.batch, count, spec.seqLen + count, static_cast<int64_t>(memory_.cache.logical));
-  arena_.resetPeak();
+  executor.resetPeak();
   runStep();  // a warm-up, and shows the peak
-  memory_.peakBytes = arena_.peakBytes() + model_->weights()->bytes() + workspaceBytes();
+  memory_.peakBytes = executor.peakBytes() + executor.sharedBytes();
 }
 
 void ModelPoint::runStep() {
   if (spec_.phase == Phase::prefill) {
-    for (int64_t b = 0; b < spec_.batch; b++) {
-      SequenceState& sequence = sequences_[static_cast<size_t>(b)];
-      const auto& documents = model_->text().documents;
-      sequence = decoder_->newSequence(arena_);
-      decoder_->prefill(sequence, documents[static_cast<size_t>(b) % documents.size()].data(), spec_.seqLen, nullptr);
-    }
+    decoder_->prefill(*sequences_, prompts_.data(), spec_.seqLen, nullptr);
     return;
   }
-  std::vector<SequenceState*> all;
-  for (SequenceState& sequence : sequences_) all.push_back(&sequence);
-  const int64_t count = static_cast<int64_t>(stepTokens_.size()) / spec_.batch, before = all.front()->length();
-  std::vector<float> hidden(static_cast<size_t>(spec_.batch * count * model_->weights()->shape.hiddenDim));
-  std::vector<float> logits(static_cast<size_t>(spec_.batch * count * model_->weights()->shape.vocabSize));
-  decoder_->step(all, stepTokens_.data(), count, hidden.data());
-  decoder_->logits(hidden.data(), spec_.batch * count, logits.data());
-  for (SequenceState* sequence : all) sequence->rollback(before);
+  const int64_t before = sequences_->length();
+  decoder_->step(*sequences_, stepTokens_.data(), static_cast<int64_t>(stepTokens_.size()) / spec_.batch, nullptr);
+  sequences_->rollback(before);
 }
 
 }  // namespace fastmqa

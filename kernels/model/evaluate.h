@@ -42,8 +42,8 @@ class EvaluatedModel {
  public:
   EvaluatedModel(std::shared_ptr<const DecoderWeights> weights, EvaluationText text, const CancelFlag* cancel);
 
-  /// Runs the text through a decoder of these weights; `sequences` are then the documents', at their full length.
-  Quality evaluate(Decoder& decoder, Arena& arena, std::vector<SequenceState>& sequences, PointError& error) const;
+  /// Runs the text through a decoder of these weights; `sequences`, one for each document, are then at their full length.
+  Quality evaluate(Decoder& decoder, Sequences& sequences, PointError& error) const;
   /// Attention of every layer with its inputs on the calibration text, made at the first call.
   const AttentionModels& calibrated() const;
   const std::shared_ptr<const DecoderWeights>& weights() const { return weights_; }
@@ -59,7 +59,7 @@ class EvaluatedModel {
   };
   /// Of the model with an exact cache, made at the first call.
   const Answers& exact() const;
-  Answers answer(Decoder& decoder, Arena& arena, std::vector<SequenceState>& sequences) const;
+  Answers answer(Decoder& decoder, Sequences& sequences) const;
   int64_t rowsPerDocument() const;
   /// Where a token's figures are kept; -1: they are not compared.
   int64_t rowOf(int64_t document, int64_t token) const;
@@ -93,8 +93,9 @@ class ModelPoint : public TimedPoint {
   ModelPoint(std::shared_ptr<const EvaluatedModel> model, const PointSpec& spec, const CancelFlag* cancel);
   const Quality& quality() const { return quality_; }
   std::vector<double> sample(double seconds, int64_t most) override {
-    return sampleSteps([this] { runStep(); }, seconds, most, cancel_);
+    return decoder_->executor().sample([this] { runStep(); }, seconds, most);
   }
+  SampleConditions conditions() const override { return decoder_->executor().conditions(); }
 
  private:
   void runStep();
@@ -103,8 +104,8 @@ class ModelPoint : public TimedPoint {
   std::shared_ptr<const EvaluatedModel> model_;
   Arena arena_;
   std::unique_ptr<Decoder> decoder_;
-  std::vector<SequenceState> sequences_;
-  Tokens stepTokens_;
+  std::unique_ptr<Sequences> sequences_;
+  Tokens prompts_, stepTokens_;  ///< of all sequences
   Quality quality_;
 };
 

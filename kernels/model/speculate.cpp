@@ -59,42 +59,41 @@ int32_t pick(const std::vector<double>& weights, double u) {
 class Speculator::Side {
  public:
   Side(const EvaluatedModel& model, const Technique& technique, int64_t positions, double temperature, const CancelFlag* cancel)
-      : temperature_(temperature), vocab_(model.weights()->shape.vocabSize), d_(model.weights()->shape.hiddenDim),
+      : temperature_(temperature), vocab_(model.weights()->shape.vocabSize),
         decoder_(arena_, model.weights(), std::vector<Technique>(model.weights()->layers.size(), technique),
                  needsCalibration(technique, model.weights()->shape.kvHeads) ? model.calibrated() : AttentionModels(), positions,
                  static_cast<int64_t>(model.text().calibration.size()) * Calibration::streamTokens, cancel) {}
 
   void start(const int32_t* prompt, int64_t count) {
-    sequence_ = decoder_.newSequence(arena_);
-    if (count > 0) decoder_.prefill(sequence_, prompt, count, nullptr);
+    sequence_ = decoder_.newSequences(1);
+    if (count > 0) decoder_.prefill(*sequence_, prompt, count, nullptr);
   }
   /// Reads more tokens; one distribution after each.
   std::vector<std::vector<double>> read(const Tokens& tokens) {
     const auto n = static_cast<int64_t>(tokens.size());
-    hidden_.resize(static_cast<size_t>(n * d_));
     logits_.resize(static_cast<size_t>(n * vocab_));
-    decoder_.step({&sequence_}, tokens.data(), n, hidden_.data());
-    decoder_.logits(hidden_.data(), n, logits_.data());
+    decoder_.step(*sequence_, tokens.data(), n, logits_.data());
     std::vector<std::vector<double>> out;
     for (int64_t i = 0; i < n; i++) out.push_back(distribution(logits_.data() + i * vocab_, vocab_, temperature_));
     return out;
   }
-  int64_t length() const { return sequence_.length(); }
+  int64_t length() const { return sequence_->length(); }
   void keep(int64_t length) {
-    if (length < sequence_.length()) sequence_.rollback(length);
-    sequence_.settle();
+    if (length < sequence_->length()) sequence_->rollback(length);
+    sequence_->settle();
   }
-  CacheBytes bytes() const { return sequence_.bytes(); }
-  int64_t peakBytes() const { return arena_.peakBytes(); }
+  CacheBytes bytes() const { return sequence_->bytes(); }
+  int64_t peakBytes() const { return decoder_.executor().peakBytes(); }
+  int64_t sharedBytes() const { return decoder_.executor().sharedBytes(); }
   Work work(int64_t tokens, int64_t context) const { return decoder_.stepWork(1, tokens, context + tokens, static_cast<int64_t>(bytes().logical)); }
 
  private:
   double temperature_;
-  int64_t vocab_, d_;
+  int64_t vocab_;
   Arena arena_;
   Decoder decoder_;
-  SequenceState sequence_;
-  std::vector<float> hidden_, logits_;
+  std::unique_ptr<Sequences> sequence_;
+  std::vector<float> logits_;
 };
 
 Speculator::Speculator(std::shared_ptr<const EvaluatedModel> model, const SpeculationSpec& spec, int64_t longestPrompt, const CancelFlag* cancel)
@@ -112,7 +111,7 @@ CacheBytes Speculator::cacheBytes() const {
   sum += draft_->bytes();
   return sum;
 }
-int64_t Speculator::peakBytes() const { return target_->peakBytes() + draft_->peakBytes(); }
+int64_t Speculator::peakBytes() const { return target_->peakBytes() + draft_->peakBytes() + target_->sharedBytes(); }
 Work Speculator::draftWork(int64_t context) const { return draft_->work(1, context); }
 Work Speculator::verifyWork(int64_t context) const { return target_->work(spec_.draftTokens + 1, context); }
 
@@ -237,7 +236,7 @@ SpeculationPoint::SpeculationPoint(std::shared_ptr<const EvaluatedModel> model, 
   memory_.cache = speculator_->cacheBytes();
   memory_.cachedTokens = spec.seqLen;
   for (int64_t window : shape.windows) memory_.ownTokens += window > 0 ? std::min(window, spec.seqLen) : spec.seqLen;
-  memory_.peakBytes = speculator_->peakBytes() + model_->weights()->bytes() + workspaceBytes();
+  memory_.peakBytes = speculator_->peakBytes();
   const Work draft = speculator_->draftWork(spec.seqLen), verify = speculator_->verifyWork(spec.seqLen);
   const double rounds = static_cast<double>(tokensOfSample) * static_cast<double>(comparison_.rounds) / static_cast<double>(comparison_.tokens);
   work_.flops = rounds * (static_cast<double>(spec.draftTokens) * draft.flops + verify.flops);

@@ -293,19 +293,18 @@ std::vector<float> logitsOf(const ModelSource& source, const PointSpec& spec, co
   const DecoderShape& s = weights->shape;
   const auto count = static_cast<int64_t>(tokens.size()) / batch;
   Arena arena;
-  const Decoder decoder(arena, weights, std::vector<Technique>(static_cast<size_t>(s.layers), spec.technique), {}, count, 0, &cancelFlag);
-  std::vector<float> hidden(static_cast<size_t>(elements({batch, count, s.hiddenDim}))), out(static_cast<size_t>(elements({batch, count, s.vocabSize})));
+  Decoder decoder(arena, weights, std::vector<Technique>(static_cast<size_t>(s.layers), spec.technique), {}, count, 0, &cancelFlag);
+  std::vector<float> out(static_cast<size_t>(elements({batch, count, s.vocabSize})));
   for (int64_t b = 0; b < batch; b++) {
     const int32_t* text = tokens.data() + b * count;
-    float* to = hidden.data() + b * count * s.hiddenDim;
-    SequenceState sequence = decoder.newSequence(arena);
-    if (prompt > 0) decoder.prefill(sequence, text, prompt, to);
+    float* to = out.data() + b * count * s.vocabSize;
+    const auto sequence = decoder.newSequences(1);
+    if (prompt > 0) decoder.prefill(*sequence, text, prompt, to);
     for (int64_t t = prompt; t < count; t++) {
-      decoder.step({&sequence}, text + t, 1, to + t * s.hiddenDim);
-      sequence.settle();
+      decoder.step(*sequence, text + t, 1, to + t * s.vocabSize);
+      sequence->settle();
     }
   }
-  decoder.logits(hidden.data(), batch * count, out.data());
   return out;
 }
 

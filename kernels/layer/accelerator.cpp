@@ -3,19 +3,15 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
-#include <cstring>
+#include <cstdlib>
 
 namespace fastmqa {
 namespace {
 
-/// @throws Failure unless the call is done
-void check(const Accelerator& accelerator, AcceleratorStatus status) {
-  constexpr FailureKind kinds[] = {FailureKind::failed, FailureKind::refused, FailureKind::outOfMemory, FailureKind::cancelled, FailureKind::failed, FailureKind::poisoned};
-  if (status != AcceleratorStatus::done) throw Failure(kinds[static_cast<int>(status)], accelerator.message());
-}
-
 /// The library stands beside whatever this code is linked into: the addon, or a program.
+/// FASTMQA_CUDA_LIBRARY names another, as tests do: the same sources, their kernels run on the CPU.
 std::string libraryPath() {
+  if (const char* named = std::getenv("FASTMQA_CUDA_LIBRARY")) return named;
   Dl_info self;
   if (!dladdr(reinterpret_cast<void*>(&cudaLibrary), &self) || !self.dli_fname) return "libfastmqa-cuda.so";
   const std::string path = self.dli_fname;
@@ -38,54 +34,25 @@ const Accelerator& load() {
   return *found;
 }
 
-struct Bands {
-  std::vector<AcceleratorBand> list;
-  AcceleratorStore store{};
-  void take(const StoreSpec& spec) {
-    for (const Band& b : spec.bands) list.push_back({b.channels, static_cast<int32_t>(b.dtype), b.symmetric});
-    store = {spec.heads, spec.channels, list.data(), static_cast<int64_t>(list.size()), static_cast<int32_t>(spec.grouping), spec.groupSize, spec.tensorScale};
-  }
-};
-
-AcceleratorMatrix view(const LayerMatrix& m) { return {m.numbers.empty() ? nullptr : m.numbers.data(), m.rows, m.columns}; }
-const float* view(const std::vector<float>& v) { return v.empty() ? nullptr : v.data(); }
-
-/// Numbers of weights and activations on the device: those of the cache where they are whole floats, else f16.
-Dtype numberType(const Technique& t) {
-  if (t.keyDtype == Dtype::f32 || t.valueDtype == Dtype::f32) return Dtype::f32;
-  return t.keyDtype == Dtype::bf16 && t.valueDtype == Dtype::bf16 ? Dtype::bf16 : Dtype::f16;
+AcceleratorStore storeOf(const StoreSpec& spec, std::vector<AcceleratorBand>& bands) {
+  for (const Band& b : spec.bands) bands.push_back({b.channels, static_cast<int32_t>(b.dtype), b.symmetric});
+  return {spec.heads, spec.channels, bands.data(), static_cast<int64_t>(bands.size()), static_cast<int32_t>(spec.grouping), spec.groupSize, spec.tensorScale};
 }
+
+AcceleratorMatrix viewOf(const LayerMatrix& m) { return {m.numbers.empty() ? nullptr : m.numbers.data(), m.rows, m.columns}; }
+const float* viewOf(const std::vector<float>& v) { return v.empty() ? nullptr : v.data(); }
 
 class AcceleratorRunning : public RunningLayer {
  public:
   AcceleratorRunning(const Accelerator& accelerator, int device, std::shared_ptr<const ReferenceModel> model, const PointSpec& spec, int64_t positions,
                      const CancelFlag* cancel)
       : accelerator_(accelerator), model_(std::move(model)), batch_(spec.batch), cancel_(cancel) {
-    if (spec.technique.naiveKernel) refuse("the naive kernel runs on the CPU only");
-    if (spec.technique.hadamard) refuse("the Hadamard transform runs on the CPU only");
     layer_ = std::make_unique<AttentionLayer>(arena_, *model_, spec.technique, positions, spec.calibrationTokens, spec.inputSeed, cancel);
     if (cancel) cancel->check();
-    const LayerNumbers n = layer_->numbers();
-    const Dtype dtype = numberType(spec.technique);
-    numberBytes_ = bitsOf(dtype) / 8;
-    Bands keys, values;
-    keys.take(n.cache.keys);
-    if (n.cache.values) values.take(*n.cache.values);
-    AcceleratorLayer l{};
-    l.batch = spec.batch, l.tokens = positions;
-    l.hiddenDim = layer_->hiddenDim(), l.heads = n.shape.heads, l.kvHeads = n.shape.kvHeads, l.headDim = n.shape.keyDim;
-    l.dtype = static_cast<int32_t>(dtype);
-    l.scale = n.shape.scale, l.softcap = n.shape.softcap;
-    l.window = n.cache.window, l.sinks = n.cache.sinks, l.residual = n.cache.residual;
-    l.keys = keys.store, l.values = values.store;
-    l.query = view(n.query), l.key = view(n.key), l.value = view(n.value), l.output = view(n.output);
-    l.downKeys = view(n.downKeys), l.downValues = view(n.downValues), l.upKeys = view(n.upKeys), l.upValues = view(n.upValues);
-    l.biasKeys = view(n.biasKeys), l.biasValues = view(n.biasValues), l.meanKeys = view(n.meanKeys), l.meanValues = view(n.meanValues);
-    l.isLatent = n.isLatent, l.cachesInput = n.cachesInput, l.latentsOfRotatedKeys = n.latentsOfRotatedKeys, l.rotatesOnRead = n.rotatesOnRead;
-    l.rotaryPairs = n.rotaryPairs, l.positions = n.positions;
-    l.cosine = view(n.cosine), l.sine = view(n.sine);
-    l.inputOrder = n.inputOrder.empty() ? nullptr : n.inputOrder.data();
-    call(accelerator.createLayer(device, &l, &handle_));
+    const Dtype numbers = numberType(spec.technique);
+    numberBytes_ = bitsOf(numbers) / 8;
+    const LayerDescription from(*layer_, spec.technique, numbers, batch_, positions);
+    call(accelerator.createLayer(device, &from.view(), &handle_));
   }
   ~AcceleratorRunning() override {
     if (handle_) accelerator_.destroyLayer(handle_);
@@ -121,7 +88,7 @@ class AcceleratorRunning : public RunningLayer {
   std::vector<double> sample(double seconds, int64_t most) override {
     std::vector<double> samples(static_cast<size_t>(most));
     AcceleratorSamples to{samples.data(), 0, most, 0, 0};
-    const AcceleratorCancel cancel{[](const void* flag) -> int32_t { return flag && static_cast<const CancelFlag*>(flag)->isRaised(); }, cancel_};
+    const AcceleratorCancel cancel = cancelOf(cancel_);
     call(accelerator_.sample(handle_, seconds, &cancel, &to));
     samples.resize(static_cast<size_t>(to.count));
     conditions_.throttled += to.throttled;
@@ -150,6 +117,56 @@ class AcceleratorRunning : public RunningLayer {
 
 }  // namespace
 
+void check(const Accelerator& accelerator, AcceleratorStatus status) {
+  constexpr FailureKind kinds[] = {FailureKind::failed, FailureKind::refused, FailureKind::outOfMemory, FailureKind::cancelled, FailureKind::failed, FailureKind::poisoned};
+  if (status != AcceleratorStatus::done) throw Failure(kinds[static_cast<int>(status)], accelerator.message());
+}
+
+AcceleratorCancel cancelOf(const CancelFlag* cancel) {
+  return {[](const void* flag) -> int32_t { return flag && static_cast<const CancelFlag*>(flag)->isRaised(); }, cancel};
+}
+
+Dtype numberType(const Technique& t) {
+  if (t.keyDtype == Dtype::f32 || t.valueDtype == Dtype::f32) return Dtype::f32;
+  return t.keyDtype == Dtype::bf16 && t.valueDtype == Dtype::bf16 ? Dtype::bf16 : Dtype::f16;
+}
+
+LayerDescription::LayerDescription(const AttentionLayer& layer, const Technique& technique, Dtype numbers, int64_t batch, int64_t positions)
+    : numbers_(layer.numbers()) {
+  if (technique.naiveKernel) refuse("the naive kernel runs on the CPU only");
+  if (technique.hadamard) refuse("the Hadamard transform runs on the CPU only");
+  const LayerNumbers& n = numbers_;
+  AcceleratorLayer& l = view_;
+  l.batch = batch, l.tokens = positions;
+  l.hiddenDim = layer.hiddenDim(), l.heads = n.shape.heads, l.kvHeads = n.shape.kvHeads, l.headDim = n.shape.keyDim;
+  l.dtype = static_cast<int32_t>(numbers);
+  l.scale = n.shape.scale, l.softcap = n.shape.softcap;
+  l.window = n.cache.window, l.sinks = n.cache.sinks, l.residual = n.cache.residual;
+  l.keys = storeOf(n.cache.keys, keyBands_);
+  if (n.cache.values) l.values = storeOf(*n.cache.values, valueBands_);
+  l.query = viewOf(n.query), l.key = viewOf(n.key), l.value = viewOf(n.value), l.output = viewOf(n.output);
+  l.queryBias = viewOf(n.queryBias), l.keyBias = viewOf(n.keyBias), l.valueBias = viewOf(n.valueBias), l.outputBias = viewOf(n.outputBias);
+  l.queryNorm = viewOf(n.queryNorm), l.keyNorm = viewOf(n.keyNorm);
+  l.normEpsilon = static_cast<float>(n.normEpsilon);
+  l.downKeys = viewOf(n.downKeys), l.downValues = viewOf(n.downValues);
+  l.upKeys = viewOf(n.upKeys), l.upValues = viewOf(n.upValues);
+  l.biasKeys = viewOf(n.biasKeys), l.biasValues = viewOf(n.biasValues);
+  l.meanKeys = viewOf(n.meanKeys), l.meanValues = viewOf(n.meanValues);
+  l.isLatent = n.isLatent, l.cachesInput = n.cachesInput, l.latentsOfRotatedKeys = n.latentsOfRotatedKeys, l.rotatesOnRead = n.rotatesOnRead;
+  l.rotaryPairs = n.rotaryPairs, l.positions = n.positions;
+  l.cosine = viewOf(n.cosine), l.sine = viewOf(n.sine);
+  l.inputOrder = n.inputOrder.empty() ? nullptr : n.inputOrder.data();
+}
+
+void LayerDescription::dropWeights() {
+  numbers_ = {};
+  for (AcceleratorMatrix* m : {&view_.query, &view_.key, &view_.value, &view_.output, &view_.downKeys, &view_.downValues, &view_.upKeys, &view_.upValues}) *m = {};
+  for (const float** list : {&view_.queryBias, &view_.keyBias, &view_.valueBias, &view_.outputBias, &view_.queryNorm, &view_.keyNorm, &view_.biasKeys,
+                             &view_.biasValues, &view_.meanKeys, &view_.meanValues, &view_.cosine, &view_.sine})
+    *list = nullptr;
+  view_.inputOrder = nullptr;
+}
+
 const Accelerator& cudaLibrary() {
   static const Accelerator& library = load();
   return library;
@@ -159,11 +176,12 @@ CudaReport cudaDevices() {
   CudaReport report;
   try {
     const Accelerator& library = cudaLibrary();
-    // Without a driver the CUDA runtime calls it too old: say what is so.
-    void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (!driver) refuse("no NVIDIA driver (libcuda.so.1 is not found): install the driver, then run the command again");
     int32_t count = 0;
-    check(library, library.deviceCount(&count));
+    const AcceleratorStatus counted = library.deviceCount(&count);
+    // Without a driver the CUDA runtime calls it too old: say what is so.
+    if (counted != AcceleratorStatus::done && !dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL))
+      refuse("no NVIDIA driver (libcuda.so.1 is not found): install the driver, then run the command again");
+    check(library, counted);
     for (int32_t i = 0; i < count; i++) {
       AcceleratorDevice device;
       check(library, library.describe(i, &device));

@@ -20,6 +20,35 @@ struct CudaReport {
 CudaReport cudaDevices();
 AcceleratorCeilings cudaCeilings(int device);
 
+/// @throws Failure unless the call is done
+void check(const Accelerator& accelerator, AcceleratorStatus status);
+
+AcceleratorCancel cancelOf(const CancelFlag* cancel);
+
+/// Numbers of weights and activations on a device: those of the cache where they are whole floats, else f16.
+Dtype numberType(const Technique& technique);
+
+/// A layer as an accelerator takes it, with all that it points to.
+class LayerDescription {
+ public:
+  /// @param positions  most tokens of a sequence. @throws Failure refused for what runs on the CPU only
+  LayerDescription(const AttentionLayer& layer, const Technique& technique, Dtype numbers, int64_t batch, int64_t positions);
+  LayerDescription(const LayerDescription&) = delete;
+  LayerDescription& operator=(const LayerDescription&) = delete;
+  const AcceleratorLayer& view() const { return view_; }
+  /// Forgets the weights, once they are on the device.
+  void dropWeights();
+  const AcceleratorLayer& ofBatch(int64_t batch) {
+    view_.batch = batch;
+    return view_;
+  }
+
+ private:
+  LayerNumbers numbers_;
+  std::vector<AcceleratorBand> keyBands_, valueBands_;
+  AcceleratorLayer view_{};
+};
+
 /// A layer on a device of an accelerator. Calibrated and converted on the CPU, then handed over.
 std::unique_ptr<RunningLayer> runOnAccelerator(const Accelerator& accelerator, int device, const std::shared_ptr<const ReferenceModel>& model,
                                                const PointSpec& spec, int64_t positions, const CancelFlag* cancel);

@@ -779,8 +779,6 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
 
 LayerNumbers AttentionLayer::numbers() const {
   const LayerWeights& w = weights_;
-  if (!w.bq.empty() || !w.bk.empty() || !w.bv.empty() || !w.bo.empty() || !w.queryNorm.empty() || !w.keyNorm.empty())
-    refuse("layers with biases or norms of their heads run on the CPU only");
   LayerNumbers n;
   n.shape = shape();
   n.cache = cacheSpec_;
@@ -788,6 +786,9 @@ LayerNumbers AttentionLayer::numbers() const {
   n.key = {w.wk, keyWidth_, d_};
   n.value = {w.wv, keyWidth_, d_};
   n.output = {w.wo, d_, queryWidth_};
+  n.queryBias = w.bq, n.keyBias = w.bk, n.valueBias = w.bv, n.outputBias = w.bo;
+  n.queryNorm = w.queryNorm, n.keyNorm = w.keyNorm;
+  n.normEpsilon = w.normEpsilon;
   n.isLatent = latent_;
   n.cachesInput = technique_.cacheKind == CacheKind::input;
   n.rotatesOnRead = rotatesOnRead();

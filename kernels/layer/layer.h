@@ -27,12 +27,13 @@ struct LayerMatrix {
   int64_t rows = 0, columns = 0;
 };
 
-/// A finished layer as numbers, for a backend that runs it with kernels of its own. Biases, norms and the like, which only
-/// trained models have, are not among them.
+/// A finished layer as numbers, for a backend that runs it with kernels of its own.
 struct LayerNumbers {
   AttentionShape shape;
   CacheSpec cache;
   LayerMatrix query, key, value, output;
+  std::vector<float> queryBias, keyBias, valueBias, outputBias, queryNorm, keyNorm;  ///< empty where there are none
+  double normEpsilon = 0;
   /// Latents: stored = down x + bias, key or value = up stored + mean. A joint latent is all in the keys.
   LayerMatrix downKeys, downValues, upKeys, upValues;
   std::vector<float> biasKeys, biasValues, meanKeys, meanValues;
@@ -66,7 +67,6 @@ class AttentionLayer {
   Work prefillWork(int64_t batch, int64_t tokens, int64_t numberBytes, int64_t weightBytes) const;
   /// `cached`: tokens in the cache that a query can see; cacheBytes: of all sequences.
   Work stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t cacheBytes, int64_t numberBytes) const;
-  /// @throws Failure refused, for a layer that has more than these
   LayerNumbers numbers() const;
   int64_t weightBytes() const { return weightBytes_; }
   /// Ranks that calibration chose or the level asked for; 0 where there is no latent.

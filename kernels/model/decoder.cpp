@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "accelerator-executor.h"
 #include "cpu-executor.h"
 #include "fastmqa/sizes.h"
+#include "layer/accelerator.h"
 
 namespace fastmqa {
 namespace {
@@ -46,7 +48,8 @@ DecoderWeights::DecoderWeights(const DecoderShape& s, const Checkpoint& checkpoi
   embedding = read.take("embedding", s.vocabSize, d);
   if (read.has("positions")) positions = read.take("positions", s.maxPositions, d);
   finalNorm = normOf(read, "finalNorm", d, s.normPlusOne);
-  head = read.has("head") ? PackedWeights(arena, s.vocabSize, d, read.take("head", s.vocabSize, d).data(), d)
+  tiedHead = !read.has("head");
+  head = !tiedHead ? PackedWeights(arena, s.vocabSize, d, read.take("head", s.vocabSize, d).data(), d)
                           : PackedWeights(arena, s.vocabSize, d, embedding.data(), d);
   const auto packed = [&](const std::string& name, int64_t rows, int64_t columns) {
     return PackedWeights(arena, rows, columns, read.take(name, rows, columns).data(), columns);
@@ -86,7 +89,8 @@ DecoderWeights::DecoderWeights(const DecoderShape& s, const Checkpoint& checkpoi
 }
 
 Decoder::Decoder(Arena& arena, std::shared_ptr<const DecoderWeights> weights, const std::vector<Technique>& techniques,
-                 const AttentionModels& calibrated, int64_t positions, int64_t calibrationTokens, const CancelFlag* cancel)
+                 const AttentionModels& calibrated, int64_t positions, int64_t calibrationTokens, const CancelFlag* cancel,
+                 const DecoderPlace& place)
     : weights_(std::move(weights)), positions_(positions), cancel_(cancel) {
   if (!weights_->positions.empty() && positions > weights_->shape.maxPositions)
     refuse("expected at most " + std::to_string(weights_->shape.maxPositions) + " tokens, the model's positions, but received " + std::to_string(positions));
@@ -94,7 +98,11 @@ Decoder::Decoder(Arena& arena, std::shared_ptr<const DecoderWeights> weights, co
     const ReferenceModel& model = calibrated.empty() ? *weights_->layers[i].attention : *calibrated[i];
     attention_.push_back(std::make_unique<AttentionLayer>(arena, model, techniques[i], positions, calibrationTokens, 0, cancel));
   }
-  executor_ = executeOnCpu(arena, weights_, attention_, cancel);
+  if (place.device < 0)
+    executor_ = executeOnCpu(arena, weights_, attention_, cancel);
+  else
+    executor_ = executeOn(place.accelerator ? *place.accelerator : cudaLibrary(), place.device, place.numbers.value_or(numberType(techniques.front())), weights_,
+                          attention_, techniques, positions, cancel);
 }
 
 void Decoder::show(const std::function<void(int64_t, const float*, int64_t)>& to, int64_t layer, Executor::Place from, int64_t rows) {

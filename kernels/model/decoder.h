@@ -4,12 +4,15 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "checkpoint.h"
 #include "executor.h"
 
 namespace fastmqa {
+
+struct Accelerator;
 
 enum class Norm { rms, layer };
 enum class Activation { silu, gelu, geluTanh };
@@ -53,8 +56,16 @@ class DecoderWeights {
   std::vector<float> embedding, positions;  ///< [vocabSize][d], [maxPositions][d] or empty
   NormWeights finalNorm;
   PackedWeights head;
+  bool tiedHead = false;  ///< the head is the embedding
   std::vector<Layer> layers;
   int64_t bytes() const { return arena.currentBytes() + static_cast<int64_t>((embedding.size() + positions.size()) * sizeof(float)); }
+};
+
+/// Where a decoder runs.
+struct DecoderPlace {
+  int device = -1;                          ///< -1: the CPU; else of the accelerator
+  const Accelerator* accelerator = nullptr; ///< null: the CUDA library
+  std::optional<Dtype> numbers = {};        ///< type of weights and activations on a device; absent: as the first level's cache suggests
 };
 
 class Decoder {
@@ -62,8 +73,10 @@ class Decoder {
   /// @param techniques  per layer; where there are fewer than layers, the others are left out
   /// @param calibrated  per layer, its attention with calibration streams; empty where no level needs any
   /// @param positions  most tokens of a sequence
+  /// @param place  where it runs
   Decoder(Arena& arena, std::shared_ptr<const DecoderWeights> weights, const std::vector<Technique>& techniques,
-          const AttentionModels& calibrated, int64_t positions, int64_t calibrationTokens, const CancelFlag* cancel);
+          const AttentionModels& calibrated, int64_t positions, int64_t calibrationTokens, const CancelFlag* cancel,
+          const DecoderPlace& place = {});
 
   std::unique_ptr<Sequences> newSequences(int64_t count) { return executor_->newSequences(count); }
   /// Whole prompts [sequences][count], in the place of whatever is cached; attention on exact keys and values, caches filled

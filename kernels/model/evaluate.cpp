@@ -260,11 +260,11 @@ ModelPoint::ModelPoint(std::shared_ptr<const EvaluatedModel> model, const PointS
   const DecoderShape& s = model_->weights()->shape;
   const EvaluationText& text = model_->text();
   const Technique& t = spec.technique;
-  if (spec.device >= 0) refuse("expected backend cpu for a whole model but received cuda:" + std::to_string(spec.device));
   if (s.kvHeads % t.kvHeads) refuse("expected KV heads that divide the model's " + std::to_string(s.kvHeads) + " but received " + std::to_string(t.kvHeads));
   const int64_t room = std::max(model_->longest(), spec.seqLen + (spec.phase == Phase::verify ? spec.verifyTokens : 1));
   decoder_ = std::make_unique<Decoder>(arena_, model_->weights(), std::vector<Technique>(static_cast<size_t>(s.layers), t),
-                                       needsCalibration(t, s.kvHeads) ? model_->calibrated() : AttentionModels(), room, spec.calibrationTokens, cancel);
+                                       needsCalibration(t, s.kvHeads) ? model_->calibrated() : AttentionModels(), room, spec.calibrationTokens, cancel,
+                                       DecoderPlace{spec.device});
   Executor& executor = decoder_->executor();
   const int64_t plain = (2 * s.heads + 2 * s.kvHeads) * s.headDim * s.hiddenDim * s.layers * executor.numberBytes();
   memory_.extraWeightBytes = std::max<int64_t>(0, executor.attentionBytes() - plain);

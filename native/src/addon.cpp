@@ -293,7 +293,7 @@ std::vector<float> logitsOf(const ModelSource& source, const PointSpec& spec, co
   const DecoderShape& s = weights->shape;
   const auto count = static_cast<int64_t>(tokens.size()) / batch;
   Arena arena;
-  Decoder decoder(arena, weights, std::vector<Technique>(static_cast<size_t>(s.layers), spec.technique), {}, count, 0, &cancelFlag);
+  Decoder decoder(arena, weights, std::vector<Technique>(static_cast<size_t>(s.layers), spec.technique), {}, count, 0, &cancelFlag, {spec.device});
   std::vector<float> out(static_cast<size_t>(elements({batch, count, s.vocabSize})));
   for (int64_t b = 0; b < batch; b++) {
     const int32_t* text = tokens.data() + b * count;

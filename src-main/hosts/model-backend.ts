@@ -51,8 +51,6 @@ export function withModels(backend: Supervisor): MeasuringBackend {
 }
 
 async function prepareModel(backend: Supervisor, config: PointConfig, deadlineSeconds: number): Promise<Prepared> {
-  if (config.backend !== 'cpu' && config.layer === undefined)
-    throw new BackendFailure('refused', 'whole models are measured on the CPU; a GPU measures single layers', false);
   const opened = await openModel(config).catch((error: unknown) => {
     // What is wrong with a model is a row, not the end of the sweep.
     if (error instanceof InputError) throw new BackendFailure('refused', error.message, false);

@@ -2,7 +2,7 @@
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { InputError } from '../../src-main/contract/input-error.ts';
 import { resolvePoint } from '../../src-main/engine/plan.ts';
 import { openCheckpoint } from '../../src-main/models/checkpoint.ts';
@@ -12,7 +12,10 @@ import { forkWorker } from '../../src-main/worker/spawn.ts';
 import { Supervisor } from '../../src-main/worker/supervisor.ts';
 import { decodeInF64, type RawConfig } from '../fakes/decoder-f64.ts';
 import { tinyWeights, writeCheckpoint } from '../fakes/tiny-checkpoint.ts';
+import { buildTools, emulatedCudaLibrary } from '../native/tools.ts';
 
+process.env.FASTMQA_CUDA_LIBRARY = emulatedCudaLibrary;
+beforeAll(buildTools);
 const root = mkdtempSync(join(tmpdir(), 'fastmqa-decoder-'));
 const backend = new Supervisor({ spawn: forkWorker(workerScript) });
 afterAll(async () => {
@@ -183,6 +186,26 @@ describe('logits agree with the definition to 1e-4', () => {
     const renamed = new Map([...weights].map(([name, tensor]) => [`language_model.${name}`, tensor]));
     writeCheckpoint(folder, { model_type: 'gemma3', text_config: config }, renamed);
     expect(worst(await logitsOf(folder, {}, 8), decodeInF64(config, weights, tokens))).toBeLessThan(1e-4);
+  });
+});
+
+describe('on a GPU, its kernels run on the CPU: logits agree with the definition', () => {
+  const onGpu = { backend: 'cuda:0' };
+  test.each(Object.entries(families))('%s', async (_, config) => {
+    written += 1;
+    const folder = join(root, `model-${written}`);
+    const weights = tinyWeights(config, written);
+    writeCheckpoint(folder, config, weights);
+    const reference = decodeInF64(config, weights, tokens);
+    const error = async (level: Record<string, string | number>): Promise<number> =>
+      worst(await logitsOf(folder, level, 16), reference);
+    expect(await error({ level: 'baseline', ...onGpu })).toBeLessThan(1e-4);
+    // Weights and activations of 16 bits, by their own error; the rest of a coarse cache's error is the cache's, as on the CPU.
+    const half = await error({ level: 'custom', cacheDtype: 'f16', ...onGpu });
+    expect(half).toBeGreaterThan(1e-4);
+    expect(half).toBeLessThan(2e-2);
+    const coarse = { level: 'custom', cacheDtype: 'int4', keyGroupSize: 8, valueGroupSize: 8 };
+    expect((await error({ ...coarse, ...onGpu })) / (await error(coarse))).toBeCloseTo(1, 0);
   });
 });
 

@@ -9,6 +9,9 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const build = join(root, 'kernels/build');
 
+/** The CUDA backend with its kernels run on the CPU; `buildTools` makes it, FASTMQA_CUDA_LIBRARY names it to the engine. */
+export const emulatedCudaLibrary = join(build, 'libfastmqa-cuda-emulated.so');
+
 export interface Ended {
   code: number | null;
   /** Of both streams. */

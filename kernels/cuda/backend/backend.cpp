@@ -8,7 +8,7 @@
 #include "../kernels/product.h"
 #include "../launch/cache.h"
 #include "blas.h"
-#include "device-layer.h"
+#include "device-model.h"
 #include "nvml.h"
 
 #if defined(_WIN32)
@@ -22,11 +22,18 @@ namespace {
 
 thread_local std::string lastMessage;
 
+/// A failure inside of a step is its caller's own.
+struct StepEnded {
+  AcceleratorStatus status;
+};
+
 template <class Work>
 AcceleratorStatus guarded(const Work& work) {
   try {
     work();
     return AcceleratorStatus::done;
+  } catch (const StepEnded& ended) {
+    return ended.status;
   } catch (const runtime::Poisoned& error) {
     lastMessage = error.what();
     return AcceleratorStatus::poisoned;
@@ -51,6 +58,32 @@ DeviceLayer& layerOf(void* handle) {
   auto& layer = *static_cast<DeviceLayer*>(handle);
   runtime::use(layer.device());
   return layer;
+}
+
+/// A model, for as long as somebody holds it or a run works with it.
+using HeldModel = std::shared_ptr<DeviceModel>;
+
+HeldModel& modelOf(void* handle) {
+  auto& model = *static_cast<HeldModel*>(handle);
+  runtime::use(model->device());
+  return model;
+}
+
+struct HeldWeights {
+  int device;
+  std::unique_ptr<LayerWeights> weights;
+};
+
+HeldWeights& weightsOf(void* handle) {
+  auto& held = *static_cast<HeldWeights*>(handle);
+  runtime::use(held.device);
+  return held;
+}
+
+DeviceRun& runOf(void* handle) {
+  auto& run = *static_cast<DeviceRun*>(handle);
+  runtime::use(run.device());
+  return run;
 }
 
 AcceleratorDevice described(int device) {
@@ -116,7 +149,8 @@ const Accelerator table{
     [](int32_t device, const AcceleratorLayer* from, void** layer) {
       return guarded([&] {
         runtime::use(device);
-        *layer = new DeviceLayer(device, *from);
+        const auto lane = std::make_shared<Lane>(device, static_cast<Dtype>(from->dtype));
+        *layer = new DeviceLayer(lane, *from, LayerWeights(*lane, *from));
       });
     },
     [](void* layer) { guarded([&] { delete &layerOf(layer); }); },
@@ -132,6 +166,45 @@ const Accelerator table{
     [](void* layer, const float* const* x, int64_t tokens) { return guarded([&] { layerOf(layer).prepareStep(x, tokens); }); },
     [](void* layer, double seconds, const AcceleratorCancel* cancel, AcceleratorSamples* to) {
       return guarded([&] { layerOf(layer).sample(seconds, cancel, *to); });
+    },
+    [](int32_t device, int32_t dtype, void** model) {
+      return guarded([&] {
+        runtime::use(device);
+        *model = new HeldModel(std::make_shared<DeviceModel>(device, static_cast<Dtype>(dtype)));
+      });
+    },
+    [](void* model) { guarded([&] { delete &modelOf(model); }); },
+    [](void* model, const AcceleratorMatrix* from, const float* bias, int32_t* number) { return guarded([&] { *number = modelOf(model)->addMatrix(*from, bias); }); },
+    [](void* model, const float* from, int64_t count, int32_t* number) { return guarded([&] { *number = modelOf(model)->addVector(from, count); }); },
+    [](void* model, int64_t* bytes) { return guarded([&] { *bytes = modelOf(model)->bytes(); }); },
+    [](void* model, void** run) { return guarded([&] { *run = new DeviceRun(modelOf(model)); }); },
+    [](void* run) { guarded([&] { delete &runOf(run); }); },
+    [](void* run, const AcceleratorLayer* from, void** weights) { return guarded([&] { *weights = new HeldWeights{runOf(run).device(), runOf(run).newWeights(*from)}; }); },
+    [](void* weights) { guarded([&] { delete &weightsOf(weights); }); },
+    [](void* run, const AcceleratorLayer* from, void* weights, void** layer) {
+      return guarded([&] { *layer = runOf(run).newLayer(*from, *weightsOf(weights).weights).release(); });
+    },
+    [](void* run, int32_t embedding, int32_t positions, const int32_t* tokens, int64_t rows, int64_t perSequence, int64_t firstPosition, float scale) {
+      return guarded([&] { runOf(run).embed(embedding, positions, tokens, rows, perSequence, firstPosition, scale); });
+    },
+    [](void* run, const AcceleratorNorm* norm, AcceleratorPlace from, AcceleratorPlace to) { return guarded([&] { runOf(run).normalise(*norm, from, to); }); },
+    [](void* run, void* layer, int32_t prefills, AcceleratorPlace from, AcceleratorPlace to) {
+      return guarded([&] { runOf(run).attend(layerOf(layer), prefills != 0, from, to); });
+    },
+    [](void* layer, int64_t length) { return guarded([&] { layerOf(layer).rollback(length); }); },
+    [](void* run, const AcceleratorMlp* mlp, AcceleratorPlace from, AcceleratorPlace to) { return guarded([&] { runOf(run).feedForward(*mlp, from, to); }); },
+    [](void* run, AcceleratorPlace from) { return guarded([&] { runOf(run).add(from); }); },
+    [](void* run, AcceleratorPlace from, float* to) { return guarded([&] { runOf(run).read(from, to); }); },
+    [](void* run, int32_t head, float softcap, AcceleratorPlace from, float* to) { return guarded([&] { runOf(run).logits(head, softcap, from, to); }); },
+    [](void* run, int32_t resetsPeak, AcceleratorMemory* to) { return guarded([&] { *to = runOf(run).memory(resetsPeak != 0); }); },
+    [](void* run, AcceleratorStatus (*step)(void*), void* context, double seconds, const AcceleratorCancel* cancel, AcceleratorSamples* to) {
+      return guarded([&] {
+        const auto asked = [step, context] {
+          const AcceleratorStatus status = step(context);
+          if (status != AcceleratorStatus::done) throw StepEnded{status};
+        };
+        runOf(run).sample(asked, seconds, cancel, *to);
+      });
     },
     [] { return lastMessage.c_str(); },
 };

@@ -1,74 +1,54 @@
 #include "device-layer.h"
 
-#include <chrono>
-#include <cmath>
-#include <cstring>
 #include <numeric>
 #include <string>
 
-#include "blas.h"
 #include "cpu/codec.h"
-#include "nvml.h"
 
 namespace fastmqa::gpu {
 namespace {
 
 constexpr int64_t fillChunk = 256;  // tokens appended between settlements, as on the CPU
-int64_t roundUp8(int64_t n) { return (n + 7) / 8 * 8; }
-
-double secondsNow() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-float numberOf(Dtype type, const uint8_t* from, int64_t i) {
-  if (type == Dtype::f32) {
-    float x;
-    std::memcpy(&x, from + 4 * i, 4);
-    return x;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, from + 2 * i, 2);
-  if (type == Dtype::f16) return floatFromHalf(bits);
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float x;
-  std::memcpy(&x, &wide, 4);
-  return x;
-}
-
 }  // namespace
 
-DeviceLayer::DeviceLayer(int device, const AcceleratorLayer& from)
-    : device_(device), limits_(runtime::limitsOf(device)), stream_(runtime::newStream()), dtype_(static_cast<Dtype>(from.dtype)),
+LayerWeights::LayerWeights(Lane& lane, const AcceleratorLayer& from) {
+  for (const int64_t width : {from.heads * from.headDim, from.kvHeads * from.headDim})  // rows of the next product, and 16-byte copies
+    if (width % 8) refuse("expected heads whose channels add up to a multiple of 8 on a GPU but received " + std::to_string(width));
+  const int64_t* order = from.inputOrder;
+  const int64_t before = lane.pool.currentBytes();
+  query_ = lane.weightsOf(from.query, from.queryBias, order);
+  key_ = lane.weightsOf(from.key, from.keyBias, order);
+  value_ = lane.weightsOf(from.value, from.valueBias, order);
+  output_ = lane.weightsOf(from.output, from.outputBias);
+  plainWeightBytes_ = lane.pool.currentBytes() - before;
+  if (from.isLatent && !from.cachesInput) {
+    downKeys_ = lane.weightsOf(from.downKeys, from.biasKeys, from.latentsOfRotatedKeys ? nullptr : order);
+    if (from.downValues.data) downValues_ = lane.weightsOf(from.downValues, from.biasValues, order);
+    upKeys_ = lane.weightsOf(from.upKeys, from.meanKeys);
+    upValues_ = lane.weightsOf(from.upValues, from.meanValues);
+  }
+  if (from.queryNorm) queryNorm_ = lane.listOf(from.queryNorm, from.headDim);
+  if (from.keyNorm) keyNorm_ = lane.listOf(from.keyNorm, from.headDim);
+  if (from.rotaryPairs > 0) {
+    cosine_ = lane.listOf(from.cosine, from.positions * from.rotaryPairs);
+    sine_ = lane.listOf(from.sine, from.positions * from.rotaryPairs);
+  }
+  if (order) {
+    inputOrder_.assign(order, order + from.hiddenDim);
+    orderList_ = lane.listOf(std::vector<int32_t>(order, order + from.hiddenDim).data(), from.hiddenDim);
+  }
+  weightBytes_ = lane.pool.currentBytes() - before;
+}
+
+DeviceLayer::DeviceLayer(std::shared_ptr<Lane> lane, const AcceleratorLayer& from, LayerWeights weights)
+    : LayerWeights(std::move(weights)), lane_(std::move(lane)), limits_(lane_->limits), stream_(lane_->stream), pool_(lane_->pool), dtype_(lane_->dtype),
       batch_(from.batch), d_(from.hiddenDim), heads_(from.heads), kvHeads_(from.kvHeads), headDim_(from.headDim),
       queryWidth_(from.heads * from.headDim), keyWidth_(from.kvHeads * from.headDim), scale_(from.scale), softcap_(from.softcap),
-      window_(from.window), sinks_(from.sinks), residual_(from.residual), pairs_(from.rotaryPairs), isLatent_(from.isLatent != 0),
-      cachesInput_(from.cachesInput != 0), latentsOfRotatedKeys_(from.latentsOfRotatedKeys != 0), rotatesOnRead_(from.rotatesOnRead != 0) {
-  if (dtype_ == Dtype::bf16 && limits_.capability < 80) refuse("expected compute capability 8.0 or newer for bf16 but received " + std::to_string(limits_.capability / 10) + "." + std::to_string(limits_.capability % 10));
-  for (const int64_t width : {queryWidth_, keyWidth_})  // rows of the next product, and 16-byte copies
-    if (width % 8) refuse("expected heads whose channels add up to a multiple of 8 on a GPU but received " + std::to_string(width));
-  runtime::busAddress(device, address_, sizeof(address_));
-  if (from.inputOrder) inputOrder_.assign(from.inputOrder, from.inputOrder + d_);
-  const int64_t* order = from.inputOrder;
-  const int64_t before = pool_.currentBytes();
-  query_ = weightsOf(from.query, nullptr, order);
-  key_ = weightsOf(from.key, nullptr, order);
-  value_ = weightsOf(from.value, nullptr, order);
-  output_ = weightsOf(from.output, nullptr, nullptr);
-  plainWeightBytes_ = pool_.currentBytes() - before;
-  if (isLatent_ && !cachesInput_) {
-    downKeys_ = weightsOf(from.downKeys, from.biasKeys, latentsOfRotatedKeys_ ? nullptr : order);
-    if (from.downValues.data) downValues_ = weightsOf(from.downValues, from.biasValues, order);
-    upKeys_ = weightsOf(from.upKeys, from.meanKeys, nullptr);
-    upValues_ = weightsOf(from.upValues, from.meanValues, nullptr);
-  }
-  const auto table = [&](const float* numbers) {
-    DeviceBlock block(pool_, from.positions * pairs_ * static_cast<int64_t>(sizeof(float)));
-    if (pairs_ > 0) runtime::upload(block.data(), numbers, block.bytes(), stream_);
-    return block;
-  };
-  cosine_ = table(from.cosine);
-  sine_ = table(from.sine);
+      window_(from.window), sinks_(from.sinks), residual_(from.residual), pairs_(from.rotaryPairs), normEpsilon_(from.normEpsilon),
+      isLatent_(from.isLatent != 0), cachesInput_(from.cachesInput != 0), latentsOfRotatedKeys_(from.latentsOfRotatedKeys != 0),
+      rotatesOnRead_(from.rotatesOnRead != 0) {
   misfits_ = DeviceBlock(pool_, sizeof(int32_t));
   runtime::clear(misfits_.data(), misfits_.bytes(), stream_);
-  weightBytes_ = pool_.currentBytes() - before;
 
   // A window keeps its own tokens, a chunk that is being appended, and a page begun at either end.
   const int64_t most = window_ > 0 ? std::min(from.tokens, window_ + fillChunk) : from.tokens, pages = (most + pageTokens - 1) / pageTokens + 2;
@@ -87,34 +67,11 @@ DeviceLayer::DeviceLayer(int device, const AcceleratorLayer& from)
 
 DeviceLayer::~DeviceLayer() {
   try {
-    runtime::use(device_);
+    runtime::use(lane_->device);
     runtime::finish(stream_);
   } catch (...) {
     // A poisoned device has nothing left to finish.
   }
-  step_.reset();
-  runtime::endStream(stream_);
-}
-
-DeviceLayer::Weights DeviceLayer::weightsOf(const AcceleratorMatrix& from, const float* bias, const int64_t* order) {
-  Weights w;
-  // Whole groups of 8 columns, which the matrix kernel asks for, and as many rows, because the next product's columns are these.
-  w.n = roundUp8(from.rows);
-  w.k = roundUp8(from.columns);
-  std::vector<uint8_t> numbers(static_cast<size_t>(bytes(w.n * w.k)), 0);
-  for (int64_t i = 0; i < from.rows; i++)
-    for (int64_t c = 0; c < from.columns; c++)
-      putFloat(dtype_, numbers.data(), i * w.k + c, from.data[i * from.columns + (order ? order[c] : c)]);
-  w.data = DeviceBlock(pool_, static_cast<int64_t>(numbers.size()));
-  runtime::upload(w.data.data(), numbers.data(), w.data.bytes(), stream_);
-  std::vector<float> added(static_cast<size_t>(w.n), 0.0f);
-  if (bias) {
-    std::copy_n(bias, from.rows, added.begin());
-    w.bias = DeviceBlock(pool_, w.n * static_cast<int64_t>(sizeof(float)));
-    runtime::upload(w.bias.data(), added.data(), w.bias.bytes(), stream_);
-  }
-  runtime::finish(stream_);  // the copies read what ends here
-  return w;
 }
 
 DeviceBlock DeviceLayer::uploadInputs(const float* const* x, int64_t tokens) {
@@ -130,20 +87,6 @@ DeviceBlock DeviceLayer::uploadInputs(const float* const* x, int64_t tokens) {
   return block;
 }
 
-DeviceBlock DeviceLayer::product(const DeviceBlock& x, int64_t m, const Weights& w) {
-  DeviceBlock out(pool_, bytes(m * w.n));
-  ProductProblem p;
-  p.m = static_cast<int>(m), p.n = static_cast<int>(w.n), p.k = static_cast<int>(w.k);
-  p.type = p.outType = dtype_;
-  p.x = x.view<const uint8_t>();
-  p.w = w.data.view<const uint8_t>();
-  p.y = out.view<uint8_t>();
-  if (w.bias) p.bias = w.bias.view<const float>();
-  constexpr int64_t fewRows = 8;  // our own kernel reads the weights at the memory's speed
-  if (m <= fewRows || !blas::multiply(p, stream_)) runtime::check(multiplyMatrices(p, limits_, stream_), "starting a projection");
-  return out;
-}
-
 void DeviceLayer::rotateRows(const DeviceBlock& rows, int64_t count, int64_t heads, int64_t perSequence, int64_t firstPosition) {
   RotateProblem p;
   p.rows = rows.view<uint8_t>();
@@ -154,11 +97,26 @@ void DeviceLayer::rotateRows(const DeviceBlock& rows, int64_t count, int64_t hea
   runtime::check(rotate(p, stream_), "starting the rotary embedding");
 }
 
+void DeviceLayer::normaliseHeads(const DeviceBlock& rows, int64_t count, const std::shared_ptr<const DeviceBlock>& weight) {
+  if (!weight) return;
+  NormProblem p;
+  p.x = rows.view<const uint8_t>();
+  p.y = rows.view<uint8_t>();
+  p.fromType = p.toType = dtype_;
+  p.weight = weight->view<const float>();
+  p.width = p.stride = static_cast<int>(headDim_);
+  p.epsilon = normEpsilon_;
+  runtime::check(normalise(p, count, stream_), "starting the norms of heads");
+}
+
 DeviceLayer::Rows DeviceLayer::rowsOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition, bool needsExact) {
   Rows rows;
   const int64_t m = batch_ * perSequence;
   rows.perSequence = perSequence;
-  if (!isLatent_ || needsExact || latentsOfRotatedKeys_) rows.keys = product(x, m, key_);
+  if (!isLatent_ || needsExact || latentsOfRotatedKeys_) {
+    rows.keys = product(x, m, key_);
+    normaliseHeads(rows.keys, m * kvHeads_, keyNorm_);
+  }
   if (!isLatent_ || needsExact) rows.values = product(x, m, value_);
   if (!isLatent_) return rows;
   if (cachesInput_) {
@@ -275,15 +233,17 @@ void DeviceLayer::append(const Rows& rows) {
     appendBody(bodyKeys(rows, skipped), bodyValues(rows, skipped), position, rest);
   }
   length_ = end;
+  laidOut_ = 0;
   if (!isTailed_) settled_ = std::max(origin_, length_);
 }
 
-void DeviceLayer::rollback(int64_t tokens) {
-  length_ -= tokens;
+void DeviceLayer::rollback(int64_t length) {
+  length_ = length;
   if (!isTailed_) settled_ = std::max(origin_, length_);
 }
 
 void DeviceLayer::settle() {
+  laidOut_ = 0;
   const auto each = [&](auto&& act) {
     act(*keys_);
     if (values_) act(*values_);
@@ -403,11 +363,12 @@ void DeviceLayer::attendParts(std::vector<AttentionProblem>& parts) {
     slots += plans.back().splits;
   }
   const DeviceBlock workspace(pool_, workspaceFloats(parts[0], slots) * static_cast<int64_t>(sizeof(float)));
-  runtime::check(attend(parts.data(), plans.data(), static_cast<int>(parts.size()), workspace.view<float>(), stream_), "starting attention");
+  runtime::check(gpu::attend(parts.data(), plans.data(), static_cast<int>(parts.size()), workspace.view<float>(), stream_), "starting attention");
 }
 
 DeviceBlock DeviceLayer::queriesOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition) {
   DeviceBlock q = product(x, batch_ * perSequence, query_);
+  normaliseHeads(q, batch_ * perSequence * heads_, queryNorm_);
   rotateRows(q, batch_ * perSequence, heads_, perSequence, firstPosition);
   return q;
 }
@@ -506,7 +467,7 @@ void DeviceLayer::attendAt(const float* const* x, int64_t firstPosition, int64_t
 void DeviceLayer::layOutPrefill(int64_t tokens) {
   for (PageStore* store : {keys_.get(), values_.get()})
     if (store) store->clear();
-  length_ = tokens;
+  length_ = laidOut_ = tokens;
   settled_ = isTailed_ ? std::max<int64_t>(0, tokens - residual_) / tokenGroup_ * tokenGroup_ : std::max(origin_, tokens);
   tailStart_ = settled_;
   for (PageStore* store : {keys_.get(), values_.get()})
@@ -557,12 +518,36 @@ DeviceBlock DeviceLayer::runPrefill(const DeviceBlock& x, int64_t tokens) {
 }
 
 void DeviceLayer::prefill(const float* const* x, int64_t tokens, const int64_t* positions, int64_t count, float* y) {
-  step_.reset();
+  timer_.reset();
   stepInputs_ = uploadInputs(x, tokens);
   stepTokens_ = 0;
   prefillTokens_ = tokens;
   layOutPrefill(tokens);
   downloadRows(runPrefill(stepInputs_, tokens), tokens, positions, count, y);
+}
+
+DeviceBlock DeviceLayer::attend(const DeviceBlock& x, int64_t tokens, bool prefills) {
+  DeviceBlock ordered;
+  if (orderList_) {
+    ordered = DeviceBlock(pool_, x.bytes());
+    ElementProblem p;
+    p.kind = ElementProblem::reorder;
+    p.x = x.view<const uint8_t>();
+    p.y = ordered.view<uint8_t>();
+    p.xType = p.yType = dtype_;
+    p.order = orderList_->view<const int32_t>();
+    p.width = static_cast<int>(d_), p.stride = static_cast<int>(roundUp8(d_));
+    p.count = batch_ * tokens * p.stride;
+    runtime::check(eachElement(p, stream_), "starting to reorder channels");
+  }
+  const DeviceBlock& rows = orderList_ ? ordered : x;
+  if (prefills) {
+    if (laidOut_ != tokens) layOutPrefill(tokens);  // not again while it is recorded
+    return runPrefill(rows, tokens);
+  }
+  const int64_t position = length_;
+  append(rowsOf(rows, tokens, position, position < sinks_));
+  return attention(rows, tokens, position);
 }
 
 AcceleratorMemory DeviceLayer::memory() {
@@ -583,7 +568,7 @@ AcceleratorMemory DeviceLayer::memory() {
 }
 
 void DeviceLayer::prepareStep(const float* const* x, int64_t tokens) {
-  step_.reset();
+  timer_.reset();
   stepInputs_ = uploadInputs(x, tokens);
   stepTokens_ = tokens;
   runStep();
@@ -598,66 +583,12 @@ void DeviceLayer::runStep() {
   const int64_t position = length_;
   append(rowsOf(stepInputs_, stepTokens_, position, position < sinks_));
   attention(stepInputs_, stepTokens_, position);
-  rollback(stepTokens_);
-}
-
-/// Runs until three readings of the clock agree, or for a while where nobody knows it.
-void DeviceLayer::settleClocks() {
-  constexpr double mostSeconds = 0.6, unknownSeconds = 0.2, readingSeconds = 0.03;
-  double last = 0;
-  int agreeing = 0;
-  for (const double start = secondsNow(); agreeing < 3 && secondsNow() - start < mostSeconds;) {
-    for (const double from = secondsNow(); secondsNow() - from < readingSeconds;) {
-      for (int i = 0; i < 8; i++) step_->start();
-      runtime::finish(stream_);
-    }
-    AcceleratorDevice now{};
-    nvml::read(address_, now);
-    if (now.clockMHz < 0) {
-      if (secondsNow() - start > unknownSeconds) return;
-      continue;
-    }
-    agreeing = std::fabs(now.clockMHz - last) <= 0.02 * now.clockMHz ? agreeing + 1 : 0;
-    last = now.clockMHz;
-  }
+  rollback(position);
 }
 
 void DeviceLayer::sample(double seconds, const AcceleratorCancel* cancel, AcceleratorSamples& to) {
-  to.count = to.throttled = 0;
-  if (!step_) {
-    runStep();  // so that recording it asks for no memory
-    runtime::finish(stream_);
-    step_ = std::make_unique<runtime::Graph>(stream_, [this] { runStep(); });
-    if (address_[0]) settleClocks();
-  }
-  const int64_t cacheBytes = runtime::describe(device_).cacheBytes;
-  if (!flush_) flush_ = DeviceBlock(flushPool_, std::max<int64_t>(256, 2 * cacheBytes));
-  const auto flush = [&] {
-    if (cacheBytes > 0) runtime::clear(flush_.data(), flush_.bytes(), stream_);
-  };
-  constexpr double batchSeconds = 0.02;
-  constexpr int64_t mostOfBatch = 64;
-  constexpr int mostDiscarded = 20;
-  double step = batchSeconds;
-  int discarded = 0;
-  std::vector<double> batch;
-  AcceleratorDevice now{};
-  for (const double start = secondsNow(); to.count == 0 || (to.count < to.most && secondsNow() - start < seconds);) {
-    if (cancel && cancel->isRaised(cancel->flag)) throw Failure(FailureKind::cancelled, "cancelled");
-    const int64_t n = std::max<int64_t>(1, std::min({mostOfBatch, to.most - to.count, static_cast<int64_t>(batchSeconds / step)}));
-    batch.resize(static_cast<size_t>(n));
-    runtime::time(stream_, n, flush, [&] { step_->start(); }, batch.data());
-    step = std::max(1e-7, *std::min_element(batch.begin(), batch.end()));
-    nvml::read(address_, now);
-    // What a slowed device gives is no measurement; where it gives nothing else, the count says so.
-    if (now.throttleReasons > 0 && (now.throttleReasons & nvml::spoiling)) {
-      to.throttled += n;
-      if (++discarded < mostDiscarded) continue;
-    }
-    std::copy(batch.begin(), batch.end(), to.seconds + to.count);
-    to.count += n;
-  }
-  to.foreignProcesses = now.foreignProcesses;
+  if (!timer_) timer_ = std::make_unique<Timer>(*lane_, [this] { runStep(); });
+  timer_->sample(seconds, cancel, to);
 }
 
 }  // namespace fastmqa::gpu

@@ -4,34 +4,48 @@
 #include <memory>
 #include <vector>
 
-#include "../kernels/product.h"
 #include "../launch/attention.h"
 #include "../launch/cache.h"
+#include "../launch/decoder.h"
 #include "page-store.h"
+#include "timer.h"
 
 namespace fastmqa::gpu {
 
-class DeviceLayer {
+/// What calibration and conversion left of a layer, on the device. Copies share the memory.
+class LayerWeights {
  public:
-  DeviceLayer(int device, const AcceleratorLayer& from);
+  LayerWeights(Lane& lane, const AcceleratorLayer& from);
+
+ protected:
+  Weights query_, key_, value_, output_, downKeys_, downValues_, upKeys_, upValues_;
+  std::shared_ptr<const DeviceBlock> queryNorm_, keyNorm_, cosine_, sine_, orderList_;
+  std::vector<int64_t> inputOrder_;
+  int64_t weightBytes_ = 0, plainWeightBytes_ = 0;
+};
+
+class DeviceLayer : LayerWeights {
+ public:
+  /// @param weights  made on the same lane from the same description
+  DeviceLayer(std::shared_ptr<Lane> lane, const AcceleratorLayer& from, LayerWeights weights);
   ~DeviceLayer();
-  int device() const { return device_; }
+  int device() const { return lane_->device; }
+  int64_t batch() const { return batch_; }
 
   void fill(const float* const* x, int64_t tokens, bool settles);
   void settle();
   void attendAt(const float* const* x, int64_t firstPosition, int64_t tokens, float* y);
   void prefill(const float* const* x, int64_t tokens, const int64_t* positions, int64_t count, float* y);
+  /// Of rows that are on the device, [batch][tokens]: whole prompts, in the place of what is cached; or tokens that are appended
+  /// and read the cache. Starts the work, and returns where the output [batch][tokens][hiddenDim] will be.
+  DeviceBlock attend(const DeviceBlock& x, int64_t tokens, bool prefills);
+  /// Forgets tokens from `length` on, appended since settle().
+  void rollback(int64_t length);
   AcceleratorMemory memory();
   void prepareStep(const float* const* x, int64_t tokens);
   void sample(double seconds, const AcceleratorCancel* cancel, AcceleratorSamples& to);
 
  private:
-  /// W [n][k], padded to what the matrix kernel takes, and what is added to each row.
-  struct Weights {
-    DeviceBlock data, bias;
-    int64_t n = 0, k = 0;
-    explicit operator bool() const { return n > 0; }
-  };
   /// Rows of new tokens: where a token's numbers are, strides in elements.
   struct Source {
     const uint8_t* data = nullptr;
@@ -49,9 +63,9 @@ class DeviceLayer {
     int64_t perSequence = 0;
   };
 
-  Weights weightsOf(const AcceleratorMatrix& from, const float* bias, const int64_t* order);
   DeviceBlock uploadInputs(const float* const* x, int64_t tokens);
-  DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w);
+  DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w) { return lane_->product(x, m, w); }
+  void normaliseHeads(const DeviceBlock& rows, int64_t count, const std::shared_ptr<const DeviceBlock>& weight);
   void rotateRows(const DeviceBlock& rows, int64_t count, int64_t heads, int64_t perSequence, int64_t firstPosition);
   Rows rowsOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition, bool needsExact);
   Source source(const DeviceBlock& rows, int64_t perSequence, int64_t width, int64_t offset, bool perHead) const;
@@ -62,7 +76,6 @@ class DeviceLayer {
   void appendExact(const ExactRows& to, const Source& keys, const Source& values, int64_t firstKey, int64_t position, int64_t count);
   void appendBody(const Source& keys, const Source& values, int64_t position, int64_t count);
   void append(const Rows& rows);
-  void rollback(int64_t tokens);
   int64_t oldest() const { return window_ > 0 ? std::max<int64_t>(0, length_ - window_ + 1) : 0; }
   int64_t bodyStart() const { return origin_ + keys_->firstToken(); }  ///< position of the body's first token
   int64_t bodyFirst() const { return std::max(sinks_, bodyStart()); }  ///< of the first one that is attended there
@@ -77,40 +90,35 @@ class DeviceLayer {
   void layOutPrefill(int64_t tokens);
   DeviceBlock runPrefill(const DeviceBlock& x, int64_t tokens);
   void runStep();
-  void settleClocks();
   void downloadRows(const DeviceBlock& y, int64_t perSequence, const int64_t* positions, int64_t count, float* to);
-  Global<const float> cosines() const { return cosine_.view<const float>(); }
-  Global<const float> sines() const { return sine_.view<const float>(); }
-  int64_t bytes(int64_t numbers) const { return numbers * (dtype_ == Dtype::f32 ? 4 : 2); }
+  Global<const float> cosines() const { return cosine_ ? cosine_->view<const float>() : Global<const float>(); }
+  Global<const float> sines() const { return sine_ ? sine_->view<const float>() : Global<const float>(); }
+  int64_t bytes(int64_t numbers) const { return lane_->bytes(numbers); }
 
-  int device_;
-  Device limits_;
-  Stream stream_;
-  DevicePool pool_;
-  Dtype dtype_;
+  std::shared_ptr<Lane> lane_;
+  const Device limits_;
+  const Stream stream_;
+  DevicePool& pool_;
+  const Dtype dtype_;
   int64_t batch_, d_, heads_, kvHeads_, headDim_, queryWidth_, keyWidth_;
   float scale_, softcap_;
   int64_t window_, sinks_, residual_, pairs_ = 0;
+  float normEpsilon_;
   bool isLatent_, cachesInput_, latentsOfRotatedKeys_, rotatesOnRead_, isTailed_ = false;
   int64_t tokenGroup_ = 1;
   /// Position of the stores' token 0. As on the CPU, sinks have a place in the body too, which groups of tokens and pages
   /// count from; only bodies that are attended where they lie begin after them.
   int64_t origin_ = 0;
-  std::vector<int64_t> inputOrder_;
-  Weights query_, key_, value_, output_, downKeys_, downValues_, upKeys_, upValues_;
-  DeviceBlock cosine_, sine_, misfits_;
+  DeviceBlock misfits_;
   std::unique_ptr<PageStore> keys_, values_;
   ExactRows sinkRows_, tail_;
   int64_t length_ = 0, settled_ = 0, tailStart_ = 0;
-  int64_t weightBytes_ = 0, plainWeightBytes_ = 0;
+  int64_t laidOut_ = 0;  ///< tokens of a prompt for which everything has its place, until something is appended
 
   DeviceBlock stepInputs_;
   int64_t stepTokens_ = 0;  ///< 0: the step is a prefill of prefillTokens_
   int64_t prefillTokens_ = 0;
-  std::unique_ptr<runtime::Graph> step_;
-  DevicePool flushPool_;
-  DeviceBlock flush_;
-  char address_[32] = {};
+  std::unique_ptr<Timer> timer_;
 };
 
 }  // namespace fastmqa::gpu

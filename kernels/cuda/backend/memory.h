@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -32,16 +33,18 @@ class DevicePool {
     }
     if (rounded > left_) {
       const int64_t region = std::max(rounded, leastRegion);
+      void* fresh = nullptr;
       try {
-        regions_.push_back(runtime::allocate(region));
+        fresh = allocateOrTrim(region);
       } catch (...) {
         current_ -= rounded;
         throw;
       }
+      regions_.insert(fresh);
       least_ = std::min(least_, runtime::freeBytes());
       // A block as long as its region leaves the rest of the last one in use.
-      if (region == rounded) return regions_.back();
-      next_ = static_cast<char*>(regions_.back());
+      if (region == rounded) return fresh;
+      next_ = static_cast<char*>(fresh);
       left_ = region;
     }
     void* p = next_;
@@ -54,6 +57,23 @@ class DevicePool {
     current_ -= rounded;
     waiting_[rounded].push_back(p);
   }
+  /// Gives large blocks that nobody holds back to the driver.
+  void trim() {
+    for (auto& [size, blocks] : waiting_) {
+      if (size < leastRegion) continue;  // else each is a region of its own
+      for (void* p : blocks) {
+        regions_.erase(p);
+        runtime::release(p);
+      }
+      blocks.clear();
+    }
+  }
+  /// Peaks count from now on, without what only waits to be used again.
+  void resetPeak() {
+    trim();
+    peak_ = current_;
+    least_ = runtime::freeBytes();
+  }
   int64_t currentBytes() const { return current_; }
   int64_t peakBytes() const { return peak_; }
   /// What the device had less free at the worst than before the pool.
@@ -61,9 +81,18 @@ class DevicePool {
 
  private:
   static constexpr int64_t alignment = 256, leastRegion = 2 << 20;
+  void* allocateOrTrim(int64_t bytes) {
+    try {
+      return runtime::allocate(bytes);
+    } catch (const Failure& failure) {
+      if (failure.kind != FailureKind::outOfMemory) throw;
+    }
+    trim();  // sizes that grow from step to step leave many behind
+    return runtime::allocate(bytes);
+  }
   int64_t free_, least_, current_ = 0, peak_ = 0, left_ = 0;
   char* next_ = nullptr;
-  std::vector<void*> regions_;
+  std::unordered_set<void*> regions_;
   std::unordered_map<int64_t, std::vector<void*>> waiting_;  // by rounded size
 };
 

@@ -5,7 +5,7 @@
 
 namespace fastmqa {
 
-constexpr uint32_t acceleratorVersion = 1;
+constexpr uint32_t acceleratorVersion = 2;
 
 /// What became of a call; `poisoned`: the process must end before the device can be used again. Else as FailureKind.
 enum class AcceleratorStatus : int32_t { done, refused, outOfMemory, cancelled, failed, poisoned };
@@ -58,6 +58,9 @@ struct AcceleratorLayer {
   AcceleratorStore keys, values;    ///< values.heads 0: the keys hold both
   AcceleratorMatrix query, key, value;  ///< [heads or kvHeads * headDim][hiddenDim]
   AcceleratorMatrix output;             ///< [hiddenDim][heads * headDim]
+  const float *queryBias, *keyBias, *valueBias, *outputBias;  ///< added to the projections, or null
+  const float *queryNorm, *keyNorm;     ///< RMSNorm of each head before the rotary embedding, [headDim], or null
+  float normEpsilon;
   /// Latents: stored = down x + bias (or down of the rotated keys), key or value = up stored + mean.
   AcceleratorMatrix downKeys, downValues, upKeys, upValues;
   const float *biasKeys, *biasValues, *meanKeys, *meanValues;
@@ -90,6 +93,23 @@ struct AcceleratorCancel {
   const void* flag;
 };
 
+/// Rows of a model in flight, of hiddenDim numbers each: what flows through the layers (f32), what a norm made of it, and what
+/// attention and the MLP add to it (numbers of the weights' type).
+enum class AcceleratorPlace : int32_t { stream, normed, attended, fed };
+
+/// Numbers of vectors; bias -1: none.
+struct AcceleratorNorm {
+  int32_t weight, bias;
+  int32_t isCentred;  ///< LayerNorm, else RMSNorm
+  float epsilon;
+};
+
+/// Numbers of matrices; gate -1: down(activation(up x)), else down(activation(gate x) * up x).
+struct AcceleratorMlp {
+  int32_t gate, up, down;
+  int32_t activation;  ///< 0 SiLU, 1 GELU, 2 GELU by tanh
+};
+
 /// x: per sequence its rows [tokens][hiddenDim]. Layers may be used from any thread, one call at a time.
 struct Accelerator {
   uint32_t version;
@@ -108,6 +128,41 @@ struct Accelerator {
   /// Lays out a step that appends `tokens` to what is cached, and runs it once. Without it the step is the last prefill.
   AcceleratorStatus (*prepareStep)(void* layer, const float* const* x, int64_t tokens);
   AcceleratorStatus (*sample)(void* layer, double seconds, const AcceleratorCancel* cancel, AcceleratorSamples* to);
+
+  // Whole models. A model is weights on a device, numbered from 0 in the order they are added; a run works on rows of its own
+  // with them: calls are carried out in order, and only those that say so wait for results.
+  AcceleratorStatus (*createModel)(int32_t device, int32_t dtype, void** model);
+  void (*destroyModel)(void* model);  ///< runs keep what they use
+  /// @param bias  added to results of the product, [rows], or null
+  AcceleratorStatus (*addMatrix)(void* model, const AcceleratorMatrix* from, const float* bias, int32_t* number);
+  AcceleratorStatus (*addVector)(void* model, const float* from, int64_t count, int32_t* number);
+  AcceleratorStatus (*modelBytes)(void* model, int64_t* bytes);
+  AcceleratorStatus (*createRun)(void* model, void** run);
+  void (*destroyRun)(void* run);
+  /// Weights of a layer, and such layers with caches of their own, whose rows are the run's; all to be destroyed before it. Of
+  /// `from` addLayer does not read what the weights have.
+  AcceleratorStatus (*addWeights)(void* run, const AcceleratorLayer* from, void** weights);
+  void (*destroyWeights)(void* weights);
+  AcceleratorStatus (*addLayer)(void* run, const AcceleratorLayer* from, void* weights, void** layer);
+  /// The stream becomes scale * the rows of `embedding` at these tokens + the rows of `positions` (-1: none) where they stand.
+  /// Row r stands at firstPosition + r % perSequence.
+  AcceleratorStatus (*embed)(void* run, int32_t embedding, int32_t positions, const int32_t* tokens, int64_t rows, int64_t perSequence, int64_t firstPosition,
+                             float scale);
+  AcceleratorStatus (*normalise)(void* run, const AcceleratorNorm* norm, AcceleratorPlace from, AcceleratorPlace to);
+  /// Rows [batch][tokens]: whole prompts, in the place of what the layer caches, or tokens that are appended and read the cache.
+  AcceleratorStatus (*attend)(void* run, void* layer, int32_t prefills, AcceleratorPlace from, AcceleratorPlace to);
+  AcceleratorStatus (*rollback)(void* layer, int64_t length);
+  AcceleratorStatus (*feedForward)(void* run, const AcceleratorMlp* mlp, AcceleratorPlace from, AcceleratorPlace to);
+  AcceleratorStatus (*add)(void* run, AcceleratorPlace from);  ///< to the stream
+  AcceleratorStatus (*read)(void* run, AcceleratorPlace from, float* to);  ///< [rows][hiddenDim]; waits
+  /// Products with `head`; softcap 0: none. to [rows][its rows], waits; null: they stay on the device.
+  AcceleratorStatus (*logits)(void* run, int32_t head, float softcap, AcceleratorPlace from, float* to);
+  AcceleratorStatus (*runMemory)(void* run, int32_t resetsPeak, AcceleratorMemory* to);  ///< of caches and settled tokens the layers know
+  /// Times what `step` asks of the run. It may be called any number of times, only within this call, and must ask the same each
+  /// time; what it returns unless `done` comes back. Samplings that follow one another directly go on with the step of the first.
+  AcceleratorStatus (*sampleRun)(void* run, AcceleratorStatus (*step)(void* context), void* context, double seconds, const AcceleratorCancel* cancel,
+                                 AcceleratorSamples* to);
+
   /// Of the last call on this thread that was not `done`.
   const char* (*message)();
 };

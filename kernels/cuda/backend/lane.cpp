@@ -1,0 +1,76 @@
+#include "lane.h"
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "../launch/cache.h"
+#include "blas.h"
+#include "cpu/codec.h"
+
+namespace fastmqa::gpu {
+
+float numberOf(Dtype type, const uint8_t* from, int64_t i) {
+  if (type == Dtype::f32) {
+    float x;
+    std::memcpy(&x, from + 4 * i, 4);
+    return x;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, from + 2 * i, 2);
+  if (type == Dtype::f16) return floatFromHalf(bits);
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float x;
+  std::memcpy(&x, &wide, 4);
+  return x;
+}
+
+Lane::Lane(int number, Dtype type) : device(number), limits(runtime::limitsOf(number)), dtype(type), stream(runtime::newStream()) {
+  if (dtype == Dtype::bf16 && limits.capability < 80)
+    refuse("expected compute capability 8.0 or newer for bf16 but received " + std::to_string(limits.capability / 10) + "." + std::to_string(limits.capability % 10));
+  runtime::busAddress(device, address, sizeof(address));
+}
+
+Lane::~Lane() {
+  try {
+    runtime::use(device);
+    runtime::finish(stream);
+  } catch (...) {
+    // A poisoned device has nothing left to finish.
+  }
+  runtime::endStream(stream);
+}
+
+Weights Lane::weightsOf(const AcceleratorMatrix& from, const float* bias, const int64_t* order) {
+  Weights w;
+  // Whole groups of 8 columns, which the matrix kernel asks for, and as many rows, because the next product's columns are these.
+  w.n = roundUp8(from.rows);
+  w.k = roundUp8(from.columns);
+  std::vector<uint8_t> numbers(static_cast<size_t>(bytes(w.n * w.k)), 0);
+  for (int64_t i = 0; i < from.rows; i++)
+    for (int64_t c = 0; c < from.columns; c++)
+      putFloat(dtype, numbers.data(), i * w.k + c, from.data[i * from.columns + (order ? order[c] : c)]);
+  w.data = listOf(numbers.data(), static_cast<int64_t>(numbers.size()));
+  if (bias) {
+    std::vector<float> added(static_cast<size_t>(w.n), 0.0f);
+    std::copy_n(bias, from.rows, added.begin());
+    w.bias = listOf(added.data(), w.n);
+  }
+  return w;
+}
+
+DeviceBlock Lane::product(const DeviceBlock& x, int64_t m, const Weights& w, Dtype outType) {
+  DeviceBlock out(pool, m * w.n * (outType == Dtype::f32 ? 4 : 2));
+  ProductProblem p;
+  p.m = static_cast<int>(m), p.n = static_cast<int>(w.n), p.k = static_cast<int>(w.k);
+  p.type = dtype, p.outType = outType;
+  p.x = x.view<const uint8_t>();
+  p.w = w.data->view<const uint8_t>();
+  p.y = out.view<uint8_t>();
+  if (w.bias) p.bias = w.bias->view<const float>();
+  constexpr int64_t fewRows = 8;  // our own kernel reads the weights at the memory's speed
+  if (m <= fewRows || !blas::multiply(p, stream)) runtime::check(multiplyMatrices(p, limits, stream), "starting a projection");
+  return out;
+}
+
+}  // namespace fastmqa::gpu

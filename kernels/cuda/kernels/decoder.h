@@ -1,0 +1,131 @@
+// What a decoder does to its rows besides products and attention: embeddings, norms, activations, sums, soft-caps. Rows are
+// `stride` numbers long, of which the first `width` count and the rest are 0, as products want them. The stream that
+// the layers add to is f32 whatever the type of the weights: in f16 it would overflow in models that are trained in bf16.
+#pragma once
+#include "attention-problem.h"
+
+namespace fastmqa::gpu {
+
+constexpr int elementThreads = 256;
+
+/// e^x
+FASTMQA_DEVICE float exponential(float x) { return exp2Fast(x * log2OfE); }
+FASTMQA_DEVICE float hyperbolicTangent(float x) { return 1 - 2 * reciprocal(1 + exponential(2 * x)); }
+
+struct EmbedProblem {
+  Global<const int32_t> tokens;  ///< [rows]
+  Global<const uint8_t> table, positions;  ///< [..][stride]; no positions: nothing is added
+  Dtype type = Dtype::f16;
+  Global<float> out;  ///< [rows][stride]
+  int rows = 0, stride = 0, perSequence = 1, firstPosition = 0;
+  float scale = 1;
+};
+
+FASTMQA_KERNEL(elementThreads, 1) embedKernel(const EmbedProblem p) {
+  const int64_t unit = static_cast<int64_t>(blockIndex().x) * elementThreads + threadIndex();
+  const int64_t row = unit / p.stride, column = unit % p.stride;
+  if (row >= p.rows) return;
+  float x = loadNumber(p.type, p.table, static_cast<int64_t>(p.tokens[row]) * p.stride + column) * p.scale;
+  if (p.positions) x += loadNumber(p.type, p.positions, (p.firstPosition + row % p.perSequence) * p.stride + column);
+  p.out[unit] = x;
+}
+
+/// y = (x - mean) / sqrt(variance + epsilon) * weight + bias of each row; without `centred` the mean is taken as 0 (RMSNorm).
+/// x and y may be the same rows.
+struct NormProblem {
+  Global<const uint8_t> x;
+  Global<uint8_t> y;
+  Dtype fromType = Dtype::f32, toType = Dtype::f16;
+  Global<const float> weight, bias;  ///< [width]; no bias: nothing is added
+  int width = 0, stride = 0;
+  bool centred = false;
+  float epsilon = 0;
+};
+/// Sum over a block of `warps` warps; `parts` holds one number a warp.
+template <int warps>
+FASTMQA_DEVICE float blockSum(float x, Shared<float> parts) {
+  FASTMQA_UNROLL
+  for (int mask = warpSize_ / 2; mask > 0; mask /= 2) x += shuffleXor(x, mask);
+  if (warps == 1) return x;
+  blockBarrier();  // of the sum before
+  if (laneIndex() == 0) parts.store(warpIndex(), x);
+  blockBarrier();
+  x = 0;
+  for (int i = 0; i < warps; i++) x += parts.load(i);
+  return x;
+}
+
+/// A row a block.
+template <int warps>
+FASTMQA_KERNEL(warps * warpSize_, 1)
+normKernel(const NormProblem p) {
+  constexpr int threads = warps * warpSize_;
+  SharedCarver carver;
+  const auto parts = carver.take<float>(warps);
+  const int64_t row = static_cast<int64_t>(blockIndex().x) * p.stride;
+  float mean = 0, squares = 0;
+  if (p.centred) {
+    for (int c = threadIndex(); c < p.width; c += threads) mean += loadNumber(p.fromType, p.x, row + c);
+    mean = blockSum<warps>(mean, parts) / static_cast<float>(p.width);
+  }
+  for (int c = threadIndex(); c < p.width; c += threads) {
+    const float x = loadNumber(p.fromType, p.x, row + c) - mean;
+    squares += x * x;
+  }
+  const float scale = 1 / sqrtf(blockSum<warps>(squares, parts) / static_cast<float>(p.width) + p.epsilon);
+  for (int c = threadIndex(); c < p.stride; c += threads) {
+    float x = 0;
+    if (c < p.width) x = (loadNumber(p.fromType, p.x, row + c) - mean) * scale * p.weight[c] + (p.bias ? p.bias[c] : 0);
+    storeNumber(p.toType, p.y, row + c, x);
+  }
+}
+
+enum class ActivationKind : int { silu, gelu, geluTanh };
+
+FASTMQA_DEVICE float activated(ActivationKind kind, float x) {
+  switch (kind) {
+    case ActivationKind::silu: return x * reciprocal(1 + exponential(-x));
+    case ActivationKind::gelu: return 0.5f * x * (1 + erff(x * 0.70710678118654752f));
+    case ActivationKind::geluTanh: return 0.5f * x * (1 + hyperbolicTangent(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+  }
+  return x;
+}
+
+/// One number a thread, by what is to be done. `y` is read and written.
+struct ElementProblem {
+  enum Kind : int {
+    activate,  ///< y = activation(x) * y, or activation(y) without an x
+    add,       ///< y += x
+    softcap,   ///< y = cap * tanh(y / cap)
+    reorder    ///< y of a row = x of the same row at `order`
+  } kind = add;
+  Global<const uint8_t> x;
+  Global<uint8_t> y;
+  Dtype xType = Dtype::f16, yType = Dtype::f16;
+  int64_t count = 0;
+  ActivationKind activation = ActivationKind::silu;
+  float cap = 0;
+  Global<const int32_t> order;  ///< [width]
+  int width = 0, stride = 0;
+};
+
+FASTMQA_KERNEL(elementThreads, 1) elementKernel(const ElementProblem p) {
+  const int64_t i = static_cast<int64_t>(blockIndex().x) * elementThreads + threadIndex();
+  if (i >= p.count) return;
+  if (p.kind == ElementProblem::reorder) {
+    const int64_t column = i % p.stride;
+    storeNumber(p.yType, p.y, i, column < p.width ? loadNumber(p.xType, p.x, i - column + p.order[column]) : 0.0f);
+    return;
+  }
+  const Global<const uint8_t> before(p.y.data(), p.count * (p.yType == Dtype::f32 ? 4 : 2));
+  float y = loadNumber(p.yType, before, i);
+  if (p.kind == ElementProblem::activate)
+    y = p.x ? activated(p.activation, loadNumber(p.xType, p.x, i)) * y : activated(p.activation, y);
+  else if (p.kind == ElementProblem::add)
+    y += loadNumber(p.xType, p.x, i);
+  else
+    y = p.cap * hyperbolicTangent(y / p.cap);
+  storeNumber(p.yType, p.y, i, y);
+}
+
+}  // namespace fastmqa::gpu

@@ -11,6 +11,18 @@ namespace {
 
 int64_t roundUp8(int64_t n) { return (n + 7) / 8 * 8; }
 
+/// Bytes of a band in a packed row of a token (tokenRows), or in all its rows of channels.
+int64_t codeBytes(const StoreSpec& spec, const Band& band) {
+  return spec.layout == Layout::channelRows ? band.channels * packedBytes(band.dtype, spec.pageTokens) : packedBytes(band.dtype, roundUp8(band.channels));
+}
+bool isScaled(const StoreSpec& spec, const Band& band) { return isInteger(band.dtype) && spec.grouping != Grouping::tensor; }
+/// Scales of a band, per head and page; as many minima where it is not symmetric.
+int64_t scaleCount(const StoreSpec& spec, const Band& band) {
+  if (!isScaled(spec, band)) return 0;
+  return spec.grouping == Grouping::token ? (band.channels + spec.groupSize - 1) / spec.groupSize * spec.pageTokens
+                                          : spec.pageTokens / spec.groupSize * band.channels;
+}
+
 }  // namespace
 
 bool StoreSpec::groupsTokens() const {
@@ -35,6 +47,16 @@ double StoreSpec::scaleBytesPerToken() const {
   return bytes * static_cast<double>(heads);
 }
 
+int64_t StoreSpec::pageBytes() const {
+  int64_t codes = 0, numbers = 0;
+  for (const Band& band : bands) {
+    codes += codeBytes(*this, band);
+    numbers += scaleCount(*this, band) * (band.symmetric ? 1 : 2);
+  }
+  if (layout == Layout::tokenRows) codes *= pageTokens;
+  return Arena::roundUp(codes * heads) + (numbers > 0 ? Arena::roundUp(numbers * heads * 2) : 0);
+}
+
 PanelStore::PanelStore(Arena& arena, StoreSpec spec) : arena_(&arena), spec_(std::move(spec)) {
   if (spec_.pageTokens < 8 || spec_.pageTokens > 64 || spec_.pageTokens % 8)
     refuse("expected pages of 8, 16, .. 64 tokens but received " + std::to_string(spec_.pageTokens));
@@ -42,20 +64,17 @@ PanelStore::PanelStore(Arena& arena, StoreSpec spec) : arena_(&arena), spec_(std
     refuse("expected groups of tokens that divide " + std::to_string(spec_.pageTokens) + " but received " + std::to_string(spec_.groupSize));
   if (spec_.groupSize < 1) refuse("expected groups of at least 1 but received " + std::to_string(spec_.groupSize));
   int64_t channel = 0, offset = 0;
-  const bool perToken = spec_.grouping == Grouping::token;
   for (const Band& band : spec_.bands) {
-    Run run{band, channel, offset, isInteger(band.dtype) && spec_.grouping != Grouping::tensor, 0, 0};
+    Run run{band, channel, offset, isScaled(spec_, band), 0, 0};
     if (run.scaled) {
-      const int64_t numbers = perToken ? (band.channels + spec_.groupSize - 1) / spec_.groupSize * spec_.pageTokens
-                                       : spec_.pageTokens / spec_.groupSize * band.channels;
+      const int64_t numbers = scaleCount(spec_, band);
       run.firstScale = numberCount_;
       run.firstShift = numberCount_ += numbers;
       if (!band.symmetric) numberCount_ += numbers;
     }
     runs_.push_back(run);
     channel += band.channels;
-    offset += spec_.layout == Layout::channelRows ? band.channels * packedBytes(band.dtype, spec_.pageTokens)
-                                                  : packedBytes(band.dtype, roundUp8(band.channels));
+    offset += codeBytes(spec_, band);
   }
   if (channel != spec_.channels) refuse("expected bands that add up to the channels of the store");
   rowBytes_ = offset;

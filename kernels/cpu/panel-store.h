@@ -41,6 +41,8 @@ struct StoreSpec {
   /// Bytes of codes and of scales for one token of all heads, by formula (attention-spec 0), fractions kept.
   double payloadBytesPerToken() const;
   double scaleBytesPerToken() const;
+  /// What a page takes: its buffers as the arena rounds them. Pages whose scales do not fit f16 take more.
+  int64_t pageBytes() const;
 };
 
 class PanelStore {

@@ -79,18 +79,18 @@ Projection principalProjection(const std::vector<double>& w, int64_t channels, i
   const int64_t most = std::min(channels, d);
   std::vector<double> values(static_cast<size_t>(most)), vectors(static_cast<size_t>(most * most));
   std::vector<double> u;  // [rank][channels]
-  int64_t kept = 0;
-  const auto keep = [&] {
-    while (kept < std::min(rank, most) && values[static_cast<size_t>(kept)] > values[0] * 1e-13) kept++;
-    kept = std::max<int64_t>(1, kept);
-  };
+  const int64_t kept = std::min(rank, most);
+  // A direction that the calibration stream never took is none: its coordinate is zero. It keeps its place, because the
+  // size of a cache follows from the level and not from data.
+  const auto isTaken = [&](int64_t i) { return i == 0 || values[static_cast<size_t>(i)] > values[0] * 1e-13; };
   if (channels <= d) {  // eigenvectors of W M W^T
     std::vector<double> wm(static_cast<size_t>(channels * d)), c(static_cast<size_t>(channels * channels));
     gemm(channels, d, d, weighted.data(), d, false, moment.data(), d, false, wm.data(), d, false);
     gemm(channels, channels, d, wm.data(), d, false, weighted.data(), d, true, c.data(), channels, false);
     symmetricEigen(channels, c.data(), values.data(), vectors.data());
-    keep();
     u.assign(vectors.begin(), vectors.begin() + kept * channels);
+    for (int64_t i = 0; i < kept; i++)
+      if (!isTaken(i)) std::fill_n(u.begin() + i * channels, channels, 0.0);
   } else {  // the same spectrum from the smaller side: A = W L, eigenvectors of A^T A, u = A v / sigma
     const std::vector<double> l = cholesky(std::move(moment), d);
     std::vector<double> a(static_cast<size_t>(channels * d)), c(static_cast<size_t>(d * d));
@@ -98,12 +98,11 @@ Projection principalProjection(const std::vector<double>& w, int64_t channels, i
       gemm(channels, std::min(triangleBlock, d - j), d - j, weighted.data() + j, d, false, l.data() + j * d + j, d, false, a.data() + j, d, false);
     addGram(channels, d, a.data(), c.data());
     symmetricEigen(d, c.data(), values.data(), vectors.data());
-    keep();
     u.resize(static_cast<size_t>(kept * channels));
     gemm(kept, channels, d, vectors.data(), d, false, a.data(), d, true, u.data(), channels, false);
     for (int64_t i = 0; i < kept; i++) {
-      const double sigma = std::sqrt(std::max(values[static_cast<size_t>(i)], 0.0));
-      for (int64_t c2 = 0; c2 < channels; c2++) u[static_cast<size_t>(i * channels + c2)] /= sigma > 0 ? sigma : 1;
+      const double sigma = std::sqrt(std::max(values[static_cast<size_t>(i)], 0.0)), scale = isTaken(i) && sigma > 0 ? 1 / sigma : 0;
+      for (int64_t c2 = 0; c2 < channels; c2++) u[static_cast<size_t>(i * channels + c2)] *= scale;
     }
   }
   Projection p = fromDirections(u, kept, channels, weight, mean);

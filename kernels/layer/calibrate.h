@@ -18,7 +18,8 @@ struct Projection {
 };
 
 /// Principal components of y = W x under E[x x^T] (W [channels][d]); rows weighted by `weight` before and unweighted
-/// after. It equals activation-aware ("whitened") SVD. With `white`, E[x x^T] = I: plain SVD of W.
+/// after. `rank` coordinates, at most min(channels, d); those beyond the rank of the stream are zero.
+/// It equals activation-aware ("whitened") SVD. With `white`, E[x x^T] = I: plain SVD of W.
 Projection principalProjection(const std::vector<double>& w, int64_t channels, int64_t d, const Calibration& calibration,
                                const std::vector<double>& weight, bool centred, bool white, int64_t rank);
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <numeric>
 #include <string>
 
 #include "calibrate.h"
@@ -57,6 +57,39 @@ StoreSpec latentStore(std::vector<Band> bands, Layout layout, int64_t groupSize)
   spec.groupSize = groupSize;
   return spec;
 }
+
+std::vector<StoreSpec> separateStores(const Technique& t, int64_t rankKey, int64_t rankValue) {
+  return {latentStore({{rankKey, t.keyDtype, t.symmetric}}, Layout::channelRows, t.keyGroupSize),
+          latentStore({{rankValue, t.valueDtype, t.symmetric}}, Layout::tokenRows, t.valueGroupSize)};
+}
+
+/// Ranks of keys and values, each at most `most`, that spend an adaptive budget: those whose pages cost most within it, by
+/// falling rank of the values. Twin of `dearestSplit` in src-main/engine/memory-plan.ts.
+std::vector<std::pair<int64_t, int64_t>> splitsOf(const Technique& t, int64_t most) {
+  constexpr int64_t eights = 8;  // rows of values are stored in whole eights of channels
+  std::vector<std::pair<int64_t, int64_t>> splits;
+  const auto cost = [&](int64_t rankKey, int64_t rankValue) {
+    const auto stores = separateStores(t, rankKey, rankValue);
+    return stores[0].pageBytes() + stores[1].pageBytes();
+  };
+  int64_t dearest = 0, rankKey = 0;
+  for (int64_t rankValue = (most + eights - 1) / eights * eights; rankValue > 0; rankValue -= eights) {
+    const int64_t values = std::min(rankValue, most);
+    const auto fits = [&](int64_t keys) {
+      return static_cast<double>(cost(keys, values)) <= t.adaptiveBudgetBytes * static_cast<double>(StoreSpec{}.pageTokens);
+    };
+    while (rankKey < most && fits(rankKey + 1)) rankKey++;
+    if (rankKey == 0) continue;
+    const int64_t spent = cost(rankKey, values);
+    if (spent > dearest) splits.clear();
+    if (spent >= dearest) splits.emplace_back(rankKey, values);
+    dearest = std::max(dearest, spent);
+  }
+  return splits;
+}
+
+/// Channels of a layer's input that are kept in 16 bit. Trained models have a handful that are far louder than the rest.
+int64_t loudChannels(int64_t hiddenDim) { return std::min(hiddenDim / 2, std::max<int64_t>(2, hiddenDim / 256)); }
 
 void addBias(float* rows, int64_t count, const std::vector<float>& bias) {
   if (bias.empty()) return;
@@ -351,18 +384,15 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
   };
 
   if (t.cacheKind == CacheKind::input) {
-    // Channels that are nearly constant or far louder than the rest stay in 16 bit; they come first.
-    std::vector<double> power(static_cast<size_t>(d_));
-    for (int64_t i = 0; i < d_; i++) power[static_cast<size_t>(i)] = calibration->moment[static_cast<size_t>(i * d_ + i)];
-    std::vector<double> sorted(power);
-    std::nth_element(sorted.begin(), sorted.begin() + d_ / 2, sorted.end());
-    const double median = sorted[static_cast<size_t>(d_ / 2)];
-    constexpr double loud = 36;  // six times the median RMS
-    for (int64_t i = 0; i < d_; i++)
-      if (power[static_cast<size_t>(i)] > loud * median) channelOrder_.push_back(i);
-    const auto outliers = static_cast<int64_t>(channelOrder_.size());
-    for (int64_t i = 0; i < d_; i++)
-      if (power[static_cast<size_t>(i)] <= loud * median) channelOrder_.push_back(i);
+    // The loudest channels stay in 16 bit, wherever that is wider; they come first. How many follows from the layer's size,
+    // as everything does that sizes a cache: a plan must know it without the data.
+    const int64_t outliers = bitsOf(t.keyDtype) < 16 ? loudChannels(d_) : 0;
+    const auto power = [&](int64_t i) { return calibration->moment[static_cast<size_t>(i * d_ + i)]; };
+    channelOrder_.resize(static_cast<size_t>(d_));
+    std::iota(channelOrder_.begin(), channelOrder_.end(), 0);
+    std::stable_sort(channelOrder_.begin(), channelOrder_.end(), [&](int64_t a, int64_t b) { return power(a) > power(b); });
+    std::sort(channelOrder_.begin(), channelOrder_.begin() + outliers);
+    std::sort(channelOrder_.begin() + outliers, channelOrder_.end());
     Projection p;
     p.channels = 2 * keyWidth_;
     p.rank = d_;
@@ -425,7 +455,6 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
       weight.insert(weight.end(), weightValue.begin(), weightValue.end());
       return principalProjection(w, 2 * keyWidth_, d_, *calibration, weight, t.centred, t.weightBasis, most);
     });
-    rank = std::min(rank, full->rank);
     std::vector<Band> bands;
     if (t.adaptiveBudgetBytes > 0) {
       bands = waterFilling(full->energy, t.adaptiveBudgetBytes, std::max<int64_t>(1, t.keyGroupSize));
@@ -437,11 +466,7 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
       bands = {{rank, t.keyDtype, t.symmetric}};
     }
     int64_t kept = 0;
-    for (Band& b : bands) {
-      b.channels = std::min(b.channels, rank - kept);
-      kept += b.channels;
-    }
-    while (bands.back().channels == 0) bands.pop_back();
+    for (Band& b : bands) kept += b.channels;
     LatentBasis chosen;
     chosen.keys = truncated(*full, kept);
     chosen.stores = {latentStore(std::move(bands), Layout::channelRows, t.keyGroupSize)};
@@ -479,8 +504,7 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     LatentBasis basis;
     basis.keys = truncated(*keys, rankKey);
     basis.values = truncated(*values, rankValue);
-    basis.stores = {latentStore({{basis.keys.rank, t.keyDtype, t.symmetric}}, Layout::channelRows, t.keyGroupSize),
-                    latentStore({{basis.values.rank, t.valueDtype, t.symmetric}}, Layout::tokenRows, t.valueGroupSize)};
+    basis.stores = separateStores(t, basis.keys.rank, basis.values.rank);
     return basis;
   };
   if (t.adaptiveEnergy > 0) {
@@ -495,28 +519,18 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     return;
   }
 
-  // Adaptive: every split of the byte budget between keys and values is tried on the calibration stream, the even one
-  // included, and the one with the least output error is kept.
-  const int64_t unit = most >= 512 ? 32 : most >= 64 ? 4 : 1;
-  const auto cost = [&](int64_t rankKey, int64_t rankValue) {
-    const LatentBasis b = withRanks(rankKey, rankValue);
-    return b.stores[0].payloadBytesPerToken() + b.stores[0].scaleBytesPerToken() + b.stores[1].payloadBytesPerToken() + b.stores[1].scaleBytesPerToken();
-  };
-  std::map<int64_t, int64_t> splits;  // key rank -> largest value rank that fits
-  for (int64_t rankKey = unit; rankKey <= most; rankKey += unit) {
-    int64_t rankValue = 0;
-    while (rankValue + unit <= most && cost(rankKey, rankValue + unit) <= t.adaptiveBudgetBytes) rankValue += unit;
-    if (rankValue > 0) splits[rankKey] = rankValue;
-  }
-  if (splits.empty()) refuse("expected an adaptive budget of at least " + std::to_string(cost(unit, unit)) + " bytes a token but received " + std::to_string(t.adaptiveBudgetBytes));
-  std::vector<std::pair<int64_t, int64_t>> candidates;
+  // Adaptive: splits of the byte budget between keys and values are tried on the calibration stream, the most even one
+  // included, and the one with the least output error is kept. All of them cost the same bytes, the most that the budget
+  // allows, so that the size of the cache follows from the level and not from data.
+  const auto splits = splitsOf(t, most);
+  if (splits.empty()) refuse("expected an adaptive budget of more bytes a token but received " + std::to_string(t.adaptiveBudgetBytes));
   constexpr size_t mostCandidates = 9;
-  const std::vector<std::pair<int64_t, int64_t>> every(splits.begin(), splits.end());
-  for (size_t i = 0; i < std::min(mostCandidates, every.size()); i++)
-    candidates.push_back(every[i * (every.size() - 1) / std::max<size_t>(1, std::min(mostCandidates, every.size()) - 1)]);
-  int64_t even = unit;
-  while (even + unit <= most && cost(even + unit, even + unit) <= t.adaptiveBudgetBytes) even += unit;
-  if (cost(even, even) <= t.adaptiveBudgetBytes) candidates.emplace_back(even, even);
+  std::vector<std::pair<int64_t, int64_t>> candidates;
+  for (size_t i = 0; i < std::min(mostCandidates, splits.size()); i++)
+    candidates.push_back(splits[i * (splits.size() - 1) / std::max<size_t>(1, std::min(mostCandidates, splits.size()) - 1)]);
+  candidates.push_back(*std::min_element(splits.begin(), splits.end(), [](const auto& a, const auto& b) {
+    return std::abs(a.first - a.second) < std::abs(b.first - b.second);
+  }));
 
   const std::vector<float>& stream = *calibration->streams.front();
   const int64_t tokens = std::min<int64_t>(512, Calibration::streamTokens), run = Workload::runTokens;

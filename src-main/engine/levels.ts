@@ -72,8 +72,11 @@ const conservative = (shape: ModelShape): Technique => ({
   latentRankValue: Math.max(1, Math.floor(shape.headDim / 2)),
 });
 
-/** Latent coordinates of one token that calibration shares out between keys and values: 0.75 D. */
-const adaptiveCoordinates = (shape: ModelShape): number => Math.max(2, Math.floor(0.75 * shape.headDim));
+/**
+ * Latent coordinates of one token that calibration shares out between keys and values: 0.75 D, and no fewer than leave
+ * keys some room, because values are stored in whole eights.
+ */
+const adaptiveCoordinates = (shape: ModelShape): number => Math.max(12, Math.floor(0.75 * shape.headDim));
 
 const balanced = (shape: ModelShape): Technique => ({
   ...baseline(shape),

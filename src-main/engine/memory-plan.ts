@@ -79,10 +79,11 @@ function storesOf(c: PointConfig): readonly Store[] {
   }
   const groupSize = c.keyGroupSize ?? 32;
   if (c.cacheKind === 'input') {
-    // Calibration keeps the loudest channels of the input in 16 bit; one is usual.
-    const loud = isInteger(c.keyDtype) && c.hiddenDim > 1 ? [bandOf(1, 'f16', false)] : [];
-    const rest = bandOf(c.hiddenDim - loud.length, c.keyDtype, c.symmetric);
-    return [{ heads: 1, bands: [...loud, rest], groupSize }];
+    // The loudest channels of the input stay in 16 bit (layer.cpp: loudChannels).
+    const most = Math.min(Math.floor(c.hiddenDim / 2), Math.max(2, Math.floor(c.hiddenDim / 256)));
+    const loud = bits[c.keyDtype] < 16 ? most : 0;
+    const rest = bandOf(c.hiddenDim - loud, c.keyDtype, c.symmetric);
+    return [{ heads: 1, bands: loud > 0 ? [bandOf(loud, 'f16', false), rest] : [rest], groupSize }];
   }
   if (c.latentBands) {
     const bands = bandsOf(c.latentBands).map(({ coordinates, bits: width }) => ({
@@ -94,31 +95,53 @@ function storesOf(c: PointConfig): readonly Store[] {
   }
   const most = Math.min(c.hiddenDim, c.kvHeads * c.headDim);
   if (c.cacheKind === 'latent-joint') {
+    // Bits of an adaptive joint latent follow the spectrum, and spend its budget but for the last few bytes.
+    if (c.adaptiveBudgetBytes !== undefined)
+      return [{ heads: 1, bands: [bandOf(c.adaptiveBudgetBytes, 'fp8-e4m3', false)] }];
     const rank = c.latentRank ?? Math.min(c.hiddenDim, 2 * c.kvHeads * c.headDim);
     return [{ heads: 1, bands: [bandOf(rank, c.keyDtype, c.symmetric)], groupSize }];
   }
-  // Calibration splits an adaptive budget between keys and values; an even split stands for any.
-  const adaptive = c.adaptiveBudgetBytes === undefined ? undefined : adaptiveRank(c, groupSize);
-  return [
-    { heads: 1, bands: [bandOf(adaptive ?? c.latentRankKey ?? most, c.keyDtype, c.symmetric)], groupSize },
+  const separate = (rankKey: number, rankValue: number): readonly [Store, Store] => [
+    { heads: 1, bands: [bandOf(rankKey, c.keyDtype, c.symmetric)], groupSize },
     {
       heads: 1,
-      bands: [bandOf(adaptive ?? c.latentRankValue ?? most, c.valueDtype, c.symmetric)],
+      bands: [bandOf(rankValue, c.valueDtype, c.symmetric)],
       groupSize: c.valueGroupSize ?? 32,
       tokenRows: true,
     },
   ];
+  if (c.adaptiveBudgetBytes === undefined) return separate(c.latentRankKey ?? most, c.latentRankValue ?? most);
+  return dearestSplit(separate, most, c.adaptiveBudgetBytes);
 }
 
-function adaptiveRank(c: PointConfig, groupSize: number): number {
-  const band = bandOf(1, c.keyDtype, c.symmetric);
-  const cost = (rank: number): number => 2 * ((rank * band.bits) / 8 + Math.ceil(rank / groupSize) * band.scaleBytes);
-  let rank = 1;
-  while (cost(rank + 1) <= (c.adaptiveBudgetBytes as number)) rank += 1;
-  return rank;
+/**
+ * The stores of an adaptive budget: calibration chooses among splits between keys and values that cost the same, the most
+ * that the budget allows (layer.cpp: splitsOf), so any of them stands for all.
+ */
+function dearestSplit(
+  separate: (rankKey: number, rankValue: number) => readonly [Store, Store],
+  most: number,
+  budgetBytes: number,
+): readonly Store[] {
+  const cost = (stores: readonly Store[]): number =>
+    stores.reduce((sum, store) => sum + bytesOfPage(store, pageTokens) - tableEntryBytes, 0);
+  let dearest: readonly Store[] = separate(1, 1);
+  let spent = 0;
+  let rankKey = 0;
+  for (let rankValue = roundUp(most, 8); rankValue > 0; rankValue -= 8) {
+    const values = Math.min(rankValue, most);
+    while (rankKey < most && cost(separate(rankKey + 1, values)) <= budgetBytes * pageTokens) rankKey += 1;
+    if (rankKey === 0) continue;
+    const stores = separate(rankKey, values);
+    if (cost(stores) > spent) [dearest, spent] = [stores, cost(stores)];
+  }
+  return dearest;
 }
 
-/** Bytes that the engine allocates for the cache of one sequence of `tokens` tokens in one layer. */
+/**
+ * Bytes that the engine allocates for the cache of one sequence of `tokens` tokens in one layer. An upper bound for what no
+ * level does: ranks by an energy target, bits of a joint latent by a budget.
+ */
 export function pagedCacheBytes(c: PointConfig, tokens: number): number {
   const stores = storesOf(c);
   const exact = (): readonly Store[] =>

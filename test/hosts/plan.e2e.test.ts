@@ -23,14 +23,11 @@ const mixed = {
 };
 const shared = { ...mixed, model_type: 'llama', num_key_value_heads: 1, num_hidden_layers: 2 };
 
-/** Levels whose ranks calibration splits between keys and values: a row of values is padded to eight channels. */
-const adaptive = ['balanced', 'aggressive'];
-
 test.each([
   ['layers with and without a window', mixed, 12],
   ['one shared head', shared, 15],
 ])(
-  'planned and reached differ by less than 1 %%: %s',
+  'what is reached is what was planned, byte for byte: %s',
   async (_, config, levels) => {
     const path = join(folder, 'config.json');
     writeFileSync(path, JSON.stringify(config));
@@ -56,15 +53,10 @@ test.each([
     for (const { level, plannedSequences, reachedSequences, plannedBytes, allocatedBytes, limitBytes } of proven) {
       expect(reachedSequences).toBeGreaterThan(0);
       expect(allocatedBytes).toBeLessThanOrEqual(limitBytes);
-      const off = Math.abs(plannedBytes / allocatedBytes - 1);
-      const bound = adaptive.includes(level) ? 8 / (0.75 * 32) : 0.01;
-      expect({ level, off, within: off < bound }).toEqual({ level, off, within: true });
-      // A sequence more or less at the edge of the limit.
-      const allowed = 1 + bound * reachedSequences;
-      expect({ level, close: Math.abs(plannedSequences - reachedSequences) <= allowed }).toEqual({
-        level,
-        close: true,
-      });
+      expect({ level, plannedBytes }).toEqual({ level, plannedBytes: allocatedBytes });
+      // The last one may fail on what it needs while it grows.
+      expect({ level, close: plannedSequences - reachedSequences <= 1 }).toEqual({ level, close: true });
+      expect(reachedSequences).toBeLessThanOrEqual(plannedSequences);
     }
   },
   60_000,

@@ -7,9 +7,17 @@ export interface Budget {
   readonly bound: number;
 }
 
+export interface MemoryLimits {
+  /** Of the device: weights, workspace and the cache of the whole batch together, as measured at the peak of a step. */
+  readonly memoryBytes?: number;
+  /** For the cache of the whole batch alone. */
+  readonly cacheBytes?: number;
+}
+
 export interface Recommendation {
   readonly budgets: readonly Budget[];
-  /** The smallest cache that keeps every budget; absent where none does. */
+  readonly limits: MemoryLimits;
+  /** The smallest cache that keeps every budget and every limit; absent where none does. */
   readonly chosen?: Point;
   /** The next ones, and why they lost. */
   readonly others: readonly { readonly point: Point; readonly why: string }[];

@@ -6,7 +6,7 @@
 import { formatBytes, formatMetric } from '../contract/format.ts';
 import { expected } from '../contract/input-error.ts';
 import { type Metric, metrics, type Point } from '../contract/metrics.ts';
-import type { Budget, Recommendation } from '../contract/recommendation.ts';
+import type { Budget, MemoryLimits, Recommendation } from '../contract/recommendation.ts';
 import type { AxisValue, PointConfig } from '../contract/sweep.ts';
 import { layersOf } from './estimate.ts';
 import { levelNames } from './levels.ts';
@@ -19,8 +19,7 @@ export interface RecommendRequest {
   /** Model or layer, context, batch: what every candidate shares. */
   readonly base: Axes;
   readonly budgets: readonly Budget[];
-  /** For the cache of the whole batch. */
-  readonly memoryBytes?: number;
+  readonly limits?: MemoryLimits;
   /** A measured, skipped or failed row. */
   readonly measure: (config: PointConfig) => Promise<Point>;
 }
@@ -59,7 +58,7 @@ const keeps = (budgets: readonly Checked[], point: Point): boolean =>
 
 const bytesByFormula = (c: PointConfig): number => pagedCacheBytes(c, c.seqLen) * c.batch * layersOf(c);
 
-export async function recommend({ base, budgets, memoryBytes, measure }: RecommendRequest): Promise<Recommendation> {
+export async function recommend({ base, budgets, limits = {}, measure }: RecommendRequest): Promise<Recommendation> {
   const checked = budgets.map(checkBudget);
   const trace: Point[] = [];
   const seen = new Map<string, Point>();
@@ -102,7 +101,7 @@ export async function recommend({ base, budgets, memoryBytes, measure }: Recomme
   const last = distinct([...named, ...candidates], (axes) => resolve(axes, context));
   for (const axes of last) for (const config of resolve(axes, context)) finals.push(await judged(config));
   rounds.push({ seqLen: context, judged: last.length, kept: 1 });
-  return { budgets, ...verdict(finals, checked, memoryBytes), rounds, trace };
+  return { budgets, limits, ...verdict(finals, checked, limits), rounds, trace };
 }
 
 /** The first of those that come to the same point. */
@@ -117,28 +116,38 @@ function distinct(all: readonly Axes[], resolve: (axes: Axes) => PointConfig[]):
   });
 }
 
+const cacheOf = ({ memory }: Point): number => memory?.kvAllocatedBytes ?? Number.POSITIVE_INFINITY;
+
+/** What a limit is about, what the point takes of it, and how much there is: of the first limit that is too small. */
+function overflow({ memory }: Point, { memoryBytes, cacheBytes }: MemoryLimits): string | undefined {
+  if (cacheBytes !== undefined && (memory?.kvAllocatedBytes ?? 0) > cacheBytes)
+    return `cache ${formatBytes(memory?.kvAllocatedBytes ?? 0)}, more than ${formatBytes(cacheBytes)}`;
+  if (memoryBytes !== undefined && (memory?.peakBytes ?? 0) > memoryBytes)
+    return `needs ${formatBytes(memory?.peakBytes ?? 0)} with weights and workspace, more than ${formatBytes(memoryBytes)}`;
+  return undefined;
+}
+
 function verdict(
   finals: readonly Point[],
   budgets: readonly Checked[],
-  memoryBytes = Number.POSITIVE_INFINITY,
+  limits: MemoryLimits,
 ): Pick<Recommendation, 'chosen' | 'others'> {
-  const bytes = ({ memory }: Point): number => memory?.kvAllocatedBytes ?? Number.POSITIVE_INFINITY;
   const speed = ({ throughput }: Point): number => throughput?.tokensPerSecond ?? 0;
   const ranked = finals
     .filter(({ outcome }) => outcome === 'measured')
-    .sort((a, b) => bytes(a) - bytes(b) || speed(b) - speed(a));
-  const chosen = ranked.find((point) => keeps(budgets, point) && bytes(point) <= memoryBytes);
+    .sort((a, b) => cacheOf(a) - cacheOf(b) || speed(b) - speed(a));
+  const chosen = ranked.find((point) => keeps(budgets, point) && overflow(point, limits) === undefined);
   const others = ranked
     .filter((point) => point !== chosen)
     // What is next best: first those that keep the budget, then those that miss it by least.
     .map((point) => ({ point, missed: Math.max(...budgets.map((budget) => excess(budget, point))) }))
-    .sort((a, b) => a.missed - b.missed || bytes(a.point) - bytes(b.point))
+    .sort((a, b) => a.missed - b.missed || cacheOf(a.point) - cacheOf(b.point))
     .slice(0, mostOthers)
-    .map(({ point }) => ({ point, why: whyNot(point, chosen, budgets, memoryBytes) }));
+    .map(({ point }) => ({ point, why: whyNot(point, chosen, budgets, limits) }));
   return { ...(chosen && { chosen }), others };
 }
 
-function whyNot(point: Point, chosen: Point | undefined, budgets: readonly Checked[], memoryBytes: number): string {
+function whyNot(point: Point, chosen: Point | undefined, budgets: readonly Checked[], limits: MemoryLimits): string {
   const missed = budgets.find((budget) => excess(budget, point) > 0);
   if (missed) {
     const { metric, bound } = missed;
@@ -146,9 +155,10 @@ function whyNot(point: Point, chosen: Point | undefined, budgets: readonly Check
     const shown = (x: number): string => formatMetric(x, metric.unit);
     return `${metric.label} ${value === undefined ? 'unknown' : shown(value)}, ${metric.better === 'lower' ? 'above' : 'below'} ${shown(bound)}`;
   }
-  const bytes = point.memory?.kvAllocatedBytes ?? 0;
-  if (bytes > memoryBytes) return `${formatBytes(bytes)}, more than ${formatBytes(memoryBytes)}`;
-  return `${(bytes / (chosen?.memory?.kvAllocatedBytes ?? bytes)).toFixed(2)} times as large`;
+  return (
+    overflow(point, limits) ??
+    `${(cacheOf(point) / (chosen ? cacheOf(chosen) : cacheOf(point))).toFixed(2)} times as large`
+  );
 }
 
 /** Stacks that no level has a name for. */

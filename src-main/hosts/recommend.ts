@@ -1,6 +1,6 @@
 /** Recommends a level for an error budget on a model, every candidate measured on the real backend. */
 import type { Point } from '../contract/metrics.ts';
-import type { Budget, Recommendation } from '../contract/recommendation.ts';
+import type { Budget, MemoryLimits, Recommendation } from '../contract/recommendation.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 import { failedPoint, measuredPoint, skippedPoint } from '../engine/measure.ts';
 import { defaultMeasuring, pointId } from '../engine/plan.ts';
@@ -12,8 +12,7 @@ export interface RecommendOptions {
   readonly context: number;
   readonly batch: number;
   readonly budgets: readonly Budget[];
-  /** For the cache of the whole batch. */
-  readonly memoryBytes?: number;
+  readonly limits: MemoryLimits;
   /** Records everything measured on the way as a session. */
   readonly out?: string;
   readonly tokenFile?: string;
@@ -25,14 +24,13 @@ const deadlineSeconds = 600;
 
 export function recommendLevel(
   base: Readonly<Record<string, string | number>>,
-  { budgets, memoryBytes }: Pick<RecommendOptions, 'budgets' | 'memoryBytes'>,
+  asked: Pick<RecommendOptions, 'budgets' | 'limits'>,
   backend: MeasuringBackend,
   record: (point: Point) => Promise<void>,
 ): Promise<Recommendation> {
   return recommend({
     base,
-    budgets,
-    ...(memoryBytes !== undefined && { memoryBytes }),
+    ...asked,
     measure: async (config) => {
       const point = await measure(config, backend);
       await record(point);

@@ -59,7 +59,7 @@ describe('recommend', () => {
       expect(why).toMatch(
         (point.error?.relativeL2 as number) > 0.01 ? /^relative L2 .*, above 0\.01$/ : /times as large$/,
       );
-    const small = await recommend({ base, budgets, measure, memoryBytes: 1000 });
+    const small = await recommend({ base, budgets, measure, limits: { cacheBytes: 1000 } });
     expect(small.chosen).toBeUndefined();
     expect(small.others.some(({ why }) => /more than 1000 B$/.test(why))).toBe(true);
     const none = await recommend({ base, budgets: [{ metric: 'relativeL2', bound: 0 }], measure });

@@ -15,6 +15,7 @@ interface Options {
   readonly batch: number;
   readonly budget: readonly Budget[];
   readonly memory?: number;
+  readonly cacheMemory?: number;
   readonly tokenFile?: string;
   readonly out?: string;
   readonly format: string;
@@ -45,11 +46,16 @@ export const addRecommend = (program: Command, session: Session): Command =>
     )
     .option('--context <n>', 'tokens of a sequence', count('--context', 2 ** 20), 512)
     .option('--batch <n>', 'sequences', count('--batch', 4096), 1)
-    .option('--memory <size>', 'for the cache of the whole batch, e.g. 1MiB', bytesOption('--memory'))
+    .option(
+      '--memory <size>',
+      'of the device, for weights, workspace and cache together, as measured, e.g. 16MiB',
+      bytesOption('--memory'),
+    )
+    .option('--cache-memory <size>', 'for the cache of the whole batch alone, e.g. 1MiB', bytesOption('--cache-memory'))
     .option('--token-file <file>', 'token ids to judge on, for models with a tokenizer of their own')
     .option('--out <file>', 'record everything measured on the way as a session, *.fmqa')
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
-    .action(async ({ budget, memory, format, ...options }: Options) => {
+    .action(async ({ budget, memory, cacheMemory, format, ...options }: Options) => {
       const stop = (): void => {
         session.exitCode = exitCodes.interrupted;
         session.profiler.cancel();
@@ -59,7 +65,10 @@ export const addRecommend = (program: Command, session: Session): Command =>
         const found = await session.profiler.recommend({
           ...options,
           budgets: budget,
-          ...(memory !== undefined && { memoryBytes: memory }),
+          limits: {
+            ...(memory !== undefined && { memoryBytes: memory }),
+            ...(cacheMemory !== undefined && { cacheBytes: cacheMemory }),
+          },
         });
         if (!found.chosen) session.exitCode = exitCodes.someFailed;
         await print(format === 'json' ? json(found) : table(found).join('\n'));
@@ -83,12 +92,13 @@ function stackName(config: PointConfig): string {
   return `${level} (${parts.join(', ')})`;
 }
 
-function table({ budgets, chosen, others, rounds }: Recommendation): string[] {
+function table({ budgets, limits, chosen, others, rounds }: Recommendation): string[] {
   const columnsOf = budgets.map(({ metric }) => metrics.find(({ id }) => id === metric)).filter((m) => m !== undefined);
   const cells = (point: Point, verdict: string): string[] => [
     stackName(point.config),
     formatBytes(point.memory?.kvAllocatedBytes ?? 0),
     `${formatNumber(point.memory?.multiplierVsOwn16Bit ?? 0)}x`,
+    formatBytes(point.memory?.peakBytes ?? 0),
     ...columnsOf.map((metric) => {
       const value = metric.read(point);
       return value === undefined ? '–' : formatMetric(value, metric.unit);
@@ -96,20 +106,24 @@ function table({ budgets, chosen, others, rounds }: Recommendation): string[] {
     formatNumber(point.throughput?.tokensPerSecond ?? 0),
     verdict,
   ];
-  const bounds = budgets.map(
-    ({ metric, bound }, i) => `${metric} ${columnsOf[i]?.better === 'higher' ? '≥' : '≤'} ${bound}`,
-  );
+  const { memoryBytes, cacheBytes } = limits;
+  const bounds = [
+    ...budgets.map(({ metric, bound }, i) => `${metric} ${columnsOf[i]?.better === 'higher' ? '≥' : '≤'} ${bound}`),
+    ...(memoryBytes === undefined ? [] : [`device ≤ ${formatBytes(memoryBytes)}`]),
+    ...(cacheBytes === undefined ? [] : [`cache ≤ ${formatBytes(cacheBytes)}`]),
+  ];
   return [
     `Budget: ${bounds.join(', ')}. ${chosen ? `Recommended: ${stackName(chosen.config)}.` : 'Nothing that was tried keeps it.'}`,
+    '`device`: what the point held at its peak, weights, workspace and cache.',
     `Search: ${rounds.map(({ seqLen, judged, kept }) => `${judged} at ${seqLen} tokens → ${kept}`).join(', ')}.`,
     '',
     ...columns(
       [
-        ['stack', 'cache', 'x own 16 bit', ...columnsOf.map(({ label }) => label), 'tok/s', ''],
+        ['stack', 'cache', 'x own 16 bit', 'device', ...columnsOf.map(({ label }) => label), 'tok/s', ''],
         ...(chosen ? [cells(chosen, 'recommended')] : []),
         ...others.map(({ point, why }) => cells(point, why)),
       ],
-      `lrr${'r'.repeat(columnsOf.length)}rl`,
+      `lrrr${'r'.repeat(columnsOf.length)}rl`,
     ),
   ];
 }

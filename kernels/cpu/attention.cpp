@@ -335,6 +335,7 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
   RowState state(rows);
   std::vector<int64_t> positions(rows), queryIndex(rows), headIndex(rows);
   std::vector<float> offset(static_cast<size_t>(rows), 0.0f);
+  const std::vector<float> ones(static_cast<size_t>(maps.own ? rows : 0), 1.0f);
   const int64_t queryWidth = maps.absorbed ? maps.keyStride : d;
   float* q = w.q.floats(rows * (queryWidth + d));
   float* plain = q + rows * queryWidth;
@@ -361,8 +362,20 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
     if (cancel) cancel->check();
     const int64_t stride = tile.keys->tileStride(), columns = stride;
     const bool all = seen.all(firstPosition, lastPosition, columns);
-    const float* latent = tile.keys->read(tile.page, 0, w.keys.floats(tile.keys->tileFloats()));
-    if (maps.absorbed) {
+    float* scratch = w.keys.floats(tile.keys->tileFloats());
+    const float* latent = tile.keys->read(tile.page, 0, scratch);
+    const float* values = maps.joint ? nullptr : tile.values->read(tile.page, 0, w.values.floats(tile.values->tileFloats()));
+    if (maps.own) {
+      if (rope) {
+        if (latent != scratch) std::copy_n(latent, maps.keyRank * stride, scratch);
+        rope->rotateTile(scratch, stride, tile.base, tile.keys->spec().pageTokens);
+        latent = scratch;
+      }
+      float* turned = w.transposed.floats(latentStride * stride);
+      v.transpose(tile.values->spec().pageTokens, latentStride, values, tile.values->rowStride(), turned, stride);
+      v.gemmF32(rows, columns, maps.valueRank, q, d, turned, stride, scores, tileTokens, nullptr);
+      v.gemmF32(rows, columns, maps.keyRank, q + maps.valueRank, d, latent, stride, scores, tileTokens, ones.data());
+    } else if (maps.absorbed) {
       v.gemmF32(rows, columns, maps.keyRank, q, queryWidth, latent, stride, scores, tileTokens, nullptr);
       for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < columns; c++) scores[i * tileTokens + c] += offset[i];
@@ -381,18 +394,26 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
     }
     softmaxStep(shape, seen, s.mask, positions.data(), queryIndex.data(), headIndex.data(), scores, nullptr, tileTokens,
                 columns, all, 0, state);
-    const float* values;
     if (maps.joint) {
       float* turned = w.transposed.floats(stride * latentStride);
       v.transpose(maps.valueRank, stride, latent, stride, turned, latentStride);
       for (int64_t k = 0; k < stride; k++)
         std::fill(turned + k * latentStride + maps.valueRank, turned + (k + 1) * latentStride, 0.0f);
       values = turned;
-    } else {
-      values = tile.values->read(tile.page, 0, w.values.floats(tile.values->tileFloats()));
     }
     v.gemmF32(rows, latentStride, tile.keys->spec().pageTokens, scores, tileTokens, values, latentStride, sums,
               latentStride, state.keep.data());
+  }
+  if (maps.own) {
+    for (int64_t i = 0; i < rows; i++) {
+      if (!(state.total[i] > 0)) continue;
+      const int64_t row = queryIndex[i] * shape.heads + headIndex[i];
+      const float inverse = static_cast<float>(1 / state.total[i]);
+      for (int64_t c = 0; c < maps.valueRank; c++)
+        partials.out[static_cast<size_t>((slot * partials.rows + row) * shape.valueDim + c)] = sums[i * latentStride + c] * inverse;
+      partials.lse[static_cast<size_t>(slot * partials.rows + row)] = state.logSumExp(i);
+    }
+    return;
   }
   // Latent sums to head outputs.
   const int64_t outStride = padded(shape.valueDim);
@@ -513,7 +534,11 @@ void attend(const AttentionShape& shape, const std::vector<SequenceQueries>& seq
     if (s.tokens == 0) continue;
     direct[i] = exactTiles(*s.cache);
     std::vector<Tile> body = bodyTiles(*s.cache);
-    if (latent)
+    if (latent && latent->own) {
+      latents[i] = std::move(direct[i]);
+      direct[i].clear();
+      latents[i].insert(latents[i].end(), body.begin(), body.end());
+    } else if (latent)
       latents[i] = std::move(body);
     else
       direct[i].insert(direct[i].end(), body.begin(), body.end());

@@ -44,6 +44,10 @@ struct LatentMaps {
   int64_t keyRank = 0, valueRank = 0;
   bool joint = false;     ///< the key store holds the latent of both
   bool absorbed = false;  ///< scores in latent space; else keys are rebuilt per tile and rotated (exact RoPE, option A)
+  /// A latent that the model itself caches (multi-head latent attention), shared by all heads: the value store holds it, the
+  /// key store the rotated key beside it. One KV head, keyDim = valueRank + keyRank: queries are in coordinates of the latent,
+  /// then of the key, and what comes out is in those of the latent. Exact parts are stored alike; no maps below.
+  bool own = false;
   int64_t keyStride = 0;  ///< row stride of upKeys
   const float* upKeys = nullptr;       ///< [kvHeads * keyDim][keyStride]
   const float* meanKeys = nullptr;     ///< [kvHeads * keyDim]
@@ -56,7 +60,8 @@ enum class Kernel { flash, naive };
 /// Bytes of tile workspace held by all threads; it does not grow with the number of cached tokens.
 int64_t workspaceBytes();
 
-/// `rope`: rotates keys that are cached before the rotary embedding; null when they are cached after it.
+/// `rope`: rotates keys that are cached before the rotary embedding; null when they are cached after it. With `own`: those
+/// beside the latent.
 /// `latent`: null for direct caches. Results do not depend on the number of threads.
 void attend(const AttentionShape& shape, const std::vector<SequenceQueries>& sequences, const LatentMaps* latent,
             const RopeTable* rope, Kernel kernel, const CancelFlag* cancel);

@@ -218,6 +218,14 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
     technique_.window = weights_.window;
     technique_.sinks = 0;
   }
+  if (weights_.latent.rank > 0) {
+    const char* what = technique.kvHeads != weights_.kvHeads              ? "the heads of the model, which share one latent already, but received fewer KV heads"
+                       : technique.cacheKind != CacheKind::direct         ? "cacheKind direct for a model that caches a latent of its own but received another"
+                       : technique.hadamard                               ? "no hadamard transform for a model that caches a latent of its own but received one"
+                       : technique.naiveKernel                            ? "kernel flash for a model that caches a latent of its own but received naive"
+                                                                          : nullptr;
+    if (what) refuse(std::string("expected ") + what);
+  }
   if (!weights_.keyNorm.empty() && technique.cacheKind != CacheKind::direct)
     refuse("expected a direct cache for keys that are normalised after their projection");
   const int64_t before = arena.currentBytes();
@@ -259,7 +267,15 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
     const int64_t pairs = weights_.rope.rotaryDim / 2;
     std::vector<float> cosine(static_cast<size_t>(positions * pairs)), sine(cosine.size());
     ropeTable(frequencies, 0, positions, cosine.data(), sine.data());
-    rope_ = RopeTable(arena, positions, pairs, cosine.data(), sine.data(), false);
+    rope_ = RopeTable(arena, positions, pairs, cosine.data(), sine.data(), weights_.rope.interleaved);
+  }
+  cacheSpec_.sinks = technique_.sinks;
+  cacheSpec_.residual = technique_.residual;
+  cacheSpec_.window = technique_.window;
+  if (weights_.latent.rank > 0) {
+    buildOwn(arena);
+    weightBytes_ = arena.currentBytes() - before;
+    return;
   }
   q_ = PackedWeights(arena, queryWidth_, d_, weights_.wq.data(), d_);
   k_ = PackedWeights(arena, keyWidth_, d_, weights_.wk.data(), d_);
@@ -267,9 +283,6 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
   o_ = PackedWeights(arena, d_, queryWidth_, weights_.wo.data(), queryWidth_);
   cacheSpec_.kvHeads = weights_.kvHeads;
   cacheSpec_.keyDim = cacheSpec_.valueDim = weights_.headDim;
-  cacheSpec_.sinks = technique_.sinks;
-  cacheSpec_.residual = technique_.residual;
-  cacheSpec_.window = technique_.window;
   if (technique.cacheKind == CacheKind::direct)
     buildDirect(arena, model, calibrationTokens, inputSeed);
   else
@@ -277,20 +290,43 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
   weightBytes_ = arena.currentBytes() - before;
 }
 
-void AttentionLayer::buildDirect(Arena&, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed) {
-  const Technique& t = technique_;
-  const auto store = [&](Dtype dtype, Technique::Grouping grouping, int64_t groupSize, Layout layout) {
+namespace {
+
+/// Stores of a cache that keeps what a token has as it is: `heads` keys and values of the given widths.
+void setDirectStores(CacheSpec& cache, const Technique& t, int64_t heads, int64_t keyDim, int64_t valueDim) {
+  const auto store = [&](Dtype dtype, Technique::Grouping grouping, int64_t groupSize, Layout layout, int64_t channels) {
     StoreSpec spec;
-    spec.heads = weights_.kvHeads;
-    spec.channels = weights_.headDim;
-    spec.bands = {{weights_.headDim, dtype, t.symmetric}};
+    spec.heads = heads;
+    spec.channels = channels;
+    spec.bands = {{channels, dtype, t.symmetric}};
     spec.layout = layout;
     spec.grouping = isInteger(dtype) ? groupingOf(grouping) : Grouping::token;
     spec.groupSize = groupSize;
     return spec;
   };
-  cacheSpec_.keys = store(t.keyDtype, t.keyGrouping, t.keyGroupSize, Layout::channelRows);
-  cacheSpec_.values = store(t.valueDtype, t.valueGrouping, t.valueGroupSize, Layout::tokenRows);
+  cache.kvHeads = heads;
+  cache.keyDim = keyDim;
+  cache.valueDim = valueDim;
+  cache.keys = store(t.keyDtype, t.keyGrouping, t.keyGroupSize, Layout::channelRows, keyDim);
+  cache.values = store(t.valueDtype, t.valueGrouping, t.valueGroupSize, Layout::tokenRows, valueDim);
+}
+
+}  // namespace
+
+void AttentionLayer::buildOwn(Arena& arena) {
+  own_ = std::make_unique<LatentAttention>(arena, weights_);
+  const int64_t mixedWidth = weights_.heads * own_->valueDim();
+  o_ = PackedWeights(arena, d_, mixedWidth, weights_.wo.data(), mixedWidth);
+  // One KV head: the rotated key is its key, the latent its value.
+  setDirectStores(cacheSpec_, technique_, 1, own_->ropeDim(), own_->rank());
+  maps_.own = true;
+  maps_.keyRank = own_->ropeDim();
+  maps_.valueRank = own_->rank();
+}
+
+void AttentionLayer::buildDirect(Arena&, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed) {
+  const Technique& t = technique_;
+  setDirectStores(cacheSpec_, t, weights_.kvHeads, weights_.headDim, weights_.headDim);
   const bool keyTensor = cacheSpec_.keys.grouping == Grouping::tensor, valueTensor = cacheSpec_.values->grouping == Grouping::tensor;
   if (keyTensor || valueTensor) {  // one scale for all: from the calibration stream
     float topKey = 0, topValue = 0;
@@ -576,11 +612,25 @@ AttentionShape AttentionLayer::shape() const {
   return s;
 }
 
+AttentionShape AttentionLayer::ownShape() const {
+  AttentionShape s = shape();
+  s.kvHeads = 1;
+  s.keyDim = own_->rank() + own_->ropeDim();
+  s.valueDim = own_->rank();
+  return s;
+}
+
 void AttentionLayer::rotateRows(float* rows, int64_t count, int64_t heads, int64_t firstPosition, int64_t perSequence) const {
   if (!rope_) return;
+  // In latent attention the channels at the end of a query rotate.
+  const int64_t skipped = own_ ? weights_.headDim - own_->ropeDim() : 0;
   parallelFor(count, [&](int64_t t) {
-    for (int64_t h = 0; h < heads; h++) rope_.rotate(rows + (t * heads + h) * weights_.headDim, firstPosition + t % perSequence);
+    for (int64_t h = 0; h < heads; h++) rope_.rotate(rows + (t * heads + h) * weights_.headDim + skipped, firstPosition + t % perSequence);
   });
+}
+
+void AttentionLayer::rotateOwnKeys(float* keys, int64_t count, int64_t firstPosition, int64_t perSequence) const {
+  parallelFor(count, [&](int64_t t) { rope_.rotate(keys + t * own_->ropeDim(), firstPosition + t % perSequence); });
 }
 
 void AttentionLayer::hadamardRows(float* rows, int64_t count, int64_t heads) const {
@@ -625,7 +675,7 @@ Buffer<float> AttentionLayer::projectQueries(const float* x, int64_t rows) const
 }
 
 void AttentionLayer::projectOutput(const float* mixed, int64_t rows, float* y) const {
-  o_.multiply(rows, mixed, queryWidth_, y, d_);
+  o_.multiply(rows, mixed, o_.columns(), y, d_);
   addBias(y, rows, weights_.bo);
 }
 
@@ -639,6 +689,13 @@ AttentionLayer::Rows AttentionLayer::rowsFor(const float* x, int64_t tokens, int
   const auto addOffset = [](Buffer<float>& to, const Buffer<float>& offset) {
     for (int64_t i = 0; i < to.size(); i++) to[i] += offset[i % offset.size()];
   };
+  if (own_) {
+    rows.keys = Buffer<float>(*arena_, tokens * own_->ropeDim());
+    rows.values = Buffer<float>(*arena_, tokens * own_->rank());
+    own_->cached(x, tokens, rows.values.data(), rows.keys.data());
+    if (!technique_.keysBeforeRope) rotateOwnKeys(rows.keys.data(), tokens, firstPosition, perSequence);
+    return rows;
+  }
   if (!latent_) {
     rows.keys = projectKeys(x, tokens);
     rows.values = projectValues(x, tokens);
@@ -680,9 +737,10 @@ AttentionLayer::Rows AttentionLayer::rowsFor(const float* x, int64_t tokens, int
 void AttentionLayer::appendRows(SequenceCache& cache, const Rows& rows, int64_t offset, int64_t tokens) const {
   CacheRows r{};
   if (!latent_) {
-    r.bodyKeys = r.exactKeys = rows.keys.data() + offset * keyWidth_;
-    r.bodyValues = r.exactValues = rows.values.data() + offset * keyWidth_;
-    r.keyStride = r.valueStride = keyWidth_;
+    r.keyStride = own_ ? own_->ropeDim() : keyWidth_;
+    r.valueStride = own_ ? own_->rank() : keyWidth_;
+    r.bodyKeys = r.exactKeys = rows.keys.data() + offset * r.keyStride;
+    r.bodyValues = r.exactValues = rows.values.data() + offset * r.valueStride;
   } else {
     r.keyStride = maps_.keyRank;
     r.valueStride = maps_.valueRank;
@@ -709,6 +767,7 @@ void AttentionLayer::fill(SequenceCache& cache, const float* x, int64_t tokens, 
 void AttentionLayer::attendAt(const std::vector<SequenceCache*>& caches, const float* x, int64_t firstPosition,
                               int64_t tokens, float* y) const {
   const auto batch = static_cast<int64_t>(caches.size()), rows = batch * tokens;
+  if (own_) return attendOwn(caches, x, firstPosition, tokens, y);
   Buffer<float> q = projectQueries(x, rows), mixed(*arena_, rows * queryWidth_);
   std::vector<SequenceQueries> queries;
   for (int64_t b = 0; b < batch; b++) {
@@ -722,6 +781,24 @@ void AttentionLayer::attendAt(const std::vector<SequenceCache*>& caches, const f
          technique_.naiveKernel ? Kernel::naive : Kernel::flash, cancel_);
   if (technique_.hadamard) hadamardRows(mixed.data(), rows, weights_.heads);
   projectOutput(mixed.data(), rows, y);
+}
+
+void AttentionLayer::attendOwn(const std::vector<SequenceCache*>& caches, const float* x, int64_t firstPosition, int64_t tokens,
+                               float* y) const {
+  const auto rows = static_cast<int64_t>(caches.size()) * tokens;
+  const AttentionShape shape = ownShape();
+  const int64_t queryStride = shape.heads * shape.keyDim, outStride = shape.heads * shape.valueDim;
+  Buffer<float> plain = own_->queries(x, rows), mixed(*arena_, rows * outStride);
+  rotateRows(plain.data(), rows, shape.heads, firstPosition, tokens);
+  const Buffer<float> q = own_->absorbed(plain.data(), rows);
+  std::vector<SequenceQueries> queries;
+  for (size_t b = 0; b < caches.size(); b++) {
+    const int64_t first = static_cast<int64_t>(b) * tokens;
+    queries.push_back({caches[b], q.data() + first * queryStride, tokens, firstPosition, queryStride, shape.keyDim,
+                       mixed.data() + first * outStride, outStride, shape.valueDim, {}});
+  }
+  attend(shape, queries, &maps_, rotatesOnRead() ? &rope_ : nullptr, Kernel::flash, cancel_);
+  projectOutput(own_->valuesOfMixtures(mixed.data(), rows).data(), rows, y);
 }
 
 void AttentionLayer::step(const std::vector<SequenceCache*>& caches, const float* x, int64_t tokens, float* y) const {
@@ -749,6 +826,18 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
     w.multiply(count, from, ldx, out.data(), w.rows());
     return out;
   };
+  const int64_t queryHeads = weights_.heads, kvHeads = own_ ? queryHeads : weights_.kvHeads, keyDim = weights_.headDim;
+  const int64_t valueDim = own_ ? own_->valueDim() : keyDim;
+  if (own_) {  // for many queries keys and values of every head are cheaper than a way through the latent
+    rebuiltKeys = Buffer<float>(*arena_, tokens * kvHeads * keyDim);
+    rebuiltValues = Buffer<float>(*arena_, tokens * kvHeads * valueDim);
+    Buffer<float> rotated(*arena_, rows.keys.size());
+    std::copy_n(rows.keys.data(), rows.keys.size(), rotated.data());
+    if (technique_.keysBeforeRope) rotateOwnKeys(rotated.data(), tokens, 0, tokens);
+    own_->expand(rows.values.data(), rotated.data(), tokens, rebuiltKeys.data(), rebuiltValues.data());
+    keys = rebuiltKeys.data();
+    values = rebuiltValues.data();
+  }
   if (latent_) {
     const bool input = technique_.cacheKind == CacheKind::input;
     rebuiltKeys = input ? projectKeys(x, tokens) : project(upKeysPacked_, rows.latentKeys.data(), tokens, maps_.keyRank);
@@ -767,21 +856,24 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
     values = rebuiltValues.data();
   }
   CacheSpec exact;
-  exact.kvHeads = weights_.kvHeads;
-  exact.keyDim = exact.valueDim = weights_.headDim;
-  exact.keys.heads = weights_.kvHeads;
-  exact.keys.channels = weights_.headDim;
-  exact.keys.bands = {{weights_.headDim, Dtype::f32}};
+  exact.kvHeads = exact.keys.heads = kvHeads;
+  exact.keyDim = exact.keys.channels = keyDim;
+  exact.keys.bands = {{keyDim, Dtype::f32}};
   exact.values = exact.keys;
+  exact.valueDim = exact.values->channels = valueDim;
+  exact.values->bands = {{valueDim, Dtype::f32}};
   exact.values->layout = Layout::tokenRows;
   SequenceCache full(*arena_, exact);
-  full.append(tokens, {keys, values, nullptr, nullptr, keyWidth_, keyWidth_});
+  full.append(tokens, {keys, values, nullptr, nullptr, kvHeads * keyDim, kvHeads * valueDim});
 
-  Buffer<float> q = projectQueries(x, tokens), mixed(*arena_, tokens * queryWidth_);
-  rotateRows(q.data(), tokens, weights_.heads, 0, tokens);
-  if (technique_.hadamard) hadamardRows(q.data(), tokens, weights_.heads);
-  attend(shape(), {{&full, q.data(), tokens, 0, queryWidth_, weights_.headDim, mixed.data(), queryWidth_, weights_.headDim, {}}},
-         nullptr, !latent_ && rotatesOnRead() ? &rope_ : nullptr,
+  Buffer<float> q = own_ ? own_->queries(x, tokens) : projectQueries(x, tokens), mixed(*arena_, tokens * queryHeads * valueDim);
+  rotateRows(q.data(), tokens, queryHeads, 0, tokens);
+  if (technique_.hadamard) hadamardRows(q.data(), tokens, queryHeads);
+  AttentionShape s = shape();
+  s.kvHeads = kvHeads;
+  s.valueDim = valueDim;
+  attend(s, {{&full, q.data(), tokens, 0, queryHeads * keyDim, keyDim, mixed.data(), queryHeads * valueDim, valueDim, {}}},
+         nullptr, !latent_ && !own_ && rotatesOnRead() ? &rope_ : nullptr,
          technique_.naiveKernel ? Kernel::naive : Kernel::flash, cancel_);
   if (technique_.hadamard) hadamardRows(mixed.data(), tokens, weights_.heads);
   projectOutput(mixed.data(), tokens, y);
@@ -793,6 +885,8 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
 
 LayerNumbers AttentionLayer::numbers() const {
   const LayerWeights& w = weights_;
+  if (own_) refuse("layers with multi-head latent attention run on the CPU only");
+  if (w.rope.interleaved) refuse("layers whose rotary embedding turns neighbouring channels run on the CPU only");
   LayerNumbers n;
   n.shape = shape();
   n.cache = cacheSpec_;
@@ -838,6 +932,14 @@ Work AttentionLayer::prefillWork(int64_t batch, int64_t tokens, int64_t numberBy
   const double seen = technique_.window > 0 && technique_.window < tokens
                           ? static_cast<double>(technique_.window) * (s - static_cast<double>(technique_.window) / 2)
                           : s * s / 2;
+  if (own_) {
+    const auto heads = static_cast<double>(weights_.heads), dims = static_cast<double>(weights_.headDim + own_->valueDim());
+    Work w;
+    w.flops = b * (s * 2 * (own_->projectionWeights() + own_->expandedWeights() + d * static_cast<double>(o_.columns())) + 2 * heads * dims * seen);
+    w.bytes = static_cast<double>(weightBytes) + b * s * (2 * d + qw) * static_cast<double>(numberBytes);
+    w.tokens = batch * tokens;
+    return w;
+  }
   double perToken = 2 * d * qw * 2;  // q and o
   if (!latent_ || technique_.cacheKind == CacheKind::input)
     perToken += 2 * d * kw * 2;
@@ -859,6 +961,13 @@ Work AttentionLayer::stepWork(int64_t batch, int64_t tokens, int64_t cached, int
   const auto heads = static_cast<double>(weights_.heads), dim = static_cast<double>(weights_.headDim);
   const double pairs = keys * static_cast<double>(tokens) * heads;  // (query head, key) pairs
   Work w;
+  w.tokens = batch * tokens;
+  if (own_) {
+    const double weights = own_->projectionWeights() + own_->absorbedWeights() + d * static_cast<double>(o_.columns());
+    w.flops = rows * 2 * weights + 2 * pairs * (2 * rv + rk);
+    w.bytes = weights * static_cast<double>(numberBytes) + static_cast<double>(cacheBytes);
+    return w;
+  }
   w.flops = rows * 2 * d * qw * 2;
   if (!latent_)
     w.flops += rows * 4 * d * kw + 4 * pairs * dim;
@@ -868,7 +977,6 @@ Work AttentionLayer::stepWork(int64_t batch, int64_t tokens, int64_t cached, int
     w.flops += (technique_.cacheKind == CacheKind::input ? 0 : rows * 2 * d * (rk + (maps_.joint ? 0 : rv))) + keys * 2 * kw * rk + 2 * pairs * (dim + rv);
   const double projections = (2 * d * qw + (latent_ ? 0 : 2 * d * kw)) * static_cast<double>(numberBytes);
   w.bytes = projections + static_cast<double>(cacheBytes);
-  w.tokens = batch * tokens;
   return w;
 }
 

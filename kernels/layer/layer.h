@@ -10,6 +10,7 @@
 #include "fastmqa/memory.h"
 #include "fastmqa/problem.h"
 #include "fastmqa/status.h"
+#include "latent-attention.h"
 #include "math/gemm.h"
 #include "model.h"
 
@@ -70,8 +71,8 @@ class AttentionLayer {
   LayerNumbers numbers() const;
   int64_t weightBytes() const { return weightBytes_; }
   /// Ranks that calibration chose or the level asked for; 0 where there is no latent.
-  int64_t rankKey() const { return maps_.keyRank; }
-  int64_t rankValue() const { return maps_.valueRank; }
+  int64_t rankKey() const { return maps_.own ? 0 : maps_.keyRank; }
+  int64_t rankValue() const { return maps_.own ? 0 : maps_.valueRank; }
 
  private:
   struct Rows;
@@ -79,6 +80,8 @@ class AttentionLayer {
   Rows rowsFor(const float* x, int64_t tokens, int64_t firstPosition, int64_t perSequence) const;
   void appendRows(SequenceCache& cache, const Rows& rows, int64_t offset, int64_t tokens) const;
   void rotateRows(float* rows, int64_t count, int64_t heads, int64_t firstPosition, int64_t perSequence) const;
+  void rotateOwnKeys(float* keys, int64_t count, int64_t firstPosition, int64_t perSequence) const;
+  void attendOwn(const std::vector<SequenceCache*>& caches, const float* x, int64_t firstPosition, int64_t tokens, float* y) const;
   void hadamardRows(float* rows, int64_t count, int64_t heads) const;
   /// Projections as the cache meets them: biased, normalised, not rotated.
   Buffer<float> projectKeys(const float* x, int64_t rows) const;
@@ -87,6 +90,9 @@ class AttentionLayer {
   void projectOutput(const float* mixed, int64_t rows, float* y) const;
   AttentionShape shape() const;
   bool rotatesOnRead() const;
+  /// A layer that caches a latent of its own: its shape as the cache meets it.
+  AttentionShape ownShape() const;
+  void buildOwn(Arena& arena);
   void buildDirect(Arena& arena, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed);
   void buildLatent(Arena& arena, const ReferenceModel& model, int64_t calibrationTokens, uint64_t inputSeed,
                    const CancelFlag* cancel);
@@ -102,6 +108,7 @@ class AttentionLayer {
   Buffer<float> biasKeys_, biasValues_, upKeys_, upValues_, meanKeys_, meanValues_;
   std::vector<int64_t> channelOrder_;  ///< input cache: channel stored at each place
   bool latent_ = false;
+  std::unique_ptr<LatentAttention> own_;  ///< of a model with multi-head latent attention, which caches a latent by itself
   LatentMaps maps_;
   CacheSpec cacheSpec_;
   RopeTable rope_;

@@ -97,8 +97,7 @@ class CpuLayer : public RunningLayer {
 }  // namespace
 
 int64_t extraWeightBytes(const ReferenceModel& model, int64_t weightBytes, int64_t numberBytes) {
-  const LayerWeights& w = model.weights();
-  return std::max<int64_t>(0, weightBytes - (2 * w.heads + 2 * w.kvHeads) * w.headDim * w.d * numberBytes);
+  return std::max<int64_t>(0, weightBytes - weightCount(model.weights()) * numberBytes);
 }
 
 std::vector<double> sampleSteps(const std::function<void()>& step, double seconds, int64_t most, const CancelFlag* cancel) {

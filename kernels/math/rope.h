@@ -12,6 +12,7 @@ enum class RopeScaling { none, linear, dynamicNtk, yarn, longrope, llama3 };
 struct RopeParameters {
   double base = 10000.0;   ///< rope_theta
   int64_t rotaryDim = 0;   ///< channels of a head that rotate, even; see rotaryDimension
+  bool interleaved = false;  ///< pairs (2c, 2c + 1) instead of (c, c + rotaryDim / 2)
   RopeScaling scaling = RopeScaling::none;
   double factor = 1.0;
   double originalMaxPositions = 0;  ///< positions trained on, before scaling (dynamicNtk, yarn, longrope, llama3)

@@ -130,6 +130,7 @@ class CpuExecutor : public Executor {
   void feedForward(int64_t index, Place from, Place to) override {
     const DecoderShape& s = weights_->shape;
     const DecoderWeights::Layer& layer = weights_->layers[static_cast<size_t>(index)];
+    if (layer.experts) return layer.experts->run(at(from), rows_, [&](float g) { return activated(g, s.activation); }, at(to));
     std::vector<float> up(static_cast<size_t>(rows_ * s.mlpDim)), gate(s.gatedMlp ? up.size() : 0);
     layer.up.multiply(rows_, at(from), s.hiddenDim, up.data(), s.mlpDim);
     if (s.gatedMlp) layer.gate.multiply(rows_, at(from), s.hiddenDim, gate.data(), s.mlpDim);

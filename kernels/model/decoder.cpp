@@ -61,17 +61,43 @@ DecoderWeights::DecoderWeights(const DecoderShape& s, const Checkpoint& checkpoi
     layer.mlpNorm = normOf(read, at + "mlpNorm", d, s.normPlusOne);
     layer.afterAttention = normOf(read, at + "afterAttention", d, s.normPlusOne);
     layer.afterMlp = normOf(read, at + "afterMlp", d, s.normPlusOne);
-    if (s.gatedMlp) layer.gate = packed(at + "gate", s.mlpDim, d);
-    layer.up = packed(at + "up", s.mlpDim, d);
-    layer.down = packed(at + "down", d, s.mlpDim);
-    layer.upBias = read.takeIfThere(at + "up.bias", s.mlpDim);
-    layer.downBias = read.takeIfThere(at + "down.bias", d);
+    if (s.experts.has(i)) {
+      const auto gated = [&](const std::string& name, int64_t width) {
+        return GatedMlp{packed(name + "gate", width, d), packed(name + "up", width, d), packed(name + "down", d, width)};
+      };
+      auto experts = std::make_unique<Experts>();
+      experts->shape = s.experts;
+      experts->router = packed(at + "router", s.experts.experts, d);
+      experts->routerBias = read.takeIfThere(at + "router.bias", s.experts.experts);
+      for (int64_t e = 0; e < s.experts.experts; e++) experts->experts.push_back(gated(at + "experts." + std::to_string(e) + ".", s.experts.mlpDim));
+      if (s.experts.sharedMlpDim > 0) experts->shared = gated(at + "shared.", s.experts.sharedMlpDim);
+      layer.experts = std::move(experts);
+    } else {
+      if (s.gatedMlp) layer.gate = packed(at + "gate", s.mlpDim, d);
+      layer.up = packed(at + "up", s.mlpDim, d);
+      layer.down = packed(at + "down", d, s.mlpDim);
+      layer.upBias = read.takeIfThere(at + "up.bias", s.mlpDim);
+      layer.downBias = read.takeIfThere(at + "down.bias", d);
+    }
     LayerWeights w;
     w.d = d, w.heads = s.heads, w.kvHeads = s.kvHeads, w.headDim = s.headDim;
-    w.wq = read.take(at + "q", queryWidth, d);
-    w.wk = read.take(at + "k", keyWidth, d);
-    w.wv = read.take(at + "v", keyWidth, d);
-    w.wo = read.take(at + "o", d, queryWidth);
+    if (s.latentRank > 0) {
+      LatentWeights& m = w.latent;
+      m.rank = s.latentRank, m.ropeDim = s.ropeDim, m.valueDim = s.valueDim;
+      if (s.queryRank > 0) {
+        m.queryDown = read.take(at + "queryDown", s.queryRank, d);
+        m.queryNorm = read.take(at + "queryDownNorm", s.queryRank, 1);
+      }
+      w.wq = read.take(at + "q", queryWidth, s.queryRank > 0 ? s.queryRank : d);
+      m.down = read.take(at + "latentDown", s.latentRank + s.ropeDim, d);
+      m.norm = read.take(at + "latentNorm", s.latentRank, 1);
+      m.up = read.take(at + "latentUp", elements({s.heads, s.headDim - s.ropeDim + s.valueDim}), s.latentRank);
+    } else {
+      w.wq = read.take(at + "q", queryWidth, d);
+      w.wk = read.take(at + "k", keyWidth, d);
+      w.wv = read.take(at + "v", keyWidth, d);
+    }
+    w.wo = read.take(at + "o", d, s.latentRank > 0 ? elements({s.heads, s.valueDim}) : queryWidth);
     w.bq = read.takeIfThere(at + "q.bias", queryWidth);
     w.bk = read.takeIfThere(at + "k.bias", keyWidth);
     w.bv = read.takeIfThere(at + "v.bias", keyWidth);
@@ -168,10 +194,13 @@ void Decoder::step(Sequences& sequences, const int32_t* tokens, int64_t count, f
   finish(logits);
 }
 
-/// What all levels have in common: the MLPs, and the head where it is asked.
+/// What all levels have in common: the MLPs that a token meets, and the head where it is asked.
 Work Decoder::sharedWork(int64_t rows, bool hasLogits) const {
   const DecoderShape& s = weights_->shape;
-  const int64_t numbers = s.hiddenDim * ((s.gatedMlp ? 3 : 2) * s.mlpDim * s.layers + (hasLogits ? s.vocabSize : 0));
+  const ExpertShape& e = s.experts;
+  int64_t width = 0;
+  for (int64_t i = 0; i < s.layers; i++) width += e.has(i) ? e.chosen * e.mlpDim + e.sharedMlpDim + e.experts / 3 : s.mlpDim;
+  const int64_t numbers = s.hiddenDim * ((s.gatedMlp ? 3 : 2) * width + (hasLogits ? s.vocabSize : 0));
   Work out;
   out.flops = 2 * static_cast<double>(rows) * static_cast<double>(numbers);
   out.bytes = static_cast<double>(numbers * executor_->numberBytes());

@@ -9,6 +9,7 @@
 
 #include "checkpoint.h"
 #include "executor.h"
+#include "experts.h"
 
 namespace fastmqa {
 
@@ -27,6 +28,9 @@ struct DecoderShape {
   double attentionScale = 0, attentionSoftcap = 0, logitSoftcap = 0, embeddingScale = 1;
   Activation activation = Activation::silu;
   bool gatedMlp = true;
+  /// Multi-head latent attention: the sizes of LatentWeights; rank 0 without it. queryRank 0: queries come straight from x.
+  int64_t latentRank = 0, ropeDim = 0, valueDim = 0, queryRank = 0;
+  ExpertShape experts;
   std::vector<int64_t> windows;        ///< per layer, 0 = all keys
   std::vector<RopeParameters> ropes;   ///< per layer
 };
@@ -49,6 +53,7 @@ class DecoderWeights {
     NormWeights attentionNorm, mlpNorm, afterAttention, afterMlp;
     PackedWeights gate, up, down;
     std::vector<float> upBias, downBias;
+    std::unique_ptr<const Experts> experts;  ///< in place of the MLP
     std::shared_ptr<const ReferenceModel> attention;  ///< without calibration streams
   };
   DecoderShape shape;

@@ -266,7 +266,8 @@ ModelPoint::ModelPoint(std::shared_ptr<const EvaluatedModel> model, const PointS
                                        needsCalibration(t, s.kvHeads) ? model_->calibrated() : AttentionModels(), room, spec.calibrationTokens, cancel,
                                        DecoderPlace{spec.device});
   Executor& executor = decoder_->executor();
-  const int64_t plain = (2 * s.heads + 2 * s.kvHeads) * s.headDim * s.hiddenDim * s.layers * executor.numberBytes();
+  int64_t plain = 0;
+  for (const auto& layer : model_->weights()->layers) plain += weightCount(layer.attention->weights()) * executor.numberBytes();
   memory_.extraWeightBytes = std::max<int64_t>(0, executor.attentionBytes() - plain);
 
   const auto documents = static_cast<int64_t>(text.documents.size());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "../math/gemm.h"
 #include "../math/threads.h"
@@ -34,54 +35,110 @@ void normalise(std::vector<double>& heads, const std::vector<float>& weight, dou
   }
 }
 
-void rotate(std::vector<double>& heads, int64_t width, int64_t headDim, const RopeFrequencies& frequencies,
+/// Rotates the first channels of every `stride` numbers of a row, from `offset` on. rows [positions][width].
+void rotate(std::vector<double>& rows, int64_t width, int64_t stride, int64_t offset, const LayerWeights& l, const RopeFrequencies& frequencies,
             const std::vector<int64_t>& positions) {
   parallelFor(static_cast<int64_t>(positions.size()), [&](int64_t r) {
-    for (int64_t h = 0; h < width / headDim; h++)
-      ropeRotate(frequencies, positions[static_cast<size_t>(r)], false, &heads[static_cast<size_t>(r * width + h * headDim)]);
+    for (int64_t at = offset; at < width; at += stride)
+      ropeRotate(frequencies, positions[static_cast<size_t>(r)], l.rope.interleaved, &rows[static_cast<size_t>(r * width + at)]);
   });
 }
 
+std::vector<int64_t> firstPositions(int64_t count) {
+  std::vector<int64_t> out(static_cast<size_t>(count));
+  std::iota(out.begin(), out.end(), 0);
+  return out;
+}
+
+/// Rows of one head after the other, as the softmax meets them. No queries and keys where only values count.
+struct Heads {
+  std::vector<double> queries, keys, values;  // [rows][heads][keyDim], [tokens][kvHeads][keyDim], [tokens][kvHeads][valueDim]
+  int64_t kvHeads, keyDim, valueDim;
+};
+
+Heads plainHeads(const LayerWeights& l, const std::vector<double>& all, const std::vector<double>& asked, const std::vector<int64_t>& positions,
+                 int64_t room, bool onlyValues) {
+  const auto seen = static_cast<int64_t>(all.size()) / l.d, rows = static_cast<int64_t>(positions.size());
+  Heads h{{}, {}, project(all, seen, l.d, l.wv, l.bv), l.kvHeads, l.headDim, l.headDim};
+  if (onlyValues) return h;
+  h.queries = project(asked, rows, l.d, l.wq, l.bq);
+  h.keys = project(all, seen, l.d, l.wk, l.bk);
+  normalise(h.keys, l.keyNorm, l.normEpsilon);
+  normalise(h.queries, l.queryNorm, l.normEpsilon);
+  if (l.rope.rotaryDim > 0) {
+    const RopeFrequencies frequencies = ropeFrequencies(l.rope, room);
+    rotate(h.keys, l.kvHeads * l.headDim, l.headDim, 0, l, frequencies, firstPositions(seen));
+    rotate(h.queries, l.heads * l.headDim, l.headDim, 0, l, frequencies, positions);
+  }
+  return h;
+}
+
+/// Keys and values of every head, made out of the latent: nothing is absorbed.
+Heads headsOfLatent(const LayerWeights& l, const std::vector<double>& all, const std::vector<double>& asked, const std::vector<int64_t>& positions,
+                    int64_t room) {
+  const LatentWeights& m = l.latent;
+  const auto seen = static_cast<int64_t>(all.size()) / l.d, rows = static_cast<int64_t>(positions.size());
+  const int64_t nope = l.headDim - m.ropeDim, width = m.rank + m.ropeDim, each = nope + m.valueDim;
+  const RopeFrequencies frequencies = ropeFrequencies(l.rope, room);
+  Heads h;
+  h.kvHeads = l.heads, h.keyDim = l.headDim, h.valueDim = m.valueDim;
+  if (m.queryDown.empty()) {
+    h.queries = project(asked, rows, l.d, l.wq, {});
+  } else {
+    std::vector<double> low = project(asked, rows, l.d, m.queryDown, {});
+    normalise(low, m.queryNorm, LatentWeights::normEpsilon);
+    h.queries = project(low, rows, static_cast<int64_t>(m.queryNorm.size()), l.wq, {});
+  }
+  rotate(h.queries, l.heads * l.headDim, l.headDim, nope, l, frequencies, positions);
+  std::vector<double> down = project(all, seen, l.d, m.down, {}), latent(static_cast<size_t>(seen * m.rank));
+  rotate(down, width, width, m.rank, l, frequencies, firstPositions(seen));
+  for (int64_t s = 0; s < seen; s++) std::copy_n(down.begin() + s * width, m.rank, latent.begin() + s * m.rank);
+  normalise(latent, m.norm, LatentWeights::normEpsilon);
+  const std::vector<double> up = project(latent, seen, m.rank, m.up, {});
+  h.keys.resize(static_cast<size_t>(seen * l.heads * h.keyDim));
+  h.values.resize(static_cast<size_t>(seen * l.heads * h.valueDim));
+  for (int64_t s = 0; s < seen; s++)
+    for (int64_t head = 0; head < l.heads; head++) {
+      const auto from = up.begin() + (s * l.heads + head) * each;
+      std::copy_n(from, nope, h.keys.begin() + (s * l.heads + head) * h.keyDim);
+      std::copy_n(down.begin() + s * width + m.rank, m.ropeDim, h.keys.begin() + (s * l.heads + head) * h.keyDim + nope);
+      std::copy_n(from + nope, m.valueDim, h.values.begin() + (s * l.heads + head) * h.valueDim);
+    }
+  return h;
+}
+
 }  // namespace
+
+int64_t weightCount(const LayerWeights& l) {
+  const LatentWeights& m = l.latent;
+  return static_cast<int64_t>(l.wq.size() + l.wk.size() + l.wv.size() + l.wo.size() + m.queryDown.size() + m.down.size() + m.up.size());
+}
 
 std::vector<double> referenceOutput(const LayerWeights& l, const float* x, int64_t tokens,
                                     const std::vector<int64_t>& positions, int64_t room, bool uniform) {
   const auto rows = static_cast<int64_t>(positions.size());
   const int64_t seen = rows > 0 ? std::min(tokens, positions.back() + 1) : 0;
-  const int64_t queryWidth = l.heads * l.headDim, keyWidth = l.kvHeads * l.headDim;
   const std::vector<double> all = widened(x, seen * l.d);
   std::vector<double> asked(static_cast<size_t>(rows * l.d));
   for (int64_t r = 0; r < rows; r++)
     std::copy_n(all.begin() + positions[static_cast<size_t>(r)] * l.d, l.d, asked.begin() + r * l.d);
-  const std::vector<double> values = project(all, seen, l.d, l.wv, l.bv);
-  std::vector<double> keys, queries;
-  if (!uniform) {
-    keys = project(all, seen, l.d, l.wk, l.bk);
-    queries = project(asked, rows, l.d, l.wq, l.bq);
-    normalise(keys, l.keyNorm, l.normEpsilon);
-    normalise(queries, l.queryNorm, l.normEpsilon);
-    if (l.rope.rotaryDim > 0) {
-      const RopeFrequencies frequencies = ropeFrequencies(l.rope, room);
-      std::vector<int64_t> every(static_cast<size_t>(seen));
-      for (int64_t t = 0; t < seen; t++) every[static_cast<size_t>(t)] = t;
-      rotate(keys, keyWidth, l.headDim, frequencies, every);
-      rotate(queries, queryWidth, l.headDim, frequencies, positions);
-    }
-  }
+  const Heads heads = l.latent.rank > 0 ? headsOfLatent(l, all, asked, positions, room) : plainHeads(l, all, asked, positions, room, uniform);
+  const int64_t keyDim = heads.keyDim, valueDim = heads.valueDim, keyWidth = heads.kvHeads * keyDim, valueWidth = heads.kvHeads * valueDim;
+  const int64_t queryWidth = l.heads * keyDim, mixedWidth = l.heads * valueDim;
   const double scale = l.scale > 0 ? l.scale : 1 / std::sqrt(static_cast<double>(l.headDim));
-  std::vector<double> mixed(static_cast<size_t>(rows * queryWidth), 0.0);
+  std::vector<double> mixed(static_cast<size_t>(rows * mixedWidth), 0.0);
   parallelFor(rows * l.heads, [&](int64_t item) {
-    const int64_t r = item / l.heads, h = item % l.heads, g = h / (l.heads / l.kvHeads);
+    const int64_t r = item / l.heads, h = item % l.heads, g = h / (l.heads / heads.kvHeads);
     const int64_t end = std::min(seen, positions[static_cast<size_t>(r)] + 1);
     const int64_t first = l.window > 0 ? std::max<int64_t>(0, end - l.window) : 0;
     std::vector<double> p(static_cast<size_t>(end - first), 1.0);
     if (!uniform) {
-      const double* q = &queries[static_cast<size_t>(r * queryWidth + h * l.headDim)];
+      const double* q = &heads.queries[static_cast<size_t>(r * queryWidth + h * keyDim)];
       double top = -INFINITY;
       for (int64_t s = first; s < end; s++) {
-        const double* k = &keys[static_cast<size_t>(s * keyWidth + g * l.headDim)];
+        const double* k = &heads.keys[static_cast<size_t>(s * keyWidth + g * keyDim)];
         double dot = 0;
-        for (int64_t c = 0; c < l.headDim; c++) dot += q[c] * k[c];
+        for (int64_t c = 0; c < keyDim; c++) dot += q[c] * k[c];
         const double score = l.softcap > 0 ? l.softcap * std::tanh(dot * scale / l.softcap) : dot * scale;
         p[static_cast<size_t>(s - first)] = score;
         top = std::max(top, score);
@@ -90,14 +147,14 @@ std::vector<double> referenceOutput(const LayerWeights& l, const float* x, int64
     }
     double total = 0;
     for (double w : p) total += w;
-    double* out = &mixed[static_cast<size_t>(r * queryWidth + h * l.headDim)];
+    double* out = &mixed[static_cast<size_t>(r * mixedWidth + h * valueDim)];
     for (int64_t s = first; s < end; s++) {
-      const double* v = &values[static_cast<size_t>(s * keyWidth + g * l.headDim)];
+      const double* v = &heads.values[static_cast<size_t>(s * valueWidth + g * valueDim)];
       const double w = p[static_cast<size_t>(s - first)] / total;
-      for (int64_t c = 0; c < l.headDim; c++) out[c] += w * v[c];
+      for (int64_t c = 0; c < valueDim; c++) out[c] += w * v[c];
     }
   });
-  return project(mixed, rows, queryWidth, l.wo, l.bo);
+  return project(mixed, rows, mixedWidth, l.wo, l.bo);
 }
 
 }  // namespace fastmqa

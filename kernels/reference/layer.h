@@ -7,13 +7,27 @@
 
 namespace fastmqa {
 
+/// Multi-head latent attention (DeepSeek-V2, attention-spec B.3): what a layer has in place of wk and wv. A key of a head is
+/// made of the latent, its last `ropeDim` channels are one rotated key that all heads share. Queries are split alike.
+struct LatentWeights {
+  int64_t rank = 0;  ///< of the latent, which the layer itself caches beside the rotated key; 0: no latent attention
+  int64_t ropeDim = 0, valueDim = 0;
+  std::vector<float> queryDown, queryNorm;  ///< [query rank][d] and its RMSNorm; empty: wq acts on x itself
+  std::vector<float> down;                  ///< [rank + ropeDim][d]
+  std::vector<float> norm;                  ///< [rank] RMSNorm of the latent, before it is cached
+  std::vector<float> up;                    ///< [heads][headDim - ropeDim key channels, then valueDim][rank]
+  /// DeepSeek's code gives these two norms its default, whatever the configuration says of the others.
+  static constexpr double normEpsilon = 1e-6;
+};
+
 /// f32 weights of one attention layer, row-major, y = x W^T. The values are exact: the reference uses them in fp64.
 struct LayerWeights {
   int64_t d = 0, heads = 0, kvHeads = 0, headDim = 0;
-  std::vector<float> wq;  ///< [heads * headDim][d]
+  std::vector<float> wq;  ///< [heads * headDim][d, or the rank of the queries' own latent]
   std::vector<float> wk;  ///< [kvHeads * headDim][d]
   std::vector<float> wv;  ///< [kvHeads * headDim][d]
-  std::vector<float> wo;  ///< [d][heads * headDim]
+  std::vector<float> wo;  ///< [d][heads * headDim, or the latent's valueDim]
+  LatentWeights latent;
   // What some trained models add; empty or zero where a model has none.
   std::vector<float> bq, bk, bv, bo;
   std::vector<float> queryNorm, keyNorm;  ///< [headDim] RMSNorm of every head, before the rotary embedding
@@ -24,8 +38,11 @@ struct LayerWeights {
   RopeParameters rope;  ///< rotaryDim 0: no rotary embedding
 };
 
+/// How many numbers the projections of a layer are: what the model itself keeps.
+int64_t weightCount(const LayerWeights& layer);
+
 /// y at the given ascending query positions, causal: y_t = sum_h W_o,h sum_s softmax_s(scale q_t,h . k_s) v_s, with all that
-/// the weights bring: biases, norms of heads, rotary embedding, soft cap, window.
+/// the weights bring: biases, norms of heads, rotary embedding, soft cap, window, keys and values out of a latent.
 /// @param x [tokens][d]
 /// @param room positions in use, which some rotary embeddings depend on
 /// @param uniform equal weights on all keys that are seen instead of the softmax (a control)

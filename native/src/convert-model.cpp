@@ -39,6 +39,7 @@ RopeParameters ropeOf(const Napi::Object& layer) {
   const Napi::Object rope = layer.Get("rope").As<Napi::Object>();
   p.base = number(rope, "theta");
   p.rotaryDim = whole(rope, "rotaryDim");
+  p.interleaved = truth(rope, "interleaved");
   if (!has(rope, "scaling")) return p;
   const Napi::Object s = rope.Get("scaling").As<Napi::Object>();
   p.scaling = oneOf<RopeScaling>(s, "kind", {{"linear", RopeScaling::linear}, {"dynamic", RopeScaling::dynamicNtk}, {"yarn", RopeScaling::yarn},
@@ -76,6 +77,27 @@ DecoderShape shapeOfModel(const Napi::Object& c) {
   s.embeddingScale = number(c, "embeddingScale", 1);
   s.activation = oneOf<Activation>(c, "activation", {{"silu", Activation::silu}, {"gelu", Activation::gelu}, {"gelu-tanh", Activation::geluTanh}});
   s.gatedMlp = truth(c, "gatedMlp");
+  if (has(c, "mla")) {
+    const Napi::Object mla = c.Get("mla").As<Napi::Object>();
+    s.latentRank = whole(mla, "rank");
+    s.ropeDim = whole(mla, "ropeDim");
+    s.valueDim = whole(mla, "valueDim");
+    s.queryRank = whole(mla, "queryRank");
+  }
+  if (has(c, "experts")) {
+    const Napi::Object experts = c.Get("experts").As<Napi::Object>();
+    s.experts.experts = whole(experts, "count");
+    s.experts.chosen = whole(experts, "chosen");
+    s.experts.mlpDim = whole(experts, "mlpDim");
+    s.experts.sharedMlpDim = whole(experts, "sharedMlpDim");
+    s.experts.firstLayer = whole(experts, "firstLayer");
+    s.experts.everyLayers = whole(experts, "everyLayers", 1);
+    s.experts.sigmoid = truth(experts, "sigmoid");
+    s.experts.groups = whole(experts, "groups", 1);
+    s.experts.chosenGroups = whole(experts, "chosenGroups", 1);
+    s.experts.normalises = truth(experts, "normalises");
+    s.experts.scaling = number(experts, "scaling", 1);
+  }
   const Napi::Array layers = c.Get("layers").As<Napi::Array>();
   s.layers = layers.Length();
   for (uint32_t i = 0; i < layers.Length(); i++) {

@@ -1,4 +1,5 @@
 /** Bytes of a cache by formula (attention-spec 0), with the figures of one point put in: what stands behind `kvLogicalBytes`. */
+import { cachedChannels } from './cached-channels.ts';
 import { formatBytes } from './format.ts';
 import type { CacheDtype, PointConfig } from './sweep.ts';
 
@@ -22,12 +23,13 @@ interface Part {
 export function cacheFormula(config: PointConfig): CacheFormula | undefined {
   const parts = tokenParts(config);
   if (!parts) return undefined;
-  const { batch, seqLen, window, sinkTokens, residualTokens, cacheKind, hiddenDim, kvHeads, headDim } = config;
+  const { batch, seqLen, window, sinkTokens, residualTokens, cacheKind, hiddenDim, kvHeads } = config;
+  const { heads, keyDim, valueDim } = cachedChannels(config, kvHeads);
   const held = window === undefined ? seqLen : Math.min(seqLen, window + sinkTokens);
   const exactTokens = Math.min(held, sinkTokens + residualTokens);
   const codedTokens = held - exactTokens;
   const codedBytes = parts.reduce((sum, { bytes }) => sum + bytes, 0);
-  const exactBytes = cacheKind === 'input' ? 2 * hiddenDim : 4 * kvHeads * headDim;
+  const exactBytes = cacheKind === 'input' ? 2 * hiddenDim : 2 * heads * (keyDim + valueDim);
   const lines = [
     `${batch} x ${codedTokens} tokens x ${bytesText(codedBytes)}`,
     ...parts.map(({ bytes, text }) => `${bytesText(bytes)} a token: ${text}`),
@@ -49,6 +51,13 @@ function tokenParts(config: PointConfig): readonly Part[] | undefined {
     const groups = scales > 0 ? `, and ${each} B of scales for every ${groupSize}` : '';
     return { bytes: payload + scales, text: `${name}, ${shape} x ${bitsOf[dtype]} bit${groups}` };
   };
+  if (cacheKind === 'direct' && config.latentDim !== undefined) {
+    const { keyDim, valueDim } = cachedChannels(config, kvHeads);
+    return [
+      coded('rotated key', String(keyDim), keyDim, keyDtype, keyGroupSize),
+      coded('latent of the model', String(valueDim), valueDim, valueDtype, valueGroupSize),
+    ];
+  }
   if (cacheKind === 'direct') {
     const width = kvHeads * headDim;
     return [

@@ -44,6 +44,27 @@ export interface LatentAttention {
   readonly queryRank?: number;
 }
 
+/** A mixture of experts in place of the MLP of some layers (DeepSeek): a router chooses a few of many, shared ones read all. */
+export interface Experts {
+  readonly count: number;
+  /** For a token. */
+  readonly chosen: number;
+  readonly mlpDim: number;
+  /** Of all shared ones together; 0 = none. */
+  readonly sharedMlpDim: number;
+  /** Layers from this one on, every `everyLayers`th, have experts. */
+  readonly firstLayer: number;
+  readonly everyLayers: number;
+  /** Scores are sigmoids of the router's logits, and a group is worth its two best experts; else a softmax, and the best one. */
+  readonly sigmoid: boolean;
+  /** Experts stand in groups, of which the best `chosenGroups` are looked at. */
+  readonly groups: number;
+  readonly chosenGroups: number;
+  /** Scores of those chosen are divided by their sum. */
+  readonly normalises: boolean;
+  readonly scaling: number;
+}
+
 export interface ModelConfig {
   /** `model_type` of the configuration. */
   readonly family: string;
@@ -71,6 +92,7 @@ export interface ModelConfig {
   readonly logitSoftcap?: number;
   readonly activation: 'silu' | 'gelu' | 'gelu-tanh';
   readonly gatedMlp: boolean;
+  readonly experts?: Experts;
   readonly embeddingScale: number;
   /** Learned absolute positions are added to the embedding. */
   readonly learnedPositions: boolean;

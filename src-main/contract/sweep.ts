@@ -28,6 +28,14 @@ export const modelShapeSchema = z.strictObject({
   headDim: count.max(512),
   /** KV heads of the reference model itself: `heads` = MHA; fewer = natively shared (GQA, MQA). */
   referenceKvHeads: count.max(256),
+  /**
+   * Of a model with multi-head latent attention (DeepSeek): rank of the latent that it caches by itself, for all heads, in place
+   * of keys and values; `ropeDim` channels of one rotated key stand beside it. Absent = keys and values are cached.
+   */
+  latentDim: count.max(16384).optional(),
+  ropeDim: count.max(1024).optional(),
+  /** Channels of its values, per head; keys and queries have `headDim`. */
+  valueDim: count.max(1024).optional(),
   /** Base of the rotary frequencies; 0 = no rotary embedding. */
   ropeTheta: z.number().min(0).max(1e9),
   /** Seed of the synthetic reference weights (attention-spec D). */
@@ -46,7 +54,10 @@ export const techniqueSchema = z.strictObject({
   kvHeads: count.max(256),
   kvConversion: z.enum(['mean', 'aligned', 'first']).optional(),
   cacheKind: z.enum(cacheKinds),
-  /** Types of cached keys and values (direct cache), or of the latent / layer input (both must then agree). */
+  /**
+   * Types of cached keys and values (direct cache), or of the latent / layer input (both must then agree). Of a model that caches
+   * a latent by itself: of the rotated key, and of the latent.
+   */
   keyDtype: dtype,
   valueDtype: dtype,
   keyGrouping: grouping.optional(),

@@ -3,6 +3,7 @@
  *
  * Short names as everywhere: B batch, H heads, G KV heads, S seqLen, D headDim, d hiddenDim.
  */
+import { cachedChannels } from '../contract/cached-channels.ts';
 import type { CacheDtype, Measuring, PointConfig } from '../contract/sweep.ts';
 
 /** Assumed machine: two cores with AVX2. A faster one finishes earlier than promised. */
@@ -44,10 +45,16 @@ function codedBytes(channels: number, dtype: CacheDtype, groupSize: number | und
   return (channels * bits[dtype]) / 8 + scaleBytes;
 }
 
+/** Channels of a token that the direct cache of so many KV heads has, keys and values together. */
+function directChannels(c: PointConfig, kvHeads: number): number {
+  const { heads, keyDim, valueDim } = cachedChannels(c, kvHeads);
+  return heads * (keyDim + valueDim);
+}
+
 /** Values of one token that the cache stores, keys and values together. */
 function storedChannels(c: PointConfig): number {
   const width = c.kvHeads * c.headDim;
-  if (c.cacheKind === 'direct') return 2 * width;
+  if (c.cacheKind === 'direct') return directChannels(c, c.kvHeads);
   if (c.cacheKind === 'input') return c.hiddenDim;
   if (c.latentBands) return bandsOf(c.latentBands).reduce((sum, band) => sum + band.coordinates, 0);
   if (c.latentRank) return c.latentRank;
@@ -58,11 +65,11 @@ function storedChannels(c: PointConfig): number {
 
 /** Payload and scales of one compressed token, bytes. An energy target is taken at full rank: an upper bound. */
 function compressedTokenBytes(c: PointConfig): number {
-  const width = c.kvHeads * c.headDim;
+  const { heads, keyDim, valueDim } = cachedChannels(c, c.kvHeads);
   if (c.cacheKind === 'direct') {
     return (
-      codedBytes(width, c.keyDtype, c.keyGroupSize, c.symmetric) +
-      codedBytes(width, c.valueDtype, c.valueGroupSize, c.symmetric)
+      codedBytes(heads * keyDim, c.keyDtype, c.keyGroupSize, c.symmetric) +
+      codedBytes(heads * valueDim, c.valueDtype, c.valueGroupSize, c.symmetric)
     );
   }
   if (c.adaptiveBudgetBytes) return c.adaptiveBudgetBytes;
@@ -81,7 +88,7 @@ function compressedTokenBytes(c: PointConfig): number {
 export function logicalCacheBytes(c: PointConfig): number {
   const held = cachedTokens(c);
   const compressed = compressedTokenBytes(c);
-  const exact = c.cacheKind === 'input' ? 2 * c.hiddenDim : 4 * c.kvHeads * c.headDim;
+  const exact = c.cacheKind === 'input' ? 2 * c.hiddenDim : 2 * directChannels(c, c.kvHeads);
   const exactTokens = Math.min(held, c.sinkTokens + c.residualTokens);
   return c.batch * (exactTokens * exact + (held - exactTokens) * compressed);
 }
@@ -90,12 +97,18 @@ export function logicalCacheBytes(c: PointConfig): number {
 export const layersOf = ({ layers, layer }: PointConfig): number => (layer === undefined ? (layers ?? 1) : 1);
 
 /** What a cache of full heads in f32 needs: B * S * 2HD * 4 bytes. The "64x, 128x, 512x" refer to this. */
-export const f32MhaBytes = (c: PointConfig): number => c.batch * c.seqLen * 2 * c.heads * c.headDim * 4;
+export const f32MhaBytes = (c: PointConfig): number =>
+  c.batch * c.seqLen * c.heads * (c.headDim + (c.valueDim ?? c.headDim)) * 4;
 
-/** What the reference's own KV heads need in 16 bit: B * S * 2GD * 2 bytes. */
-export const own16BitBytes = (c: PointConfig): number => c.batch * c.seqLen * 2 * c.referenceKvHeads * c.headDim * 2;
+/** What the reference itself would cache in 16 bit: its own KV heads, B * S * 2GD * 2 bytes, or its latent. */
+export const own16BitBytes = (c: PointConfig): number => c.batch * c.seqLen * directChannels(c, c.referenceKvHeads) * 2;
 
-const weightCount = (c: PointConfig, kvHeads: number): number => 2 * c.hiddenDim * c.headDim * (c.heads + kvHeads);
+function weightCount(c: PointConfig, kvHeads: number): number {
+  if (c.latentDim === undefined) return 2 * c.hiddenDim * c.headDim * (c.heads + kvHeads);
+  const [ropeDim, valueDim] = [c.ropeDim ?? 0, c.valueDim ?? 0];
+  const expansion = c.latentDim * c.heads * (c.headDim - ropeDim + valueDim);
+  return c.hiddenDim * (c.heads * (c.headDim + valueDim) + c.latentDim + ropeDim) + expansion;
+}
 
 /** Made in one timed step of the phase speculate, each for about so many passes of a model. */
 const speculatedTokens = 48;

@@ -4,6 +4,7 @@
  * Short names: G = referenceKvHeads, D = headDim, d = hiddenDim. Figures in the summaries follow from byte counts
  * (attention-spec 0), not from measurements.
  */
+import { cachedChannels } from '../contract/cached-channels.ts';
 import type { ModelShape, Technique } from '../contract/sweep.ts';
 
 export interface Level {
@@ -23,6 +24,9 @@ function groupWithin(channels: number, wanted: number): number {
   while (channels % size !== 0) size -= 1;
   return size;
 }
+
+/** Channels of one cached value. */
+const valueChannels = (shape: ModelShape): number => cachedChannels(shape, 1).valueDim;
 
 /** Every level starts here: nothing saved. */
 const baseline = (shape: ModelShape): Technique => ({
@@ -52,12 +56,12 @@ const tokenGroups = (size: number): Partial<Technique> => ({
   valueGroupSize: size,
 });
 
-/** KIVI (attention-spec B.5): keys by channel over `keyTokens` tokens, values by token over `valueChannels` channels. */
-const kiviGroups = (keyTokens: number, valueChannels: number): Partial<Technique> => ({
+/** KIVI (attention-spec B.5): keys by channel over `keyTokens` tokens, values by token over `channels` of them. */
+const kiviGroups = (keyTokens: number, channels: number): Partial<Technique> => ({
   keyGrouping: 'channel',
   keyGroupSize: keyTokens,
   valueGrouping: 'token',
-  valueGroupSize: valueChannels,
+  valueGroupSize: channels,
 });
 
 const latent: Partial<Technique> = { latentBasis: 'activation', latentCentred: true };
@@ -107,7 +111,7 @@ function aggressive(shape: ModelShape): Technique {
 const nearLossless = (shape: ModelShape): Technique => ({
   ...baseline(shape),
   ...storedAs('int8'),
-  ...kiviGroups(64, groupWithin(shape.headDim, 64)),
+  ...kiviGroups(64, groupWithin(valueChannels(shape), 64)),
   symmetric: true,
 });
 
@@ -204,7 +208,7 @@ const table = {
     resolve: (shape) => ({
       ...baseline(shape),
       ...fourBitKeys,
-      ...kiviGroups(groupSize, groupWithin(shape.headDim, groupSize)),
+      ...kiviGroups(groupSize, groupWithin(valueChannels(shape), groupSize)),
       valueDtype: 'int4',
     }),
   },
@@ -245,7 +249,7 @@ const table = {
     resolve: (shape) => ({
       ...baseline(shape),
       ...fourBitKeys,
-      ...kiviGroups(16, shape.headDim),
+      ...kiviGroups(16, valueChannels(shape)),
       valueDtype: 'int8',
     }),
   },
@@ -263,7 +267,7 @@ const table = {
     resolve: (shape) => ({
       ...baseline(shape),
       ...fourBitKeys,
-      ...kiviGroups(64, groupWithin(shape.headDim, 64)),
+      ...kiviGroups(64, groupWithin(valueChannels(shape), 64)),
       keyDtype: 'int3',
       valueDtype: 'int2',
       window: 576,

@@ -1,5 +1,6 @@
 /** From a sweep as written to the points it stands for. Pure. */
 import type { SweepPreview } from '../contract/api.ts';
+import { cachedChannels } from '../contract/cached-channels.ts';
 import { expected } from '../contract/input-error.ts';
 import {
   type AxisValue,
@@ -121,6 +122,9 @@ export function resolvePoint(values: Readonly<Record<string, AxisValue>>): { con
     heads,
     headDim: axes.headDim ?? known?.headDim ?? Math.min(512, Math.max(1, Math.floor(hiddenDim / heads))),
     referenceKvHeads: axes.referenceKvHeads ?? known?.referenceKvHeads ?? heads,
+    latentDim: axes.latentDim,
+    ropeDim: axes.ropeDim,
+    valueDim: axes.valueDim,
     ropeTheta: axes.ropeTheta ?? known?.ropeTheta ?? 10000,
     modelSeed: axes.modelSeed ?? 1,
   };
@@ -198,7 +202,8 @@ function kvHeadsOf(value: number | string, heads: number): number {
 
 /** Groups belong to integer types, and every integer type has them: by default 32 channels of a token, asymmetric. */
 function completeGrouping(technique: Technique, shape: ModelShape): void {
-  const channels = technique.cacheKind === 'direct' ? shape.headDim : shape.hiddenDim;
+  const { keyDim, valueDim } = cachedChannels(shape, 1);
+  const direct = technique.cacheKind === 'direct';
   // Bands bring their own rule: groups of 32, 8 bits symmetric, fewer asymmetric (attention-spec G.7).
   const banded = technique.latentBands !== undefined;
   for (const side of ['key', 'value'] as const) {
@@ -208,7 +213,7 @@ function completeGrouping(technique: Technique, shape: ModelShape): void {
       delete technique[size];
     } else {
       technique[grouping] ??= 'token';
-      technique[size] ??= Math.min(32, channels);
+      technique[size] ??= Math.min(32, direct ? (side === 'key' ? keyDim : valueDim) : shape.hiddenDim);
     }
   }
   if (banded || !(isInteger(technique.keyDtype) || isInteger(technique.valueDtype))) delete technique.symmetric;
@@ -219,7 +224,9 @@ function completeGrouping(technique: Technique, shape: ModelShape): void {
 function whyModelImpossible(c: PointConfig, known: KnownModel | undefined): string | undefined {
   if (c.model === undefined) {
     if (c.phase === 'speculate') return 'the phase speculate needs a model';
-    const stray = (['layers', 'layer', 'tokenFile'] as const).find((name) => c[name] !== undefined);
+    const stray = (['layers', 'layer', 'tokenFile', 'latentDim', 'ropeDim', 'valueDim'] as const).find(
+      (name) => c[name] !== undefined,
+    );
     return stray && `${stray} needs a model`;
   }
   if (c.layers === undefined) return `the shape of model ${c.model} is not known here`;
@@ -234,7 +241,26 @@ function whyModelImpossible(c: PointConfig, known: KnownModel | undefined): stri
 
 /** The first reason why no such layer or cache can exist. */
 function whyImpossible(config: PointConfig, axes: Axes): string | undefined {
-  return whyShapeImpossible(config) ?? whyLatentImpossible(config, axes) ?? whyCodecImpossible(config);
+  return (
+    whyShapeImpossible(config) ??
+    whyOwnLatentImpossible(config) ??
+    whyLatentImpossible(config, axes) ??
+    whyCodecImpossible(config)
+  );
+}
+
+/** What cannot be done to a model that caches a latent by itself (DeepSeek). */
+function whyOwnLatentImpossible(c: PointConfig): string | undefined {
+  if (c.latentDim === undefined) return undefined;
+  if (c.ropeDim === undefined || c.valueDim === undefined || c.ropeDim >= c.headDim)
+    return 'latentDim needs a ropeDim below headDim, and a valueDim';
+  const own = `the model caches one latent of ${c.latentDim}+${c.ropeDim} for all heads already`;
+  if (c.kvHeads !== c.referenceKvHeads) return `${own}: there are no KV heads to merge`;
+  if (isLatent(c.cacheKind)) return `${own}: it is not converted into another one`;
+  if (c.cacheKind === 'input') return `${own}: the layer input, ${c.hiddenDim}, is no smaller cache`;
+  if (c.hadamard) return `${own}: hadamard is for heads`;
+  if (c.kernel === 'naive') return `${own}: kernel naive has no way to read it`;
+  return undefined;
 }
 
 function whyShapeImpossible(c: PointConfig): string | undefined {
@@ -292,8 +318,9 @@ function whyCodecImpossible(c: PointConfig): string | undefined {
   }
   // A latent's last group may be ragged; groups of channels of a head or of the input may not.
   if (isLatent(c.cacheKind)) return undefined;
-  const channels = c.cacheKind === 'input' ? c.hiddenDim : c.headDim;
+  const { keyDim, valueDim } = cachedChannels(c, 1);
   for (const side of ['key', 'value'] as const) {
+    const channels = c.cacheKind === 'input' ? c.hiddenDim : side === 'key' ? keyDim : valueDim;
     const size = c[`${side}GroupSize`];
     if (c[`${side}Grouping`] === 'token' && size && channels % size !== 0)
       return `${side}GroupSize ${size} does not divide ${channels} channels`;

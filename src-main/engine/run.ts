@@ -321,6 +321,7 @@ const layerOf = (c: PointConfig): string =>
     c.heads,
     c.headDim,
     c.referenceKvHeads,
+    c.latentDim,
     c.ropeTheta,
     c.modelSeed,
     c.batch,

@@ -1,5 +1,6 @@
 /** From the words of a user – a name, a file, `AXIS=VALUES` – to a sweep. */
 import { expected } from '../contract/input-error.ts';
+import type { LatentAttention } from '../contract/model.ts';
 import {
   type AxisValue,
   type Grid,
@@ -54,6 +55,7 @@ async function withModelShapes(sweep: Sweep): Promise<Sweep> {
     const shape = {
       ...{ hiddenDim: [config.hiddenDim], heads: [config.heads], headDim: [config.headDim] },
       ...{ referenceKvHeads: [config.kvHeads], layers: [config.layers.length] },
+      ...(config.mla && latentShape(config.mla)),
       ropeTheta: [config.layers[0]?.rope?.theta ?? 0],
     };
     const { model, level, ...rest } = grid.axes;
@@ -62,6 +64,10 @@ async function withModelShapes(sweep: Sweep): Promise<Sweep> {
   const also = sweep.also && (await Promise.all(sweep.also.map(complete)));
   return { ...(await complete(sweep)), ...(also && { also }) };
 }
+
+const latentShape = ({ rank, ropeDim, valueDim }: LatentAttention) => ({
+  ...{ latentDim: [rank], ropeDim: [ropeDim], valueDim: [valueDim] },
+});
 
 /** Axes in the order given, levels last. */
 function sweepAsWritten(values: ReadonlyMap<string, AxisValue[]>): Sweep {

@@ -5,8 +5,8 @@
 import { lstat, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expected } from '../contract/input-error.ts';
-import type { ModelConfig, ModelFiles, StoredRows } from '../contract/model.ts';
-import { readSmallFile } from './config.ts';
+import type { Experts, LatentAttention, ModelConfig, ModelFiles, StoredRows } from '../contract/model.ts';
+import { hasExperts, readSmallFile } from './config.ts';
 import { fence } from './fence.ts';
 import { openSafetensors, type TensorEntry } from './safetensors.ts';
 import { type Json, parseStrictJson } from './strict-json.ts';
@@ -171,15 +171,19 @@ class Layout {
         this.linear(`${to}v`, `${attention}qkv_proj`, rows, hiddenDim, [[queryWidth + keyWidth, keyWidth]]);
         this.linear(`${to}gate`, `${from}mlp.gate_up_proj`, 2 * mlpDim, hiddenDim, [[0, mlpDim]]);
         this.linear(`${to}up`, `${from}mlp.gate_up_proj`, 2 * mlpDim, hiddenDim, [[mlpDim, mlpDim]]);
+        this.linear(`${to}down`, `${from}mlp.down_proj`, hiddenDim, mlpDim);
+        this.linear(`${to}o`, `${attention}o_proj`, hiddenDim, queryWidth);
+      } else if (config.mla) {
+        this.latentAttention(to, attention, config.mla);
+        if (hasExperts(config, i)) this.mixtureOfExperts(to, `${from}mlp.`, config.experts as Experts);
+        else this.gatedMlp(to, `${from}mlp.`, mlpDim);
       } else {
         this.linear(`${to}q`, `${attention}q_proj`, queryWidth, hiddenDim);
         this.linear(`${to}k`, `${attention}k_proj`, keyWidth, hiddenDim);
         this.linear(`${to}v`, `${attention}v_proj`, keyWidth, hiddenDim);
-        this.linear(`${to}gate`, `${from}mlp.gate_proj`, mlpDim, hiddenDim);
-        this.linear(`${to}up`, `${from}mlp.up_proj`, mlpDim, hiddenDim);
+        this.linear(`${to}o`, `${attention}o_proj`, hiddenDim, queryWidth);
+        this.gatedMlp(to, `${from}mlp.`, mlpDim);
       }
-      this.linear(`${to}o`, `${attention}o_proj`, hiddenDim, queryWidth);
-      this.linear(`${to}down`, `${from}mlp.down_proj`, hiddenDim, mlpDim);
       if (config.queryKeyNorm) {
         this.norm(`${to}queryNorm`, `${attention}q_norm`, headDim);
         this.norm(`${to}keyNorm`, `${attention}k_norm`, headDim);
@@ -193,6 +197,38 @@ class Layout {
         this.norm(`${to}mlpNorm`, `${from}post_attention_layernorm`);
       }
     });
+  }
+
+  private gatedMlp(to: string, from: string, width: number): void {
+    const { hiddenDim } = this.config;
+    this.linear(`${to}gate`, `${from}gate_proj`, width, hiddenDim);
+    this.linear(`${to}up`, `${from}up_proj`, width, hiddenDim);
+    this.linear(`${to}down`, `${from}down_proj`, hiddenDim, width);
+  }
+
+  /** Of a query and of the latent's expansion, each head has its unrotated channels first. */
+  private latentAttention(to: string, from: string, mla: LatentAttention): void {
+    const { hiddenDim, heads, headDim } = this.config;
+    const { rank, ropeDim, nopeDim, valueDim, queryRank } = mla;
+    if (queryRank === undefined) this.linear(`${to}q`, `${from}q_proj`, heads * headDim, hiddenDim);
+    else {
+      this.linear(`${to}queryDown`, `${from}q_a_proj`, queryRank, hiddenDim);
+      this.norm(`${to}queryDownNorm`, `${from}q_a_layernorm`, queryRank);
+      this.linear(`${to}q`, `${from}q_b_proj`, heads * headDim, queryRank);
+    }
+    this.linear(`${to}latentDown`, `${from}kv_a_proj_with_mqa`, rank + ropeDim, hiddenDim);
+    this.norm(`${to}latentNorm`, `${from}kv_a_layernorm`, rank);
+    this.linear(`${to}latentUp`, `${from}kv_b_proj`, heads * (nopeDim + valueDim), rank);
+    this.linear(`${to}o`, `${from}o_proj`, hiddenDim, heads * valueDim);
+  }
+
+  private mixtureOfExperts(to: string, from: string, experts: Experts): void {
+    this.take(`${to}router`, `${from}gate.weight`, [experts.count, this.config.hiddenDim]);
+    const bias = `${from}gate.e_score_correction_bias`;
+    if (this.has(bias)) this.take(`${to}router.bias`, bias, [experts.count]);
+    for (let e = 0; e < experts.count; e += 1)
+      this.gatedMlp(`${to}experts.${e}.`, `${from}experts.${e}.`, experts.mlpDim);
+    if (experts.sharedMlpDim > 0) this.gatedMlp(`${to}shared.`, `${from}shared_experts.`, experts.sharedMlpDim);
   }
 
   /** Rows of a fused projection [(H, 3, D), d]: every head has its own q, k and v. */

@@ -5,7 +5,7 @@
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { expected } from '../contract/input-error.ts';
-import type { LatentAttention, ModelConfig, ModelLayer, Rope } from '../contract/model.ts';
+import type { Experts, LatentAttention, ModelConfig, ModelLayer, Rope } from '../contract/model.ts';
 import { type Json, OddNumber, parseStrictJson } from './strict-json.ts';
 
 const largestFile = 2 ** 20;
@@ -529,7 +529,8 @@ const deepSeek: Reader = (fields, family, weightBytes) => {
     headDim: mla.nopeDim + mla.ropeDim,
     layerCount: fields.count(['num_hidden_layers'], mostLayers),
   };
-  const rope = { ...ropeOf(fields, mla.ropeDim), interleaved: true };
+  const rope = { ...ropeOf(fields, mla.ropeDim), interleaved: fields.flag('rope_interleave', true) };
+  const experts = expertsOf(fields, family);
   const config = model(family, shape, weightBytes, {
     layers: Array.from({ length: shape.layerCount }, () => ({ rope })),
     mla,
@@ -540,24 +541,65 @@ const deepSeek: Reader = (fields, family, weightBytes) => {
     normEpsilon: fields.figure(['rms_norm_eps'], 1e-6),
     residual: 'sequential',
     queryKeyNorm: false,
+    attentionScale: yarnScale(rope) / Math.sqrt(shape.headDim),
     activation: activationOf(fields, ['hidden_act'], 'silu'),
     gatedMlp: true,
     embeddingScale: 1,
     learnedPositions: false,
     tiedEmbeddings: fields.flag('tie_word_embeddings', false),
-    planOnly: 'multi-head latent attention with a mixture of experts',
+    ...(experts && { experts }),
+    ...(fields.flag('attention_bias', false) && { planOnly: 'multi-head latent attention with biases' }),
   });
-  return { ...config, parameters: config.parameters + expertWeights(fields, shape) };
+  return { ...config, parameters: config.parameters + (experts ? expertWeights(experts, config) : 0) };
 };
 
-/** Experts of the layers that have them, in place of the dense MLP. */
-function expertWeights(fields: Fields, { hiddenDim, layerCount }: Shape): number {
-  const routed = fields.optionalCount('n_routed_experts', 65536);
-  if (routed === undefined) return 0;
-  const dense = fields.optionalCount('first_k_dense_replace', mostLayers) ?? 0;
-  const width = fields.count(['moe_intermediate_size'], 2 ** 20);
-  const experts = routed + (fields.optionalCount('n_shared_experts', 4096) ?? 0);
-  return Math.max(0, layerCount - dense) * hiddenDim * (3 * (experts * width - mlp(fields)) + routed);
+/** DeepSeek multiplies the scores by the square of YaRN's magnitude scale (attention-spec B.2). */
+function yarnScale({ scaling }: Rope): number {
+  if (scaling?.kind !== 'yarn' || !scaling.mscaleAllDim || scaling.factor <= 1) return 1;
+  return (0.1 * scaling.mscaleAllDim * Math.log(scaling.factor) + 1) ** 2;
+}
+
+const mostExperts = 65536;
+
+function expertsOf(fields: Fields, family: string): Experts | undefined {
+  const count = fields.optionalCount('n_routed_experts', mostExperts);
+  if (count === undefined) return undefined;
+  const third = family === 'deepseek_v3';
+  const choose = (name: string, otherwise: string, ...known: readonly string[]): string => {
+    const value = fields.text([name]) ?? otherwise;
+    if (!known.includes(value)) throw fields.wrong(`one of ${known.join(', ')}`, name);
+    return value;
+  };
+  const method = third
+    ? choose('topk_method', 'noaux_tc', 'noaux_tc')
+    : choose('topk_method', 'greedy', 'greedy', 'group_limited_greedy');
+  const sigmoid = choose('scoring_func', third ? 'sigmoid' : 'softmax', third ? 'sigmoid' : 'softmax') === 'sigmoid';
+  const groups = method === 'greedy' ? 1 : fields.count(['n_group'], count, 1);
+  if (count % groups !== 0 || (sigmoid && groups > 1 && count / groups < 2))
+    throw fields.wrong(`a divisor of ${count} experts`, 'n_group');
+  const chosenGroups = groups === 1 ? 1 : fields.count(['topk_group'], groups);
+  const mlpDim = fields.count(['moe_intermediate_size'], 2 ** 20);
+  const dense = fields.has('first_k_dense_replace') ? fields.figure(['first_k_dense_replace'], undefined, -1) : 0;
+  if (!Number.isInteger(dense) || dense > mostLayers)
+    throw fields.wrong(`a whole number from 0 to ${mostLayers}`, 'first_k_dense_replace');
+  return {
+    ...{ count, mlpDim, sigmoid, groups, chosenGroups, firstLayer: dense },
+    chosen: fields.count(['num_experts_per_tok'], (count / groups) * chosenGroups),
+    sharedMlpDim: (fields.optionalCount('n_shared_experts', 4096) ?? 0) * mlpDim,
+    everyLayers: fields.count(['moe_layer_freq'], mostLayers, 1),
+    normalises: fields.flag('norm_topk_prob', third),
+    scaling: fields.figure(['routed_scaling_factor'], 1),
+  };
+}
+
+export const hasExperts = ({ experts }: Pick<ModelConfig, 'experts'>, layer: number): boolean =>
+  experts !== undefined && layer >= experts.firstLayer && layer % experts.everyLayers === 0;
+
+/** Weights of the layers that have experts, in place of those of the dense MLP. */
+function expertWeights(experts: Experts, config: ModelConfig): number {
+  const layers = config.layers.filter((_, layer) => hasExperts({ experts }, layer)).length;
+  const { count, mlpDim, sharedMlpDim } = experts;
+  return layers * config.hiddenDim * (3 * (count * mlpDim + sharedMlpDim - config.mlpDim) + count);
 }
 
 /** By `model_type`. */

@@ -60,17 +60,17 @@ const latentModels: Readonly<Record<string, object>> = {
   'DeepSeek-V2-Lite': deepSeek(2, {
     ...{ hidden_size: 2048, num_attention_heads: 16, num_hidden_layers: 27, q_lora_rank: null, vocab_size: 102400 },
     ...{ intermediate_size: 10944, moe_intermediate_size: 1408, n_routed_experts: 64, n_shared_experts: 2 },
-    first_k_dense_replace: 1,
+    ...{ first_k_dense_replace: 1, num_experts_per_tok: 6 },
   }),
   'DeepSeek-V2': deepSeek(2, {
     ...{ hidden_size: 5120, num_attention_heads: 128, num_hidden_layers: 60, q_lora_rank: 1536, vocab_size: 102400 },
     ...{ intermediate_size: 12288, moe_intermediate_size: 1536, n_routed_experts: 160, n_shared_experts: 2 },
-    first_k_dense_replace: 1,
+    ...{ first_k_dense_replace: 1, num_experts_per_tok: 6 },
   }),
   'DeepSeek-V3': deepSeek(3, {
     ...{ hidden_size: 7168, num_attention_heads: 128, num_hidden_layers: 61, q_lora_rank: 1536, vocab_size: 129280 },
     ...{ intermediate_size: 18432, moe_intermediate_size: 2048, n_routed_experts: 256, n_shared_experts: 1 },
-    first_k_dense_replace: 3,
+    ...{ first_k_dense_replace: 3, num_experts_per_tok: 8 },
   }),
 };
 

@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { cacheFormula } from '../../src-main/contract/cache-formula.ts';
 import { InputError } from '../../src-main/contract/input-error.ts';
 import { pointConfigSchema, type Sweep, sweepSchema } from '../../src-main/contract/sweep.ts';
 import { parseValues } from '../../src-main/engine/axes.ts';
+import { f32MhaBytes, logicalCacheBytes, own16BitBytes } from '../../src-main/engine/estimate.ts';
 import { expandSweep, pointId, previewSweep, resolvePoint } from '../../src-main/engine/plan.ts';
 import { sweeps } from '../../src-main/engine/sweeps.ts';
 
@@ -194,6 +196,50 @@ describe('resolvePoint', () => {
     expect(pointId(point)).toMatch(/^[0-9a-f]{16}$/);
     expect(pointId(shuffled)).toBe(pointId(point));
     expect(pointId({ ...point, seed: 101 })).not.toBe(pointId(point));
+  });
+});
+
+describe('a model that caches a latent by itself', () => {
+  const deepSeek = {
+    model: '/models/DeepSeek-V2-Lite',
+    layers: 27,
+    layer: 0,
+    hiddenDim: 2048,
+    heads: 16,
+    headDim: 192,
+  };
+  const under = (axes: Record<string, string | number | boolean>) =>
+    resolvePoint({ ...deepSeek, latentDim: 512, ropeDim: 64, valueDim: 128, seqLen: 1024, ...axes });
+
+  it.each<[string, number, Record<string, string | boolean>?]>([
+    ['baseline', 4 * 576],
+    ['custom', 2 * 576, { cacheDtype: 'f16' }],
+    // Rotated keys by channel over 64 tokens, the latent in groups of 64 channels; a 16-bit scale each.
+    ['near-lossless', 576 + 2 * (64 / 64 + 512 / 64)],
+    ['custom', 2 * 64 + 512 + 2 * (512 / 32), { keyDtype: 'f16', valueDtype: 'int8', symmetric: true }],
+  ])('%s takes %i bytes a token', (level, bytes, axes = {}) => {
+    const { config, refused } = under({ level, ...axes });
+    expect(refused).toBeUndefined();
+    expect(logicalCacheBytes(config)).toBe(1024 * bytes);
+    expect(cacheFormula(config)?.bytes).toBe(1024 * bytes);
+    expect([own16BitBytes(config), f32MhaBytes(config)]).toEqual([1024 * 1152, 1024 * 16 * (192 + 128) * 4]);
+  });
+
+  it.each([
+    [{ level: 'conservative' }, 'there are no KV heads to merge'],
+    [{ level: 'mixed-latent' }, 'it is not converted into another one'],
+    [{ level: 'near-lossless-input' }, 'the layer input, 2048, is no smaller cache'],
+    [{ level: 'custom', hadamard: true }, 'hadamard is for heads'],
+    [{ level: 'custom', kernel: 'naive' }, 'kernel naive has no way to read it'],
+  ])('%j is refused', (axes, reason) => {
+    expect(under(axes).refused).toBe(`the model caches one latent of 512+64 for all heads already: ${reason}`);
+  });
+
+  it('is no synthetic layer', () => {
+    const { model: _, layers: _layers, layer: _layer, ...layer } = deepSeek;
+    expect(resolvePoint({ ...layer, latentDim: 512, ropeDim: 64, valueDim: 128 }).refused).toBe(
+      'latentDim needs a model',
+    );
   });
 });
 

@@ -106,6 +106,19 @@ function frequenciesOf(
     });
     return { values, factor: 1 };
   }
+  if (kind === 'yarn') {
+    const original = scaling.original_max_position_embeddings;
+    const turning = (turns: number): number =>
+      (rotary * Math.log(original / (2 * Math.PI * turns))) / (2 * Math.log(theta));
+    const low = Math.max(0, Math.floor(turning(scaling.beta_fast)));
+    const high = Math.min(rotary - 1, Math.ceil(turning(scaling.beta_slow)));
+    const values = plain.map((f, j) => {
+      const slowed = Math.min(1, Math.max(0, (j - low) / (high - low)));
+      return f * (1 - slowed) + (f / scaling.factor) * slowed;
+    });
+    const magnitude = (m: number): number => 0.1 * m * Math.log(scaling.factor) + 1;
+    return { values, factor: magnitude(scaling.mscale) / magnitude(scaling.mscale_all_dim) };
+  }
   if (kind === 'longrope') {
     const original = config.original_max_position_embeddings;
     const values = plain.map((f, j) => f / scaling.short_factor[j]);
@@ -158,7 +171,8 @@ function attention({ q, k, v }: Heads, scale: number, window = Number.POSITIVE_I
       const top = Math.max(...scores);
       const weights = scores.map((x) => Math.exp(x - top));
       const total = weights.reduce((a, b) => a + b, 0);
-      return query.map((_, c) => weights.reduce((sum, w, s) => sum + (w / total) * channel(v, s, g, c), 0));
+      const values = (v[0] as Row[])[g] as Row;
+      return values.map((_, c) => weights.reduce((sum, w, s) => sum + (w / total) * channel(v, s, g, c), 0));
     }),
   );
 }
@@ -326,6 +340,111 @@ function gptBigCode(config: RawConfig, w: Weights, tokens: readonly number[], sh
   return x.map((row) => w.linear('transformer.wte', w.layerNorm('transformer.ln_f', row, epsilon)));
 }
 
+/** Pairs (2j, 2j+1) of the whole row. */
+function rotateNeighbours(row: Row, position: number, { values, factor }: Frequencies): Row {
+  return values.flatMap((f, j) => {
+    const [cos, sin] = [Math.cos(position * f) * factor, Math.sin(position * f) * factor];
+    const [a, b] = [row[2 * j] as number, row[2 * j + 1] as number];
+    return [a * cos - b * sin, a * sin + b * cos];
+  });
+}
+
+/** Indices of the largest. */
+const topOf = (row: Row, count: number): number[] =>
+  row
+    .map((_, i) => i)
+    .sort((a, b) => (row[b] as number) - (row[a] as number))
+    .slice(0, count);
+
+/** What each expert counts for a token; 0 for those not chosen. */
+function expertWeights(config: RawConfig, logits: Row, bias: Row): Row {
+  const third = config.model_type === 'deepseek_v3';
+  const exponents = logits.map((x) => Math.exp(third ? -x : x));
+  const total = exponents.reduce((a, b) => a + b, 0);
+  const scores = exponents.map((x) => (third ? 1 / (1 + x) : x / total));
+  const wanted = scores.map((x, e) => x + (bias[e] ?? 0));
+  let open = scores.map(() => true);
+  if (third || config.topk_method === 'group_limited_greedy') {
+    const size = scores.length / config.n_group;
+    const worth = split(wanted, size).map((group) => {
+      const [best = 0, second = 0] = [...group].sort((a, b) => b - a);
+      return third ? best + second : best;
+    });
+    const groups = topOf(worth, config.topk_group);
+    open = scores.map((_, e) => groups.includes(Math.floor(e / size)));
+  }
+  const chosen = topOf(
+    wanted.map((x, e) => (open[e] ? x : Number.NEGATIVE_INFINITY)),
+    config.num_experts_per_tok,
+  );
+  const sum = config.norm_topk_prob ? chosen.reduce((a, e) => a + (scores[e] as number), 0) : 1;
+  return scores.map((x, e) => (chosen.includes(e) ? (x / sum) * config.routed_scaling_factor : 0));
+}
+
+/** DeepSeek V2 and V3: keys and values of every head are made out of a latent; nothing is absorbed. */
+function deepSeek(config: RawConfig, w: Weights, tokens: readonly number[], show: Show): Row[] {
+  const { kv_lora_rank: rank, qk_rope_head_dim: rope, qk_nope_head_dim: nope, v_head_dim: value } = config;
+  const frequencies = frequenciesOf(config.rope_theta ?? 10000, rope, config.rope_scaling, config);
+  const scaling = config.rope_scaling;
+  const magnitude = scaling ? 0.1 * scaling.mscale_all_dim * Math.log(scaling.factor) + 1 : 1;
+  const norm = (name: string, x: Row): Row => w.rmsNorm(name, x, config.rms_norm_eps, false);
+  let x = tokens.map((token) => w.row('model.embed_tokens.weight', token));
+  for (let i = 0; i < config.num_hidden_layers; i += 1) {
+    const [at, attn] = [`model.layers.${i}.`, `model.layers.${i}.self_attn.`];
+    const normed = x.map((row) => norm(`${at}input_layernorm`, row));
+    const latents = normed.map((row) => w.linear(`${attn}kv_a_proj_with_mqa`, row));
+    const expanded = latents.map((row) =>
+      split(
+        w.linear(`${attn}kv_b_proj`, w.rmsNorm(`${attn}kv_a_layernorm`, row.slice(0, rank), 1e-6, false)),
+        nope + value,
+      ),
+    );
+    const q = normed.map((row, t) => {
+      const low = config.q_lora_rank
+        ? w.rmsNorm(`${attn}q_a_layernorm`, w.linear(`${attn}q_a_proj`, row), 1e-6, false)
+        : row;
+      return split(w.linear(`${attn}${config.q_lora_rank ? 'q_b_proj' : 'q_proj'}`, low), nope + rope).map((head) => [
+        ...head.slice(0, nope),
+        ...rotateNeighbours(head.slice(nope), t, frequencies),
+      ]);
+    });
+    const k = expanded.map((heads, t) => {
+      const shared = rotateNeighbours((latents[t] as Row).slice(rank), t, frequencies);
+      return heads.map((head) => [...head.slice(0, nope), ...shared]);
+    });
+    const v = expanded.map((heads) => heads.map((head) => head.slice(nope)));
+    const mixed = attention({ q, k, v }, magnitude ** 2 / Math.sqrt(nope + rope));
+    const attended = mixed.map((row) => w.linear(`${attn}o_proj`, row));
+    show(i, attended);
+    const mlp = (name: string, row: Row): Row => {
+      const up = w.linear(`${name}up_proj`, row);
+      return w.linear(
+        `${name}down_proj`,
+        w.linear(`${name}gate_proj`, row).map((g, c) => silu(g) * (up[c] as number)),
+      );
+    };
+    const feed = (row: Row): Row => {
+      if (i < config.first_k_dense_replace) return mlp(`${at}mlp.`, row);
+      const bias = config.model_type === 'deepseek_v3' ? w.vector(`${at}mlp.gate.e_score_correction_bias`) : [];
+      return expertWeights(config, w.linear(`${at}mlp.gate`, row), bias).reduce(
+        (sum, weight, e) =>
+          weight > 0
+            ? plus(
+                sum,
+                mlp(`${at}mlp.experts.${e}.`, row).map((y) => weight * y),
+              )
+            : sum,
+        mlp(`${at}mlp.shared_experts.`, row),
+      );
+    };
+    x = x.map((row, t) => {
+      const middle = plus(row, attended[t] as Row);
+      return plus(middle, feed(norm(`${at}post_attention_layernorm`, middle)));
+    });
+  }
+  return x.map((row) => w.linear('lm_head', norm('model.norm', row)));
+}
+
 /** Logits [token][vocabulary]. */
 export function decodeInF64(
   config: RawConfig,
@@ -337,5 +456,6 @@ export function decodeInF64(
   if (config.model_type === 'gpt_neox') return gptNeoX(config, weights, tokens, show);
   if (config.model_type === 'falcon') return falcon(config, weights, tokens, show);
   if (config.model_type === 'gpt_bigcode') return gptBigCode(config, weights, tokens, show);
+  if (String(config.model_type).startsWith('deepseek')) return deepSeek(config, weights, tokens, show);
   return llamaLike(config, weights, tokens, show);
 }

@@ -57,6 +57,38 @@ export function tensorShapes(config: RawConfig): Map<string, number[]> {
       norm(`${at}ln_1`, d, true);
       norm(`${at}ln_2`, d, true);
     }
+  } else if (family.startsWith('deepseek')) {
+    const { kv_lora_rank: rank, qk_rope_head_dim: rope, qk_nope_head_dim: nope, v_head_dim: value } = config;
+    const mlp = (name: string, width: number): void => {
+      linear(`${name}gate_proj`, width, d, false);
+      linear(`${name}up_proj`, width, d, false);
+      linear(`${name}down_proj`, d, width, false);
+    };
+    linear('model.embed_tokens', config.vocab_size, d, false);
+    linear('lm_head', config.vocab_size, d, false);
+    norm('model.norm', d, false);
+    for (let i = 0; i < layers; i += 1) {
+      const [at, attention] = [`model.layers.${i}.`, `model.layers.${i}.self_attn.`];
+      if (config.q_lora_rank) {
+        linear(`${attention}q_a_proj`, config.q_lora_rank, d, false);
+        norm(`${attention}q_a_layernorm`, config.q_lora_rank, false);
+        linear(`${attention}q_b_proj`, heads * (nope + rope), config.q_lora_rank, false);
+      } else linear(`${attention}q_proj`, heads * (nope + rope), d, false);
+      linear(`${attention}kv_a_proj_with_mqa`, rank + rope, d, false);
+      norm(`${attention}kv_a_layernorm`, rank, false);
+      linear(`${attention}kv_b_proj`, heads * (nope + value), rank, false);
+      linear(`${attention}o_proj`, d, heads * value, false);
+      if (i < config.first_k_dense_replace) mlp(`${at}mlp.`, config.intermediate_size);
+      else {
+        linear(`${at}mlp.gate`, config.n_routed_experts, d, false);
+        if (family === 'deepseek_v3') shapes.set(`${at}mlp.gate.e_score_correction_bias`, [config.n_routed_experts]);
+        for (let e = 0; e < config.n_routed_experts; e += 1)
+          mlp(`${at}mlp.experts.${e}.`, config.moe_intermediate_size);
+        mlp(`${at}mlp.shared_experts.`, config.n_shared_experts * config.moe_intermediate_size);
+      }
+      norm(`${at}input_layernorm`, d, false);
+      norm(`${at}post_attention_layernorm`, d, false);
+    }
   } else {
     const kvHeads = config.num_key_value_heads ?? heads;
     const isGemma = family.startsWith('gemma');

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { InputError } from '../../src-main/contract/input-error.ts';
+import type { ModelConfig } from '../../src-main/contract/model.ts';
 import { resolvePoint } from '../../src-main/engine/plan.ts';
 import { openCheckpoint } from '../../src-main/models/checkpoint.ts';
 import { readModelConfig } from '../../src-main/models/config.ts';
@@ -58,6 +59,26 @@ const falcon = {
 };
 const gemma = { ...llama, head_dim: 16, query_pre_attn_scalar: 12, sliding_window: 6, num_hidden_layers: 4 };
 
+const deepSeek = {
+  ...llama,
+  model_type: 'deepseek_v2',
+  num_key_value_heads: 4,
+  ...{ q_lora_rank: null, kv_lora_rank: 24, qk_nope_head_dim: 12, qk_rope_head_dim: 8, v_head_dim: 10 },
+  ...{ n_routed_experts: 8, num_experts_per_tok: 3, n_shared_experts: 2, moe_intermediate_size: 12 },
+  ...{ first_k_dense_replace: 1, topk_method: 'greedy', norm_topk_prob: false, routed_scaling_factor: 1 },
+};
+const yarn = {
+  type: 'yarn',
+  ...{
+    factor: 40,
+    original_max_position_embeddings: 16,
+    beta_fast: 32,
+    beta_slow: 1,
+    mscale: 0.5,
+    mscale_all_dim: 1.2,
+  },
+};
+
 const families: Record<string, RawConfig> = {
   'Llama 2': llama,
   'Llama 3.1: scaled rotary frequencies': { ...llama, ...scaled },
@@ -111,6 +132,15 @@ const families: Record<string, RawConfig> = {
   },
   'Falcon-7B: one KV head': falcon,
   'Falcon-40B: KV groups, two norms': { ...falcon, new_decoder_architecture: true, num_kv_heads: 2 },
+  'DeepSeek-V2-Lite: a latent, YaRN, experts after one dense layer': { ...deepSeek, rope_scaling: yarn },
+  'DeepSeek-V2: queries out of a latent, groups of experts': {
+    ...deepSeek,
+    ...{ q_lora_rank: 14, topk_method: 'group_limited_greedy', n_group: 4, topk_group: 2, routed_scaling_factor: 1.6 },
+  },
+  'DeepSeek-V3: sigmoids and a bias that only chooses': {
+    ...{ ...deepSeek, model_type: 'deepseek_v3', q_lora_rank: 14, rope_scaling: yarn, topk_method: 'noaux_tc' },
+    ...{ n_group: 2, topk_group: 1, norm_topk_prob: true, routed_scaling_factor: 2.5 },
+  },
   'GPT-BigCode: learned positions': {
     model_type: 'gpt_bigcode',
     ...{
@@ -128,12 +158,18 @@ const families: Record<string, RawConfig> = {
 const tokens = Array.from({ length: 24 }, (_, i) => (i * i * 7 + 3 * i) % 29);
 let written = 0;
 
+const latentShape = ({ mla }: ModelConfig) =>
+  mla && { latentDim: mla.rank, ropeDim: mla.ropeDim, valueDim: mla.valueDim };
+
 async function logitsOf(folder: string, level: Record<string, string | number>, prompt: number): Promise<Float32Array> {
   const config = await readModelConfig(join(folder, 'config.json'));
   const files = await openCheckpoint(folder, config);
   const { config: point } = resolvePoint({
     ...{ hiddenDim: config.hiddenDim, heads: config.heads, headDim: config.headDim, referenceKvHeads: config.kvHeads },
+    ...latentShape(config),
     ropeTheta: config.layers[0]?.rope?.theta ?? 0,
+    model: folder,
+    layers: config.layers.length,
     ...level,
   });
   return backend.logits(files, point, { shape: [1, tokens.length], data: Int32Array.from(tokens) }, prompt, 60);
@@ -232,7 +268,11 @@ describe('one layer of a model, on what it meets when the model reads', () => {
       const under = async (axes: Record<string, string | number>) => {
         const shape = { hiddenDim: model.hiddenDim, heads: model.heads, headDim: model.headDim };
         const asked = { model: folder, layers: attended.length, layer, seqLen: tokens.length };
-        const kept = { referenceKvHeads: model.kvHeads, ropeTheta: model.layers[0]?.rope?.theta ?? 0 };
+        const kept = {
+          referenceKvHeads: model.kvHeads,
+          ...latentShape(model),
+          ropeTheta: model.layers[0]?.rope?.theta ?? 0,
+        };
         const { config: point } = resolvePoint({ ...shape, ...kept, ...asked, ...axes });
         const prepared = await backend.prepareModel(
           point,

@@ -206,6 +206,71 @@ describe('a model of the user’s', () => {
   });
 });
 
+describe('a model with multi-head latent attention', () => {
+  const model = join(folder, 'deepseek');
+  const config = {
+    model_type: 'deepseek_v2',
+    ...{ hidden_size: 64, intermediate_size: 48, num_attention_heads: 4, num_hidden_layers: 2, vocab_size: 29 },
+    ...{ max_position_embeddings: 2048, q_lora_rank: null, kv_lora_rank: 32, v_head_dim: 16 },
+    ...{ qk_nope_head_dim: 16, qk_rope_head_dim: 16, n_routed_experts: 4, num_experts_per_tok: 2, n_shared_experts: 1 },
+    ...{ moe_intermediate_size: 16, first_k_dense_replace: 1, routed_scaling_factor: 1, rms_norm_eps: 1e-6 },
+  };
+  writeCheckpoint(model, config, tinyWeights(config, 4));
+  const tokenFile = join(folder, 'latent-tokens.txt');
+  writeFileSync(tokenFile, Array.from({ length: 3000 }, (_, i) => (i * i * 7 + (i >> 3)) % 29).join(' '));
+  const common = {
+    model: [model],
+    tokenFile: [tokenFile],
+    calibrationTokens: [1024],
+    seqLen: [192],
+    phase: ['decode'],
+  };
+
+  test('its layers, the whole of it, and what it refuses', async () => {
+    const file = join(folder, 'latent.json');
+    const grid = (axes: Record<string, (string | number | boolean)[]>) => ({ axes: { ...common, ...axes } });
+    const also = [
+      grid({ layer: [1], level: ['custom'], cacheDtype: ['int4'], residualTokens: [192] }),
+      grid({ layer: [1], level: ['custom'], keyRope: ['pre'] }),
+      grid({ layer: [1], level: ['custom'], window: [64], sinkTokens: [4] }),
+      grid({ level: ['baseline', 'near-lossless', 'conservative', 'mixed-latent'] }),
+    ];
+    const types = ['f32', 'f16', 'bf16', 'fp8-e4m3', 'int8', 'int4'];
+    const layers = grid({ layer: [0, 1], level: ['custom'], symmetric: [true], cacheDtype: types });
+    writeFileSync(file, JSON.stringify({ name: 'latent', ...layers, also }));
+    const { stdout } = await runCli(['sweep', file, '--min-time', '0', '--format', 'json']);
+    const points = JSON.parse(stdout).points.map((point: unknown) => pointSchema.parse(point)) as Point[];
+
+    points.slice(0, 12).forEach(({ outcome, memory, error, config: { layer } }, i) => {
+      const scales = i % 6 < 4 ? 0 : 2 * (1 + 1);
+      expect({ outcome, layer, bytes: memory?.kvLogicalBytes }).toEqual({
+        outcome: 'measured',
+        layer: Math.floor(i / 6),
+        bytes: 192 * ((48 * ([32, 16, 16, 8, 8, 4][i % 6] as number)) / 8 + scales),
+      });
+      // Against the latent in 16 bit, and against keys of 32 and values of 16 channels for each of four heads in f32.
+      expect(memory?.multiplierVsOwn16Bit).toBeCloseTo((192 * 96) / (memory?.kvAllocatedBytes as number), 9);
+      expect(memory?.multiplierVsF32Mha).toBeCloseTo((192 * 4 * 48 * 4) / (memory?.kvAllocatedBytes as number), 9);
+      const most = [1e-5, 2e-3, 2e-2, 0.1, 0.02, 0.3][i % 6] as number;
+      expect(error?.relativeL2).toBeLessThan(most);
+      if (i % 6 > 0) expect(error?.relativeL2).toBeGreaterThan(most / 50);
+    });
+    const [recent, unrotated, window, baseline, lossless, ...refused] = points.slice(12);
+    expect(recent?.error?.relativeL2).toBeLessThan(2e-3);
+    expect(unrotated?.error?.relativeL2).toBeLessThan(1e-5);
+    expect(window?.error?.relativeL2).toBeGreaterThan(1e-3);
+    expect(window?.memory?.kvLogicalBytes).toBe(63 * 48 * 4 + 4 * 48 * 2);
+    expect(baseline?.quality?.logitKl).toBeLessThan(1e-9);
+    expect(lossless?.quality?.logitKl).toBeGreaterThan(0);
+    expect(lossless?.quality?.logitKl).toBeLessThan(1e-2);
+    const own = 'the model caches one latent of 32+16 for all heads already';
+    expect(refused.map(({ outcome, reason }) => [outcome, reason])).toEqual([
+      ['skipped', `${own}: there are no KV heads to merge`],
+      ['skipped', `${own}: it is not converted into another one`],
+    ]);
+  });
+});
+
 test('recommend: nothing measured that keeps the budget is smaller, and the search is on record', async () => {
   const session = join(folder, 'search.fmqa');
   const args = [

@@ -178,6 +178,28 @@ describe('configurations of real models: bytes of attention-spec E', () => {
     expect(parse(deepSeekLite).mla).toEqual({ rank: 512, ropeDim: 64, nopeDim: 128, valueDim: 128 });
   });
 
+  test('DeepSeek: experts, YaRN in the scale of the scores, and what no version has', () => {
+    const experts = { n_routed_experts: 64, n_shared_experts: 2, moe_intermediate_size: 1408, num_experts_per_tok: 6 };
+    const yarn = { type: 'yarn', factor: 40, mscale: 0.7, mscale_all_dim: 0.7 };
+    const lite = { ...deepSeekLite, ...experts, first_k_dense_replace: 1, rope_scaling: yarn };
+    expect(parse(lite).experts).toEqual({
+      ...{ count: 64, chosen: 6, mlpDim: 1408, sharedMlpDim: 2816, firstLayer: 1, everyLayers: 1 },
+      ...{ sigmoid: false, groups: 1, chosenGroups: 1, normalises: false, scaling: 1 },
+    });
+    // 192^-1/2 times (0.1 * 0.7 * ln 40 + 1)^2
+    expect(parse(lite).attentionScale).toBeCloseTo(0.114252, 6);
+    expect(parse({ ...lite, attention_bias: true }).planOnly).toMatch('biases');
+    const v3 = { ...lite, model_type: 'deepseek_v3', n_group: 8, topk_group: 4, routed_scaling_factor: 2.5 };
+    expect(parse(v3).experts).toMatchObject({ sigmoid: true, groups: 8, chosenGroups: 4, normalises: true });
+    expect(() => parse({ ...lite, topk_method: 'noaux_tc' })).toThrow(
+      /^expected one of greedy, group_limited_greedy for topk_method in .* but received "noaux_tc"$/,
+    );
+    expect(() => parse({ ...v3, n_group: 7 })).toThrow(/^expected a divisor of 64 experts for n_group/);
+    expect(() => parse({ ...v3, num_experts_per_tok: 33 })).toThrow(
+      /^expected a whole number from 1 to 32 for num_experts/,
+    );
+  });
+
   test('parameters by formula lie within 1 % of the real counts', () => {
     const millions = (fields: object): number => parse(fields).parameters / 1e6;
     expect(millions(llama2) / 6738).toBeCloseTo(1, 2);

@@ -161,9 +161,10 @@ export function levelName(row: Row, { rows }: Block): string {
 }
 
 function layerName(config: PointConfig): string {
-  const { model, layer, hiddenDim, heads, headDim, referenceKvHeads, seqLen, batch } = config;
+  const { model, layer, hiddenDim, heads, headDim, referenceKvHeads, latentDim, ropeDim, seqLen, batch } = config;
   const of = model === undefined ? '' : `${basename(model)}[${layer}] `;
   const shape = `${of}${hiddenDim}/${heads}${headDim * heads === hiddenDim ? '' : `x${headDim}`}/${seqLen}/${batch}`;
+  if (latentDim !== undefined) return `${shape} latent ${latentDim}+${ropeDim}`;
   return referenceKvHeads < heads ? `${shape} shared KV${referenceKvHeads > 1 ? ` (${referenceKvHeads})` : ''}` : shape;
 }
 

@@ -238,7 +238,7 @@ describe('a model with multi-head latent attention', () => {
     const types = ['f32', 'f16', 'bf16', 'fp8-e4m3', 'int8', 'int4'];
     const layers = grid({ layer: [0, 1], level: ['custom'], symmetric: [true], cacheDtype: types });
     writeFileSync(file, JSON.stringify({ name: 'latent', ...layers, also }));
-    const { stdout } = await runCli(['sweep', file, '--min-time', '0', '--format', 'json']);
+    const { stdout } = await runCli(['sweep', file, '--min-time', '0', '--max-noise', '1', '--format', 'json']);
     const points = JSON.parse(stdout).points.map((point: unknown) => pointSchema.parse(point)) as Point[];
 
     points.slice(0, 12).forEach(({ outcome, memory, error, config: { layer } }, i) => {

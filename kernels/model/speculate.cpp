@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cmath>
 
+#include "layer/accelerator.h"
+
 namespace fastmqa {
 namespace {
 
@@ -58,11 +60,11 @@ int32_t pick(const std::vector<double>& weights, double u) {
 /// A sequence under one level: tokens go in, distributions come out.
 class Speculator::Side {
  public:
-  Side(const EvaluatedModel& model, const Technique& technique, int64_t positions, double temperature, const CancelFlag* cancel)
+  Side(const EvaluatedModel& model, const Technique& technique, const DecoderPlace& place, int64_t positions, double temperature, const CancelFlag* cancel)
       : temperature_(temperature), vocab_(model.weights()->shape.vocabSize),
         decoder_(arena_, model.weights(), std::vector<Technique>(model.weights()->layers.size(), technique),
                  needsCalibration(technique, model.weights()->shape.kvHeads) ? model.calibrated() : AttentionModels(), positions,
-                 static_cast<int64_t>(model.text().calibration.size()) * Calibration::streamTokens, cancel) {}
+                 static_cast<int64_t>(model.text().calibration.size()) * Calibration::streamTokens, cancel, place) {}
 
   void start(const int32_t* prompt, int64_t count) {
     sequence_ = decoder_.newSequences(1);
@@ -100,8 +102,11 @@ Speculator::Speculator(std::shared_ptr<const EvaluatedModel> model, const Specul
     : model_(std::move(model)), spec_(spec), longestPrompt_(longestPrompt), cancel_(cancel) {
   if (spec.draftTokens < 1 || spec.tokens < 1) refuse("expected at least 1 token to draft and to make");
   const int64_t positions = longestPrompt + spec.tokens + spec.draftTokens + 2;
-  target_ = std::make_unique<Side>(*model_, spec.target, positions, spec.temperature, cancel);
-  draft_ = std::make_unique<Side>(*model_, spec.draft, positions, spec.temperature, cancel);
+  // On a device both compute in the target's numbers: a draft may win by its cache only.
+  DecoderPlace place = spec.place;
+  if (!place.numbers) place.numbers = numberType(spec.target);
+  target_ = std::make_unique<Side>(*model_, spec.target, place, positions, spec.temperature, cancel);
+  draft_ = std::make_unique<Side>(*model_, spec.draft, place, positions, spec.temperature, cancel);
 }
 
 Speculator::~Speculator() = default;
@@ -211,6 +216,8 @@ constexpr int64_t tokensOfSample = 48;
 SpeculationSpec speculationOf(const PointSpec& spec, const DecoderShape& shape) {
   SpeculationSpec s;
   s.target = exactTechnique(shape);
+  if (spec.device >= 0) s.target.keyDtype = s.target.valueDtype = Dtype::f16;  // as models are run there
+  s.place.device = spec.device;
   s.draft = spec.technique;
   s.draftTokens = spec.draftTokens;
   s.tokens = tokensOfSample;
@@ -223,7 +230,6 @@ SpeculationPoint::SpeculationPoint(std::shared_ptr<const EvaluatedModel> model, 
     : TimedPoint(cancel), model_(std::move(model)) {
   const DecoderShape& shape = model_->weights()->shape;
   const std::vector<Tokens>& prompts = model_->text().documents;
-  if (spec.device >= 0) refuse("expected backend cpu for speculative decoding but received cuda:" + std::to_string(spec.device));
   if (spec.batch != 1) refuse("expected a batch of 1 for speculative decoding but received " + std::to_string(spec.batch));
   if (shape.kvHeads % spec.technique.kvHeads) refuse("expected KV heads that divide the model's " + std::to_string(shape.kvHeads) + " but received " + std::to_string(spec.technique.kvHeads));
   speculator_ = std::make_unique<Speculator>(model_, speculationOf(spec, shape), spec.seqLen, cancel);

@@ -9,6 +9,7 @@ namespace fastmqa {
 
 struct SpeculationSpec {
   Technique target, draft;
+  DecoderPlace place;       ///< of both; numbers of the target's type unless said
   int64_t draftTokens = 4;  ///< gamma: proposed in a round
   int64_t tokens = 64;      ///< made after each prompt
   double temperature = 0;   ///< 0: greedy

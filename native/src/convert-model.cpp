@@ -209,7 +209,9 @@ Napi::Object qualityOf(Napi::Env env, const Quality& q) {
 
 SpeculationSpec speculationSpec(const Napi::Object& o) {
   SpeculationSpec spec;
-  spec.target = pointSpec(o.Get("target").As<Napi::Object>()).technique;
+  const PointSpec target = pointSpec(o.Get("target").As<Napi::Object>());
+  spec.target = target.technique;
+  spec.place.device = target.device;
   spec.draft = pointSpec(o.Get("draft").As<Napi::Object>()).technique;
   spec.draftTokens = whole(o, "draftTokens");
   spec.tokens = whole(o, "tokens");

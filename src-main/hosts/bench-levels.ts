@@ -15,11 +15,14 @@ const deadlineSeconds = 600;
 export async function benchLevels(
   backend: MeasuringBackend,
   { only = '', secondsPerCase = 1 }: BenchOptions,
+  place: string,
+  ceilings: () => Promise<Ceilings>,
 ): Promise<BenchCase[]> {
+  const everywhere = { ...layer, backend: [place] };
   const plan = expandSweep({
     name: 'bench',
-    axes: { ...layer, level: fullHeadLevelNames },
-    also: [{ axes: { ...layer, referenceKvHeads: [1], level: sharedLevelNames } }],
+    axes: { ...everywhere, level: fullHeadLevelNames },
+    also: [{ axes: { ...everywhere, referenceKvHeads: [1], level: sharedLevelNames } }],
   });
   const cases: BenchCase[] = [];
   for (const { config } of plan) {
@@ -29,7 +32,7 @@ export async function benchLevels(
     const shape = `B${batch} H${heads} d${hiddenDim} S${seqLen}`;
     const prepared = await backend.prepare(config, deadlineSeconds);
     try {
-      cases.push({ name, shape, ...(await timed(backend, prepared, secondsPerCase / rounds)) });
+      cases.push({ name, shape, ...(await timed(backend, ceilings, prepared, secondsPerCase / rounds)) });
     } finally {
       await backend.release(prepared);
     }
@@ -39,6 +42,7 @@ export async function benchLevels(
 
 async function timed(
   backend: MeasuringBackend,
+  ceilingsNow: () => Promise<Ceilings>,
   prepared: Prepared,
   seconds: number,
 ): Promise<Omit<BenchCase, 'name' | 'shape'>> {
@@ -46,7 +50,7 @@ async function timed(
   const ceilings: Ceilings[] = [];
   await backend.sample(prepared, 0, 1, deadlineSeconds); // warm-up
   for (let round = 0; round < rounds; round++) {
-    ceilings.push(await backend.ceilings());
+    ceilings.push(await ceilingsNow());
     samples.push(...(await backend.sample(prepared, seconds, mostSamples, deadlineSeconds)));
   }
   const { flops, bytes } = prepared.work;

@@ -40,7 +40,7 @@ import { type AgentOptions, attachToAgent, runAgent } from './agent.ts';
 import { forgetAgent, joinAgent, knownAgents, listAgents } from './agents.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
 import { benchLevels } from './bench-levels.ts';
-import { cudaDevices, gpusOf } from './cuda.ts';
+import { ceilingsOf, cudaDevices, gpusOf } from './cuda.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { type FleetWatch, joinFleet, type WorkerOptions, watchFleet, workForQueue } from './fleet.ts';
 import { withModels } from './model-backend.ts';
@@ -78,8 +78,8 @@ export interface Profiler extends ProfilerApi {
   speculate(options: SpeculateOptions): Promise<readonly SpeculationRow[]>;
   /** The smallest cache that keeps an error budget. */
   recommend(options: RecommendOptions): Promise<Recommendation>;
-  /** Kernels, then whole layers at every level, against the ceilings of this machine. */
-  bench(options: BenchOptions): Promise<readonly BenchCase[]>;
+  /** Kernels (of the CPU), then whole layers at every level, against the ceilings of `backend`. */
+  bench(options: BenchOptions, backend?: string): Promise<readonly BenchCase[]>;
   /** Measures the points of a queue until `signal`; the one at hand is finished. */
   work(options: WorkerOptions): Promise<void>;
   /** The workers of a queue and what waits for them, now and then. */
@@ -162,16 +162,24 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
     models: () => [...builtinModels, ...publishedModels],
     plan: (model, planOptions) => planModel(model, planOptions, backend),
     speculate: (speculateOptions) => speculateModel(speculateOptions, backend),
-    recommend: async ({ model, context, batch, tokenFile, out, ...asked }) => {
+    recommend: async ({ model, context, batch, tokenFile, backend: place, out, ...asked }) => {
       const text = tokenFile === undefined ? [] : [`tokenFile=${tokenFile}`];
-      const set = [`model=${model}`, `seqLen=${context}`, `batch=${batch}`, 'phase=decode', ...text];
+      const set = [
+        `model=${model}`,
+        `seqLen=${context}`,
+        `batch=${batch}`,
+        'phase=decode',
+        `backend=${place}`,
+        ...text,
+      ];
+      const gpus = await usableGpus([place]);
       const sweep = { ...(await readSweep('baseline', { set })), name: 'recommend' };
       const base = Object.fromEntries(
         Object.entries(sweep.axes).map(([name, [value]]) => [name, value as string | number]),
       );
       const { level: _, ...shared } = base;
       asked.budgets.forEach(checkBudget);
-      const header = { sweep, measuring: defaultMeasuring, environment: await environment() };
+      const header = { sweep, measuring: defaultMeasuring, environment: await environment(true, gpus) };
       const recording = out === undefined ? undefined : (await openRecording(out, header, false, recordings)).recording;
       const record = async (point: Point) => recording?.append({ kind: 'point', point });
       try {
@@ -182,10 +190,13 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
         await recording?.close();
       }
     },
-    bench: async (benchOptions) => [
-      ...(await backend.bench(benchOptions, benchDeadlineSeconds)),
-      ...(await benchLevels(measuring, benchOptions)),
-    ],
+    bench: async (benchOptions, place = 'cpu') => {
+      await usableGpus([place]);
+      return [
+        ...(place === 'cpu' ? await backend.bench(benchOptions, benchDeadlineSeconds) : []),
+        ...(await benchLevels(measuring, benchOptions, place, () => ceilingsOf(place, backend))),
+      ];
+    },
     work: async (workOptions) => {
       const environmentHere = await environment(true, await usableGpus([workOptions.backend]));
       await workForQueue(workOptions, { measuring, clock: monotonic, environment: environmentHere });

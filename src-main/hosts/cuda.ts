@@ -2,7 +2,7 @@
 import type { DeviceInfo } from '../contract/api.ts';
 import { expected } from '../contract/input-error.ts';
 import type { Gpu } from '../contract/session.ts';
-import { BackendFailure } from '../engine/ports.ts';
+import { BackendFailure, type Ceilings } from '../engine/ports.ts';
 import type { CudaDevice, CudaReport } from '../worker/addon-types.ts';
 import type { Supervisor } from '../worker/supervisor.ts';
 
@@ -17,12 +17,17 @@ export async function cudaDevices(backend: Supervisor): Promise<readonly DeviceI
   return devices;
 }
 
+/** Of a usable backend, measured now. */
+export async function ceilingsOf(name: string, backend: Supervisor): Promise<Ceilings> {
+  if (name === 'cpu') return backend.ceilings();
+  const { matrixFlopsPerSecond, copyBytesPerSecond } = await backend.cudaCeilings(Number(name.slice('cuda:'.length)));
+  return { fmaFlopsPerSecond: matrixFlopsPerSecond, readBytesPerSecond: copyBytesPerSecond };
+}
+
 async function deviceOf(backend: Supervisor, index: number, device: CudaDevice): Promise<DeviceInfo> {
   const { multiprocessors, runtimeCudaVersion, freeBytes, cacheBytes, memoryClockMHz, ...told } = device;
   try {
-    const { matrixFlopsPerSecond, copyBytesPerSecond } = await backend.cudaCeilings(index);
-    const ceilings = { fmaFlopsPerSecond: matrixFlopsPerSecond, readBytesPerSecond: copyBytesPerSecond };
-    return { backend: nameOf(index), usable: true, ...told, ...ceilings };
+    return { backend: nameOf(index), usable: true, ...told, ...(await ceilingsOf(nameOf(index), backend)) };
   } catch (error) {
     if (error instanceof BackendFailure)
       return { backend: nameOf(index), usable: false, ...told, reason: error.message };

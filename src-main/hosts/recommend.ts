@@ -16,6 +16,8 @@ export interface RecommendOptions {
   /** Records everything measured on the way as a session. */
   readonly out?: string;
   readonly tokenFile?: string;
+  /** `cpu` or `cuda:N`. */
+  readonly backend: string;
 }
 
 /** Enough to tell fast from slow; budgets are about errors and bytes. */

@@ -7,6 +7,7 @@ import { BackendFailure } from '../engine/ports.ts';
 import { speculationFigures } from '../engine/speculation.ts';
 import { corpusDocument } from '../models/corpus.ts';
 import type { Supervisor } from '../worker/supervisor.ts';
+import { gpusOf } from './cuda.ts';
 import { openModel } from './model-backend.ts';
 
 export interface SpeculateOptions {
@@ -18,6 +19,8 @@ export interface SpeculateOptions {
   readonly tokens: number;
   readonly temperature: number;
   readonly seed: number;
+  /** Where both run: `cpu` or `cuda:N`. */
+  readonly backend: string;
 }
 
 const deadlineSeconds = 3600;
@@ -26,25 +29,26 @@ const prompts = 2;
 const textLength = 64;
 
 /** A level, perhaps changed: `balanced`, or `near-lossless window=128 sinkTokens=4`. */
-export function levelFrom(text: string, model: string): PointConfig {
+export function levelFrom(text: string, model: string, backend = 'cpu'): PointConfig {
   const [level = '', ...changes] = text.trim().split(/\s+/);
   const axes = changes.map((change) => {
     const [name, value] = change.split(/=(.*)/s);
     if (!name || value === undefined) throw expected('AXIS=VALUE after a level', 'draft', change);
     return [name, /^\d+(\.\d+)?$/.test(value) ? Number(value) : value] as const;
   });
-  const { config, refused } = resolvePoint({ ...Object.fromEntries(axes), level, model, seqLen: textLength });
+  const { config, refused } = resolvePoint({ ...Object.fromEntries(axes), level, model, backend, seqLen: textLength });
   if (refused !== undefined) throw new InputError(refused, 'draft');
   return config;
 }
 
 export async function speculateModel(
-  { model, target, drafts, draftTokens, contexts, tokens, temperature, seed }: SpeculateOptions,
+  { model, target, drafts, draftTokens, contexts, tokens, temperature, seed, backend: place }: SpeculateOptions,
   backend: Supervisor,
   onRow: (row: SpeculationRow) => void = () => undefined,
 ): Promise<readonly SpeculationRow[]> {
-  const targetConfig = levelFrom(target, model);
-  const draftConfigs = drafts.map((draft) => [draft, levelFrom(draft, model)] as const);
+  await gpusOf([place], backend);
+  const targetConfig = levelFrom(target, model, place);
+  const draftConfigs = drafts.map((draft) => [draft, levelFrom(draft, model, place)] as const);
   const { files, text } = await openModel(targetConfig);
   if (text.haystacks.length === 0 || targetConfig.tokenFile !== undefined)
     throw expected('a model of bytes', 'model', model);

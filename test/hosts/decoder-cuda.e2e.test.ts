@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { ModelFiles } from '../../src-main/contract/model.ts';
 import type { PointConfig } from '../../src-main/contract/sweep.ts';
 import { fullHeadLevelNames, sharedLevelNames } from '../../src-main/engine/levels.ts';
 import { resolvePoint } from '../../src-main/engine/plan.ts';
@@ -46,8 +47,10 @@ interface Measured extends Omit<Prepared, 'handle' | 'generation'> {
   readonly samples: Float64Array;
 }
 
+type Opened = { readonly point: PointConfig; readonly files: ModelFiles };
+
 /** The same model with two KV heads or one. */
-async function measure(kvHeads: number, axes: Record<string, string | number>): Promise<Measured> {
+async function opened(kvHeads: number, axes: Record<string, string | number>): Promise<Opened> {
   const folder = join(root, `heads-${kvHeads}`);
   const config = { ...raw, num_key_value_heads: kvHeads };
   writeCheckpoint(folder, config, tinyWeights(config, 11));
@@ -55,10 +58,11 @@ async function measure(kvHeads: number, axes: Record<string, string | number>): 
   const shape = { hiddenDim: model.hiddenDim, heads: model.heads, headDim: model.headDim, referenceKvHeads: kvHeads };
   const asked = { model: folder, layers, seqLen, batch: 2, calibrationTokens: 1024, phase: 'decode', ...axes };
   const { config: point } = resolvePoint({ ...shape, ropeTheta: model.layers[0]?.rope?.theta ?? 0, ...asked });
-  return run(point, await openCheckpoint(folder, model));
+  return { point, files: await openCheckpoint(folder, model) };
 }
 
-async function run(point: PointConfig, files: Awaited<ReturnType<typeof openCheckpoint>>): Promise<Measured> {
+async function measure(kvHeads: number, axes: Record<string, string | number>): Promise<Measured> {
+  const { point, files } = await opened(kvHeads, axes);
   const prepared = await backend.prepareModel(point, files, text, 120);
   try {
     return { ...prepared, samples: await backend.sample(prepared, 0.001, 2, 60) };
@@ -66,6 +70,25 @@ async function run(point: PointConfig, files: Awaited<ReturnType<typeof openChec
     await backend.release(prepared);
   }
 }
+
+test('speculating says what the target alone says, and keeps all where draft and target are the same', async () => {
+  for (const draftLevel of ['same', 'four-bit']) {
+    const { files, point: target } = await opened(2, { level: 'custom', cacheDtype: 'f16', backend: 'cuda:0' });
+    const draft =
+      draftLevel === 'same' ? target : (await opened(2, { level: draftLevel, backend: 'cuda:0', seqLen: 72 })).point;
+    const prompts = [tokens(40, 3), tokens(40, 17)];
+    const request = { target, draft, draftTokens: 3, tokens: 24, temperature: 0, seed: 1, plain: true, prompts };
+    const result = await backend.speculate(files, text, request, 120);
+    expect(result.output).toEqual(result.plainOutput);
+    expect(result.output.map((list) => list.length)).toEqual([24, 24]);
+    if (draftLevel === 'same') expect(result.accepted).toEqual(result.offered);
+    expect(result.draftCacheBytes).toBeGreaterThan(0);
+    expect(result.seconds).toBeGreaterThan(0);
+  }
+  const phase = await measure(2, { level: 'near-lossless', phase: 'speculate', batch: 1, backend: 'cuda:0' });
+  expect(phase.speculation?.output).toEqual(phase.speculation?.plainOutput);
+  expect(phase.memory.peakBytes).toBeGreaterThan(phase.memory.kvAllocatedBytes);
+});
 
 /** What weights and activations of 16 bits cost by themselves, as relative L2 of the last hidden state. */
 const halfPrecision = 4e-3;

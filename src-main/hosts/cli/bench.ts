@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { formatMetric, formatSeconds } from '../../contract/format.ts';
 import type { BenchCase, BenchOptions } from '../compose.ts';
-import { choiceOption, columns, json, numberOption, print } from './output.ts';
+import { backendOption, choiceOption, columns, json, numberOption, print } from './output.ts';
 import type { Session } from './session.ts';
 
 export const addBench = (program: Command, { profiler }: Session): Command =>
@@ -23,19 +23,22 @@ export const addBench = (program: Command, { profiler }: Session): Command =>
       'time for each case',
       numberOption('--seconds', 'a number above 0', (n) => n > 0 && n <= 600),
     )
+    .option('--backend <backend>', 'cpu; cuda:N: whole layers only, no single kernels', backendOption, 'cpu')
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
-    .action(async (options: { only?: string; decodeTokens?: number; seconds?: number; format: string }) => {
-      const { only, decodeTokens, seconds, format } = options;
-      const asked: BenchOptions = {
-        ...(only === undefined ? {} : { only }),
-        ...(decodeTokens === undefined ? {} : { decodeTokens }),
-        ...(seconds === undefined ? {} : { secondsPerCase: seconds }),
-      };
-      const cases = await profiler.bench(asked);
-      if (format === 'json') return print(json({ cases }));
-      const header = ['case', 'shape', 'median', 'FLOP/s', 'of FMA', 'bytes/s', 'of read'];
-      return print(columns([header, ...cases.map(row)], 'llrrrrr').join('\n'));
-    });
+    .action(
+      async (options: { only?: string; decodeTokens?: number; seconds?: number; backend: string; format: string }) => {
+        const { only, decodeTokens, seconds, backend, format } = options;
+        const asked: BenchOptions = {
+          ...(only === undefined ? {} : { only }),
+          ...(decodeTokens === undefined ? {} : { decodeTokens }),
+          ...(seconds === undefined ? {} : { secondsPerCase: seconds }),
+        };
+        const cases = await profiler.bench(asked, backend);
+        if (format === 'json') return print(json({ cases }));
+        const header = ['case', 'shape', 'median', 'FLOP/s', 'of FMA', 'bytes/s', 'of read'];
+        return print(columns([header, ...cases.map(row)], 'llrrrrr').join('\n'));
+      },
+    );
 
 const row = (result: BenchCase): string[] => {
   const { name, shape, flops, bytes, medianSeconds, fmaFlopsPerSecond, readBytesPerSecond } = result;

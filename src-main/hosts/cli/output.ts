@@ -39,6 +39,11 @@ export const numberOption =
     return value;
   };
 
+export function backendOption(text: string): string {
+  if (!/^(cpu|cuda:\d+)$/.test(text)) throw expected('cpu or cuda:N', '--backend', text);
+  return text;
+}
+
 export const choiceOption =
   <Choice extends string>(name: string, choices: readonly Choice[]) =>
   (text: string): Choice => {

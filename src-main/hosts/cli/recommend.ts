@@ -5,7 +5,7 @@ import { metrics, type Point } from '../../contract/metrics.ts';
 import type { Budget, Recommendation } from '../../contract/recommendation.ts';
 import type { PointConfig } from '../../contract/sweep.ts';
 import { exitCodes, onInterrupt } from './exit.ts';
-import { choiceOption, columns, json, numberOption, print } from './output.ts';
+import { backendOption, choiceOption, columns, json, numberOption, print } from './output.ts';
 import { bytesOption } from './plan.ts';
 import type { Session } from './session.ts';
 
@@ -17,6 +17,7 @@ interface Options {
   readonly memory?: number;
   readonly cacheMemory?: number;
   readonly tokenFile?: string;
+  readonly backend: string;
   readonly out?: string;
   readonly format: string;
 }
@@ -53,6 +54,7 @@ export const addRecommend = (program: Command, session: Session): Command =>
     )
     .option('--cache-memory <size>', 'for the cache of the whole batch alone, e.g. 1MiB', bytesOption('--cache-memory'))
     .option('--token-file <file>', 'token ids to judge on, for models with a tokenizer of their own')
+    .option('--backend <backend>', 'where everything is measured, cpu or cuda:N', backendOption, 'cpu')
     .option('--out <file>', 'record everything measured on the way as a session, *.fmqa')
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
     .action(async ({ budget, memory, cacheMemory, format, ...options }: Options) => {

@@ -3,7 +3,7 @@ import { formatBytes, formatNumber } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { SpeculationRow } from '../../contract/model.ts';
 import { exitCodes, onInterrupt } from './exit.ts';
-import { choiceOption, columns, json, numberOption, print } from './output.ts';
+import { backendOption, choiceOption, columns, json, numberOption, print } from './output.ts';
 import type { Session } from './session.ts';
 
 interface Options {
@@ -15,6 +15,7 @@ interface Options {
   readonly tokens: number;
   readonly temperature: number;
   readonly seed: number;
+  readonly backend: string;
   readonly format: string;
 }
 
@@ -65,6 +66,7 @@ export const addSpeculate = (program: Command, session: Session): Command =>
       numberOption('--seed', 'a whole number from 0 to 1000000', (n) => Number.isInteger(n) && n >= 0 && n <= 1e6),
       1,
     )
+    .option('--backend <backend>', 'where both run, cpu or cuda:N', backendOption, 'cpu')
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
     .action(async ({ draft, context, format, ...options }: Options) => {
       const stop = (): void => {

@@ -1,8 +1,7 @@
 import type { Command } from 'commander';
 import { formatSeconds } from '../../contract/format.ts';
-import { expected } from '../../contract/input-error.ts';
 import { exitCodes, onInterrupt } from './exit.ts';
-import { numberOption, say } from './output.ts';
+import { backendOption, numberOption, say } from './output.ts';
 import type { Session } from './session.ts';
 
 export const queueOption = [
@@ -21,13 +20,12 @@ export const addWorker = (program: Command, session: Session): Command =>
       numberOption('--lease', 'a number of seconds from 1 to 3600', (s) => s >= 1 && s <= 3600),
       30,
     )
-    .option('--backend <backend>', 'what measures here, cpu or cuda:N; one worker for each', 'cpu')
+    .option('--backend <backend>', 'what measures here, cpu or cuda:N; one worker for each', backendOption, 'cpu')
     .addHelpText(
       'after',
       '\nCtrl+C finishes the point at hand and ends; a second one ends at once, and its point goes to another worker.',
     )
     .action(async ({ queue, lease, backend }: { queue: string; lease: number; backend: string }) => {
-      if (!/^(cpu|cuda:\d+)$/.test(backend)) throw expected('cpu or cuda:N', '--backend', backend);
       const stopping = new AbortController();
       const release = onInterrupt({
         onStop: () => {

@@ -76,31 +76,32 @@ test('speculating says what the target alone says, and keeps all where draft and
     const { files, point: target } = await opened(2, { level: 'custom', cacheDtype: 'f16', backend: 'cuda:0' });
     const draft =
       draftLevel === 'same' ? target : (await opened(2, { level: draftLevel, backend: 'cuda:0', seqLen: 72 })).point;
-    const prompts = [tokens(40, 3), tokens(40, 17)];
-    const request = { target, draft, draftTokens: 3, tokens: 24, temperature: 0, seed: 1, plain: true, prompts };
+    const prompts = [tokens(40, 3)];
+    const request = { target, draft, draftTokens: 3, tokens: 12, temperature: 0, seed: 1, plain: true, prompts };
     const result = await backend.speculate(files, text, request, 120);
     expect(result.output).toEqual(result.plainOutput);
-    expect(result.output.map((list) => list.length)).toEqual([24, 24]);
+    expect(result.output.map((list) => list.length)).toEqual([12]);
     if (draftLevel === 'same') expect(result.accepted).toEqual(result.offered);
     expect(result.draftCacheBytes).toBeGreaterThan(0);
     expect(result.seconds).toBeGreaterThan(0);
   }
-  const phase = await measure(2, { level: 'near-lossless', phase: 'speculate', batch: 1, backend: 'cuda:0' });
-  expect(phase.speculation?.output).toEqual(phase.speculation?.plainOutput);
-  expect(phase.memory.peakBytes).toBeGreaterThan(phase.memory.kvAllocatedBytes);
 });
 
 /** What weights and activations of 16 bits cost by themselves, as relative L2 of the last hidden state. */
 const halfPrecision = 4e-3;
 
-const cases = [
+interface Case {
+  readonly level: string;
+  readonly kvHeads: number;
+  readonly axes: Readonly<Record<string, string | number>>;
+}
+
+const cases: readonly Case[] = [
   ...fullHeadLevelNames.map((level) => ({ level, kvHeads: 2, axes: {} })),
   ...sharedLevelNames.map((level) => ({ level, kvHeads: 1, axes: {} })),
-  { level: 'balanced', kvHeads: 2, axes: { window: 40 } },
   { level: 'shared-512x', kvHeads: 1, axes: { window: 40 } },
   { level: 'near-lossless', kvHeads: 2, axes: { phase: 'verify', verifyTokens: 3 } },
   { level: 'four-bit', kvHeads: 2, axes: { phase: 'prefill', batch: 3 } },
-  { level: 'mixed-latent', kvHeads: 2, axes: { phase: 'prefill' } },
   { level: 'custom', kvHeads: 2, axes: { cacheDtype: 'bf16' } },
 ];
 

@@ -35,6 +35,8 @@ class DeviceWeights {
       : accelerator_(accelerator), device_(device), numbers_(numbers), weights_(std::move(weights)), model_(accelerator.destroyModel) {
     const DecoderWeights& w = *weights_;
     const DecoderShape& s = w.shape;
+    for (const DecoderWeights::Layer& layer : w.layers)
+      if (layer.experts) refuse("mixtures of experts run on the CPU only");
     call(accelerator.createModel(device, static_cast<int32_t>(numbers), model_.place()));
     embedding = matrix(w.embedding, s.vocabSize, s.hiddenDim, {});
     if (!w.positions.empty()) positions = matrix(w.positions, s.maxPositions, s.hiddenDim, {});

@@ -44,7 +44,7 @@ const text = {
 };
 
 interface Measured extends Omit<Prepared, 'handle' | 'generation'> {
-  readonly samples: Float64Array;
+  readonly samples: readonly number[];
 }
 
 type Opened = { readonly point: PointConfig; readonly files: ModelFiles };

@@ -49,7 +49,7 @@ export function formatMetric(value: number, unit: Metric['unit']): string {
     case 'tokens':
       return `${scaled(value, 1000, decimal).trimEnd()} tokens`;
     case 'count':
-      return String(value);
+      return value.toLocaleString('en-US', { maximumFractionDigits: 20 });
     case 'ratio':
       return formatNumber(value);
   }

@@ -154,6 +154,8 @@ export interface PlanRow {
   readonly level: string;
   /** Why the level does not apply; the figures are then absent. */
   readonly refused?: string;
+  /** Where the bytes of a sequence are: kinds of layers, and what all layers of a kind take. */
+  readonly kinds?: readonly (LevelOnModel[number] & { readonly bytesPerSequence: number })[];
   /** Cache of one sequence at the context asked for, divided by its tokens. */
   readonly bytesPerToken?: number;
   readonly bytesPerSequence?: number;

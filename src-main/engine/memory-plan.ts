@@ -257,6 +257,7 @@ export function planMemory({ name, config, memoryBytes, context, weightBytes }: 
     const longest = longestContext(kinds, free, config.maxPositions);
     return {
       level,
+      kinds: kinds.map((kind) => ({ ...kind, bytesPerSequence: sequenceBytes([kind], context) })),
       bytesPerToken: bytesPerSequence / context,
       bytesPerSequence,
       largestBatch: Math.floor(free / bytesPerSequence),

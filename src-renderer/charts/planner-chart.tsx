@@ -1,6 +1,6 @@
 /** A plan along the context: what one sequence takes, and how many fit. Rings are what was allocated for real. */
 import { CartesianGrid, Line, LineChart, ReferenceDot, ReferenceLine, Tooltip, XAxis, YAxis } from 'recharts';
-import { formatBytes, formatNumber } from '../../src-main/contract/format.ts';
+import { formatBytes, formatMetric } from '../../src-main/contract/format.ts';
 import { type Axis, axisTick } from '../series/axis.ts';
 import { type Planner, plannerMark } from '../series/planner.ts';
 import { MarkPath, Swatch } from './mark.tsx';
@@ -54,7 +54,7 @@ function Plot({ side, data, asked, level, levels, width, height }: PlannerChartP
         interval="equidistantPreserveStart"
         label={{ ...label, value: 'context, tokens', position: 'bottom', offset: 6 }}
       />
-      <YAxis {...style} {...endsOf(axis)} width={side === 'bytes' ? 62 : 52} interval="preserveStartEnd" />
+      <YAxis {...style} {...endsOf(axis)} width={side === 'bytes' ? 62 : 66} interval="preserveStartEnd" />
       <ReferenceLine x={asked} stroke="var(--chart-axis)" strokeDasharray="3 3" />
       {side === 'bytes' && (
         <ReferenceLine
@@ -133,10 +133,10 @@ interface AtContextProps {
 function AtContext({ place, side, order, levels, axis }: AtContextProps) {
   const value = (level: string): number => place[side][level] ?? 0;
   const shown = (amount: number): string =>
-    side === 'bytes' ? formatBytes(amount) : amount === axis.zero ? '0' : formatNumber(amount);
+    side === 'bytes' ? formatBytes(amount) : amount === axis.zero ? '0' : formatMetric(amount, 'count');
   return (
     <div className={classes.box} data-dense>
-      <div className={classes.head}>{place.context.toLocaleString('en-US')} tokens</div>
+      <div className={classes.head}>{formatMetric(place.context, 'count')} tokens</div>
       <dl className={classes.rows}>
         {[...order]
           .sort((a, b) => value(b) - value(a))

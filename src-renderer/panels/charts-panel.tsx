@@ -27,7 +27,8 @@ export function ChartsPanel() {
           ))}
         </Tabs.List>
       </div>
-      <FilterBar />
+      {/* A plan has no points to filter. */}
+      {shown.id !== 'planner' && <FilterBar />}
       {charts.map(({ id, Chart }) => (
         <Tabs.Panel key={id} value={id} className={classes.panel}>
           <Chart points={points} />

@@ -1,6 +1,5 @@
 /** One point, whole: what it cost in memory, how far off it is, how fast it ran, and what to make of that. */
 import { Alert, Badge, Button, Group, Text, Title, Tooltip } from '@mantine/core';
-import type { ReactNode } from 'react';
 import { cacheFormula } from '../../src-main/contract/cache-formula.ts';
 import { formatBytes, formatMetric, formatNumber, formatSeconds } from '../../src-main/contract/format.ts';
 import type {
@@ -19,6 +18,8 @@ import { SampleStrip } from '../charts/sample-strip.tsx';
 import { markOf } from '../series/marks.ts';
 import { sweepOfPoint } from '../store/command.ts';
 import classes from './inspector.module.css';
+import { Facts, Section } from './inspector-section.tsx';
+import { PlanDetails } from './plan-details.tsx';
 import { useCopyCommand } from './sweep-menu.tsx';
 import { useApp, useLevelNames, useRun, useView } from './use-app.ts';
 import { useSamples } from './use-samples.ts';
@@ -29,11 +30,12 @@ export const focusInspector = (): void => document.getElementById(inspectorId)?.
 
 export function Inspector() {
   const id = useView((view) => view.selected.at(-1));
+  const isPlanning = useView((view) => view.chart === 'planner');
   const point = useRun((run) => (id === undefined ? undefined : run.points.find((candidate) => candidate.id === id)));
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard
     <aside id={inspectorId} className={classes.inspector} aria-label="Inspector" tabIndex={0}>
-      {point ? <Details point={point} /> : <NothingSelected />}
+      {isPlanning ? <PlanDetails /> : point ? <Details point={point} /> : <NothingSelected />}
     </aside>
   );
 }
@@ -464,33 +466,4 @@ const ThroughputSection = ({ point, throughput }: ThroughputSectionProps) => (
         </Text>
       ))}
   </Section>
-);
-
-interface SectionProps {
-  readonly title: string;
-  readonly aside?: ReactNode;
-  readonly children: ReactNode;
-}
-
-const Section = ({ title, aside, children }: SectionProps) => (
-  <section className={classes.section} aria-label={title}>
-    <div className={classes.sectionHead}>
-      <Title order={3} size="xs">
-        {title}
-      </Title>
-      {aside}
-    </div>
-    {children}
-  </section>
-);
-
-const Facts = ({ facts }: { readonly facts: readonly (readonly [name: string, value: string])[] }) => (
-  <dl className={classes.facts}>
-    {facts.map(([name, value]) => (
-      <div key={name}>
-        <dt>{name}</dt>
-        <dd>{value}</dd>
-      </div>
-    ))}
-  </dl>
 );

@@ -9,16 +9,10 @@ import { Swatch } from '../charts/mark.tsx';
 import { planError, plannerMark } from '../series/planner.ts';
 import classes from './planner.module.css';
 import { useApp, useLevelNames, useRun } from './use-app.ts';
-import { usePlanner } from './use-planner.ts';
+import { usePlanner, usePlanRows } from './use-planner.ts';
 
 export function PlannerTable() {
-  const plan = usePlanner((state) => state.plan);
-  const proofs = usePlanner((state) => state.proofs);
-  // A proof has its own, smaller memory: of its row only what was allocated counts, or why nothing could be.
-  const rows = (plan?.rows ?? []).map((row): PlanRow => {
-    const { proof, refused } = proofs[row.level] ?? {};
-    return refused === undefined ? { ...row, ...(proof && { proof }) } : { level: row.level, refused };
-  });
+  const rows = usePlanRows();
   return (
     <div className={classes.frame}>
       <Prove levels={rows.filter(({ refused }) => refused === undefined).map(({ level }) => level)} />
@@ -80,9 +74,13 @@ function Row({ row }: { readonly row: PlanRow }) {
             {row.longestContext?.toLocaleString('en-US')}
             {row.endsAtModel && ' (all)'}
           </td>
-          <td>{proof?.plannedSequences}</td>
-          <td>{isProving ? 'allocating…' : proof?.reachedSequences}</td>
-          <td>{off === undefined ? '' : `${(100 * off).toFixed(2)} %`}</td>
+          <td>{proof?.plannedSequences.toLocaleString('en-US')}</td>
+          <td>{isProving ? 'allocating…' : proof?.reachedSequences.toLocaleString('en-US')}</td>
+          <td>
+            {off !== undefined
+              ? `${(100 * off).toFixed(2)} %`
+              : proof && <span title="Not even one sequence fits: raise the limit">limit too small</span>}
+          </td>
         </>
       ) : (
         <td colSpan={9} className={classes.refused}>

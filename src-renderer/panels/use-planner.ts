@@ -1,5 +1,6 @@
 import { useMemo } from 'react';
 import { useStore } from 'zustand';
+import type { PlanRow } from '../../src-main/contract/model.ts';
 import { plannerOf } from '../series/planner.ts';
 import type { PlannerStore } from '../store/planner.ts';
 import { useApp, useView } from './use-app.ts';
@@ -12,4 +13,21 @@ export function usePlannerSeries() {
   const proofs = usePlanner((state) => state.proofs);
   const hidden = useView((view) => view.hiddenLevels);
   return useMemo(() => plan && { plan, data: plannerOf(plan, proofs, hidden) }, [plan, proofs, hidden]);
+}
+
+/**
+ * Rows of the plan with what was proven of them. A proof has its own, smaller memory: of its row only what was allocated
+ * counts, or why nothing could be.
+ */
+export function usePlanRows(): readonly PlanRow[] {
+  const plan = usePlanner((state) => state.plan);
+  const proofs = usePlanner((state) => state.proofs);
+  return useMemo(
+    () =>
+      (plan?.rows ?? []).map((row) => {
+        const { proof, refused } = proofs[row.level] ?? {};
+        return refused === undefined ? { ...row, ...(proof && { proof }) } : { level: row.level, refused };
+      }),
+    [plan, proofs],
+  );
 }

@@ -117,6 +117,24 @@ void testCoded() {
           runs(named(s, "coded"));
         }
   }
+  // More than eight rows of a KV head: another kernel, of 16 and of 32 rows a block.
+  for (int dim : {64, 128})
+    for (Dtype type : {Dtype::e4m3, Dtype::e5m2, Dtype::int8, Dtype::int4}) {
+      CaseSpec many;
+      many.paged = true, many.cacheType = type, many.keyDim = many.valueDim = dim;
+      if (isInteger(type)) many.keySharing = many.valueSharing = Sharing::token, many.keyGroup = dim, many.valueGroup = 32;
+      many.heads = 24, many.kvHeads = 2, many.batch = 2, many.lengths = {150, 64};
+      runs(named(many, "coded, many rows"));
+      many.heads = 20, many.kvHeads = 1, many.queryTokens = 2, many.batch = 1, many.lengths = {330}, many.symmetric = type == Dtype::int8;
+      runs(named(many, "coded, many rows"));
+      many.magnitude = isInteger(type) ? 1 : 5, many.queryTokens = 1, many.splits = 2;
+      runs(named(many, "coded, many rows"));
+      if (isInteger(type)) many.keySharing = Sharing::channel, many.keyGroup = 64;
+      many.magnitude = 1, many.splits = 0, many.queryTokens = 3, many.left = 70, many.sinks = 5, many.softcap = 3, many.outType = Dtype::bf16;
+      runs(named(many, "coded, many rows"));
+      many.lengths = {40, 0, 2}, many.batch = 3, many.softcap = 0;
+      runs(named(many, "coded, many rows, with an empty sequence"));
+    }
   s.symmetric = false;
   s.keyDim = s.valueDim = 64;
   s.keySharing = Sharing::channel, s.keyGroup = 32, s.valueGroup = 32;
@@ -141,7 +159,7 @@ void testPrefill() {
     s.cacheType = s.queryType = s.outType = type;
     s.heads = 2, s.kvHeads = 1;
     for (int dim : {64, 96, 128, 192, 256}) {
-      if (dim > 128 && device.sharedBytesPerBlock < 96 << 10) continue;
+      if (dim > 192 && device.sharedBytesPerBlock < 96 << 10) continue;
       s.keyDim = s.valueDim = dim;
       s.queryTokens = 150, s.lengths = {150};
       runs(named(s, "prefill"));

@@ -67,7 +67,7 @@ struct AttentionProblem {
 
   /// Parts of the keys are attended separately: `slots` of them in all, this launch fills `splits` from firstSlot on.
   int splits = 1, firstSlot = 0, slots = 1;
-  Global<float> partialSums;  ///< [slots][batch][queryTokens][heads][valueDim], each normalised
+  Global<float> partialSums;  ///< [slots][batch][queryTokens][heads][valueDim], each normalised; aligned to 16 bytes where valueDim is
   Global<float> partialLogs;  ///< [slots][batch][queryTokens][heads], log2 of the sum of exponentials
 
   Global<uint8_t> out;  ///< strides in elements; written directly when slots is 1
@@ -124,8 +124,8 @@ struct RowMask {
 /// A logit in units of log2: scaled, capped.
 FASTMQA_DEVICE float finishLogit(const AttentionProblem& p, float dot, float scaleLog2) {
   if (p.softcap == 0) return dot * scaleLog2;
-  const float x = dot * scaleLog2 / p.softcap;  // 2^(2x) = e^(2 logit / cap)
-  return p.softcap * log2OfE * (1 - 2 * reciprocal(1 + exp2Fast(2 * x)));
+  const float x = dot * (2 * scaleLog2 / p.softcap);  // 2^x = e^(2 logit / cap)
+  return p.softcap * log2OfE * (1 - 2 * reciprocal(1 + exp2Fast(x)));
 }
 
 constexpr float minusInfinity = -__builtin_huge_valf();
@@ -174,6 +174,18 @@ FASTMQA_DEVICE void storeResult(const AttentionProblem& p, int slot, int b, int 
   if (p.slots == 1) return storeNumber(p.outType, p.out, b * p.outBatch + token * p.outToken + head * p.outHead + channel, x);
   const int64_t row = ((static_cast<int64_t>(slot) * p.batch + b) * p.queryTokens + token) * p.heads + head;
   p.partialSums[row * p.valueDim + channel] = x;
+}
+/// Eight of them, as bits, from `channel` on, a multiple of eight.
+FASTMQA_DEVICE void storeEightResults(const AttentionProblem& p, int slot, int b, int token, int head, int channel, const Word4& first, const Word4& last) {
+  if (p.slots > 1) {
+    const int64_t row = ((static_cast<int64_t>(slot) * p.batch + b) * p.queryTokens + token) * p.heads + head;
+    p.partialSums.store(row * p.valueDim + channel, first);
+    p.partialSums.store(row * p.valueDim + channel + 4, last);
+    return;
+  }
+  const uint32_t bits[8] = {first.x, first.y, first.z, first.w, last.x, last.y, last.z, last.w};
+  FASTMQA_UNROLL
+  for (int i = 0; i < 8; i++) storeNumber(p.outType, p.out, b * p.outBatch + token * p.outToken + head * p.outHead + channel + i, floatOf(bits[i]));
 }
 FASTMQA_DEVICE void storeLogSum(const AttentionProblem& p, int slot, int b, int token, int head, float log2Sum) {
   const int64_t row = (static_cast<int64_t>(b) * p.queryTokens + token) * p.heads + head;

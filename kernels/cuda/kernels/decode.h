@@ -19,7 +19,7 @@ struct DecodeShape {
   static constexpr int tilesAtOnce = Storage::coded || (rowTiles == 2 && Storage::D == 64) ? 2 : 1;
   static constexpr int stageBytes = tilesAtOnce * Storage::tileBytes;
   static constexpr int stages(bool asynchronous) { return asynchronous ? 3 : 1; }
-  static constexpr int blocks = rowTiles == 1 ? 2 : 1;  ///< resident on a multiprocessor
+  static constexpr int blocks = rowTiles == 1 ? (Storage::coded ? 3 : 2) : 1;  ///< resident on a multiprocessor
   static constexpr int ringBytes(bool asynchronous) {
     const int ring = warps * stages(asynchronous) * stageBytes, merge = warps * rows * (Storage::D + 2) * 4;
     return ring > merge ? ring : merge;

@@ -195,13 +195,10 @@ FASTMQA_DEVICE void multiplyPrefill(const PrefillProblem& all, uint32_t memory, 
 
   for (;;) {
     waitPhase(barriers.workFull(workPlace.index), workPlace.parity);
-    PrefillWork<Shape> work = works[workPlace.index];
-    warpBarrier();
-    if (electedLane()) arrive(barriers.workEmpty(workPlace.index));
-    workPlace.advance();
-    work.exists = sameInWarp(work.exists), work.count = sameInWarp(work.count), work.end = sameInWarp(work.end);
-    if (!work.exists) break;
-    const int row = work.firstRow + warpRow + q;
+    const PrefillWork<Shape>& work = works[workPlace.index];  // it stays in shared memory: registers are for products
+    const int count = sameInWarp(work.count);
+    if (!sameInWarp(work.exists)) break;
+    const int rowInBlock = warpRow + q;
     float top[2] = {minusInfinity, minusInfinity}, total[2] = {0, 0}, fade[2];
     float sums[D / 2], scores[tokens / 2];
     uint32_t weights[tokens / 4];
@@ -229,6 +226,7 @@ FASTMQA_DEVICE void multiplyPrefill(const PrefillProblem& all, uint32_t memory, 
     const auto soften = [&](int i) {
       const int token = work.firstToken(i);
       if (work.needsMask(token)) {
+        const int row = work.firstRow + rowInBlock;
         const RowMask masks[2] = {RowMask(p, work.length, work.position + row / all.perToken), RowMask(p, work.length, work.position + (row + 8) / all.perToken)};
         FASTMQA_UNROLL
         for (int j = 0; j < tokens / 2; j++) scores[j] = masks[j % 4 / 2].sees(token + j / 4 * 8 + 2 * t + j % 2) ? scores[j] : minusInfinity;
@@ -259,7 +257,7 @@ FASTMQA_DEVICE void multiplyPrefill(const PrefillProblem& all, uint32_t memory, 
       for (int j = 0; j < tokens / 4; j++) weights[j] = packWeights(Type(), scores[2 * j], scores[2 * j + 1]);
     };
 
-    if (work.count > 0) {
+    if (count > 0) {
       waitPhase(barriers.queriesFull(), queryPlace.parity);
       queryPlace.advance();
       waitPhase(barriers.keysFull(keyPlace.index), keyPlace.parity);
@@ -282,7 +280,7 @@ FASTMQA_DEVICE void multiplyPrefill(const PrefillProblem& all, uint32_t memory, 
         fenceForMatrices();
         joinBarrier(ownBarrier + warpgroup, warpgroupThreads);
       }
-      for (int i = 1; i < work.count; i++) {
+      for (int i = 1; i < count; i++) {
         waitPhase(barriers.keysFull(keyPlace.index), keyPlace.parity);
         if (Shape::turns) joinBarrier(turnBarrier + warpgroup, 2 * warpgroupThreads);
         settled(weights);
@@ -325,28 +323,39 @@ FASTMQA_DEVICE void multiplyPrefill(const PrefillProblem& all, uint32_t memory, 
       sum += shuffleXor(sum, 1);
       sum += shuffleXor(sum, 2);
       const float inverse = sum > 0 ? 1 / sum : 0;
-      const int r = row + 8 * half;
+      const int r = work.firstRow + rowInBlock + 8 * half;
       const bool here = r < work.firstRow + work.rowsHere;
       const int token = r / all.perToken, head = work.firstHead + r % all.perToken;
-      FASTMQA_UNROLL
-      for (int f = 0; f < D / 8; f += 4) {
-        uint32_t four[4];
+      const auto at = [&](int f, int c) { return sums[4 * f + 2 * half + c] * inverse; };
+      // Four lanes exchange fragments, so that each has eight channels side by side. Two loops: what one way of storing needs
+      // must not lie between the instructions of the other.
+      if (direct) {
         FASTMQA_UNROLL
-        for (int j = 0; j < 4; j++) {
-          const float x = sums[4 * (f + j) + 2 * half] * inverse, y = sums[4 * (f + j) + 2 * half + 1] * inverse;
-          four[j] = p.outType == Dtype::f16 ? packHalves(F16(), x, y) : packHalves(Bf16(), x, y);
-          if (!direct && here) {
-            storeResult(p, work.slot, work.b, token, head, 8 * (f + j) + 2 * t, x);
-            storeResult(p, work.slot, work.b, token, head, 8 * (f + j) + 2 * t + 1, y);
-          }
+        for (int f = 0; f < D / 8; f += 4) {
+          uint32_t four[4];
+          FASTMQA_UNROLL
+          for (int j = 0; j < 4; j++) four[j] = p.outType == Dtype::f16 ? packHalves(F16(), at(f + j, 0), at(f + j, 1)) : packHalves(Bf16(), at(f + j, 0), at(f + j, 1));
+          transposeQuad(four);
+          if (here) p.out.store((work.b * p.outBatch + token * p.outToken + head * p.outHead + 8 * (f + t)) * 2, Word4{four[0], four[1], four[2], four[3]});
         }
-        transposeQuad(four);
-        if (direct && here) p.out.store((work.b * p.outBatch + token * p.outToken + head * p.outHead + 8 * (f + t)) * 2, Word4{four[0], four[1], four[2], four[3]});
+      } else {
+        FASTMQA_UNROLL
+        for (int f = 0; f < D / 8; f += 4) {
+          uint32_t even[4], odd[4];
+          FASTMQA_UNROLL
+          for (int j = 0; j < 4; j++) even[j] = bitsOfFloat(at(f + j, 0)), odd[j] = bitsOfFloat(at(f + j, 1));
+          transposeQuad(even);
+          transposeQuad(odd);
+          if (here) storeEightResults(p, work.slot, work.b, token, head, 8 * (f + t), {even[0], odd[0], even[1], odd[1]}, {even[2], odd[2], even[3], odd[3]});
+        }
       }
       if (t == 0 && here) storeLogSum(p, work.slot, work.b, token, head, sum > 0 ? top[half] + log2f(sum) : minusInfinity);
     };
     store(0);
     store(1);
+    warpBarrier();
+    if (electedLane()) arrive(barriers.workEmpty(workPlace.index));
+    workPlace.advance();
   }
   if (Shape::turns && warpgroup == 0) joinBarrier(turnBarrier, 2 * warpgroupThreads);  // the last turn passed on
 }

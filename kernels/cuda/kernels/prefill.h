@@ -14,7 +14,27 @@ struct PrefillShape {
   static constexpr int rowTiles = D <= 128 ? 2 : 1;  // of 16 rows a warp: operands of keys and values serve all of them
   static constexpr int rows = warps * rowTiles * 16;
   static constexpr int tokens = 64;
-  static constexpr int sharedBytes = (rows + 2 * tokens) * D * 2;
+  /// Products take nearly all registers: what the softmax keeps of a row waits in shared memory meanwhile.
+  static constexpr bool parks = rowTiles == 2 && D > 64;
+  static constexpr int parkedBytes = parks ? 2 * threads * rowTiles * 2 * 4 : 0;
+  /// Where copies are not asynchronous, values follow keys into the same tile.
+  static constexpr int tiles(bool asynchronous) { return asynchronous ? 2 : 1; }
+  static constexpr int sharedBytes(bool asynchronous) { return 32 + (rows + tiles(asynchronous) * tokens) * D * 2 + parkedBytes; }
+};
+
+/// A number of each of a lane's rows.
+template <int rowTiles>
+struct alignas(8 * rowTiles) RowNumbers {
+  float of[rowTiles][2];
+};
+
+/// The keys that a block sees (as of VisibleTiles), and whose. It lies in shared memory: registers have better things to keep.
+struct alignas(16) PrefillKeys {
+  int sinkTiles, windowTile, allSeeFrom, allSeeTo;
+  int length, b, g, unused;
+
+  FASTMQA_DEVICE int tile(int i) const { return i < sinkTiles ? i : windowTile + i - sinkTiles; }
+  FASTMQA_DEVICE bool needsMask(int firstToken, int tokens) const { return firstToken < allSeeFrom || firstToken + tokens > allSeeTo; }
 };
 
 /// What a block works on. Cheap to compute, so it is computed again where it is needed, and no register keeps it.
@@ -36,7 +56,14 @@ struct PrefillBlock {
     length = p.tokensOf(b);
     position = p.positionOf(b);
   }
+  /// Query token and head of row `row` of the block.
+  FASTMQA_DEVICE int token(int row) const { return perToken == 1 ? firstRow + row : (firstRow + row) / perToken; }
+  FASTMQA_DEVICE int head(int row) const { return perToken == 1 ? firstHead : firstHead + (firstRow + row) % perToken; }
 };
+
+/// Where four numbers of one of eight rows lie while results change hands: rows that are written at once in different banks.
+template <int D>
+FASTMQA_DEVICE int resultByte(int row, int four) { return row * D * 4 + (four ^ (row & 3) << 1) * 16; }
 
 template <class Shape>
 FASTMQA_KERNEL(Shape::threads, 1)
@@ -45,68 +72,81 @@ prefillKernel(const AttentionProblem p) {
   constexpr int D = Shape::D, rowTiles = Shape::rowTiles, tokens = Shape::tokens, threads = Shape::threads;
   constexpr int steps = D / 16, fragments = D / 8, keyFragments = tokens / 8, chunks = D / 8;
   const PrefillBlock<Shape> block(p);
-  const int b = block.b, g = block.g, length = block.length;
 
   SharedCarver carver;
+  const auto keys = carver.take<PrefillKeys>(1);
   const auto queries = carver.take<uint8_t>(Shape::rows * D * 2);
   const auto keyTile = carver.take<uint8_t>(tokens * D * 2);
-  const auto valueTile = carver.take<uint8_t>(tokens * D * 2);
+  const auto valueTile = hasAsyncCopies ? carver.take<uint8_t>(tokens * D * 2) : keyTile;
+  const auto parked = carver.take<RowNumbers<rowTiles>>(Shape::parks ? 2 * threads : 0);
+  const auto park = [&](const RowNumbers<rowTiles>& tops, const RowNumbers<rowTiles>& totals) {
+    if constexpr (Shape::parks) parked.store(threadIndex(), tops), parked.store(threads + threadIndex(), totals);
+  };
+  const auto unpark = [&](RowNumbers<rowTiles>& tops, RowNumbers<rowTiles>& totals) {
+    if constexpr (Shape::parks) tops = parked.load(threadIndex()), totals = parked.load(threads + threadIndex());
+  };
 
-  const VisibleTiles tiles(p, length, block.position + block.firstRow / block.perToken,
-                           block.position + (block.firstRow + block.rowsHere - 1) / block.perToken, tokens);
+  const VisibleTiles tiles(p, block.length, block.position + block.token(0), block.position + block.token(block.rowsHere - 1), tokens);
+  if (threadIndex() == 0) keys.store(0, {tiles.sinkTiles, tiles.windowTile, tiles.allSeeFrom, tiles.allSeeTo, block.length, block.b, block.g, 0});
   const int share = (tiles.count + p.splits - 1) / p.splits;
   const int begin = block.split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
+  blockBarrier();
 
   // Threads stand so that each keeps its place in every row it copies: all other places are constants away.
   constexpr int threadsPerRow = D % 64 == 0 ? 8 : 4, rowsAtOnce = threads / threadsPerRow;
   const auto copyRows = [&](Shared<uint8_t> to, const TokenRows& rows, int i) {
     const int thread = keepInLoop(threadIndex()), copyRow = thread / threadsPerRow, copyChunk = thread % threadsPerRow;
     const int copyPlace = chunkByte<D>(copyRow, copyChunk);
+    const PrefillKeys seen = keys.load(0);
     FASTMQA_UNROLL
     for (int page = 0; page < tokens / pageTokens; page++) {
-      const int first = tiles.tile(i) * tokens + page * pageTokens;
-      int64_t from = (first < length ? rows.offset(b, g, first) : 0) + copyRow * rows.tokenBytes + copyChunk * 16;
+      const int first = seen.tile(i) * tokens + page * pageTokens;
+      int64_t from = (first < seen.length ? rows.offset(seen.b, seen.g, first) : 0) + copyRow * rows.tokenBytes + copyChunk * 16;
       FASTMQA_UNROLL
       for (int r = 0; r < pageTokens; r += rowsAtOnce, from += rowsAtOnce * rows.tokenBytes)
         FASTMQA_UNROLL
         for (int c = 0; c < chunks; c += threadsPerRow)
-          copyAsync<16>(to, copyPlace + ((page * pageTokens + r) * D * 2 + c * 16), rows.data, from + c * 16, first + r + copyRow < length);
+          copyAsync<16>(to, copyPlace + ((page * pageTokens + r) * D * 2 + c * 16), rows.data, from + c * 16, first + r + copyRow < seen.length);
     }
   };
   // Queries travel as they are: their type is the kernel's.
-  FASTMQA_UNROLL
+  FASTMQA_ROLLED
   for (int j = 0; j < Shape::rows * chunks / threads; j++) {
-    const int at = j * threads + threadIndex(), row = at / chunks, chunk = at % chunks, r = block.firstRow + row;
-    const int64_t from = b * p.queryBatch + r / block.perToken * p.queryToken + (block.firstHead + r % block.perToken) * p.queryHead + chunk * 8;
+    const int at = j * threads + threadIndex(), row = at / chunks, chunk = at % chunks;
+    const int64_t from = block.b * p.queryBatch + block.token(row) * p.queryToken + block.head(row) * p.queryHead + chunk * 8;
     copyAsync<16>(queries, chunkByte<D>(row, chunk), p.queries, from * 2, row < block.rowsHere);
   }
-  if (begin < end) copyRows(keyTile, p.keys, begin);
+  if (hasAsyncCopies && begin < end) copyRows(keyTile, p.keys, begin);
   commitCopies();
 
   const int warpRow = warpIndex() * rowTiles * 16;
   constexpr int tileRowBytes = 16 * D * 2;
-  float top[rowTiles][2], total[rowTiles][2];
+  RowNumbers<rowTiles> tops, totals;  // largest logit, and sum of the weights of this lane's columns
   FragmentC sums[rowTiles][fragments];
   FASTMQA_UNROLL
   for (int m = 0; m < rowTiles; m++) {
     FASTMQA_UNROLL
     for (int i = 0; i < 2; i++) {
-      top[m][i] = minusInfinity;
-      total[m][i] = 0;
+      tops.of[m][i] = minusInfinity;
+      totals.of[m][i] = 0;
     }
     FASTMQA_UNROLL
     for (int f = 0; f < fragments; f++) sums[m][f] = {};
   }
+  park(tops, totals);
   const float scale = p.scale * log2OfE;
 
   for (int i = begin; i < end; i++) {
     waitCopies<0>();
     blockBarrier();  // this tile's keys are here; the values before them are used up
-    copyRows(valueTile, p.values, i);
-    commitCopies();
+    copyRows(hasAsyncCopies ? valueTile : keyTile, hasAsyncCopies ? p.values : p.keys, i);
+    if (hasAsyncCopies)
+      commitCopies();
+    else
+      blockBarrier();
 
     // Where this lane reads queries, keys and values; every other place is a few bits away.
-    const int lane = keepInLoop(laneIndex()), q = lane / 4, t = lane % 4;
+    const int lane = keepInLoop(laneIndex());
     const int queryAt = chunkByte<D>(warpRow + (lane & 15), lane >> 4);
     const int keyAt = chunkByte<D>((lane & 7) + (lane >> 4) * 8, lane >> 3 & 1);
     const int valueAt = chunkByte<D>((lane & 7) + (lane >> 3 & 1) * 8, lane >> 4);
@@ -133,28 +173,42 @@ prefillKernel(const AttentionProblem p) {
     }
     waitCopies<0>();
     blockBarrier();  // the values are here; the keys are used up
-    if (i + 1 < end) copyRows(keyTile, p.keys, i + 1);
+    if (!hasAsyncCopies)
+      copyRows(valueTile, p.values, i), blockBarrier();
+    else if (i + 1 < end)
+      copyRows(keyTile, p.keys, i + 1);
     commitCopies();
 
-    const int token = tiles.tile(i) * tokens;
-    const bool masked = tiles.needsMask(token, tokens), capped = p.softcap != 0;
-    const float factor = capped ? 1 : scale;
+    const PrefillKeys seen = keys.load(0);
+    const int token = seen.tile(i) * tokens;
+    // Each on its own, so that tiles which need neither jump once and find what follows in the instruction cache.
+    if (p.softcap != 0) {
+      const float unscale = reciprocal(scale);
+      FASTMQA_UNROLL
+      for (int m = 0; m < rowTiles; m++)
+        FASTMQA_UNROLL
+        for (int j = 0; j < 4 * keyFragments; j++) scores[m][j / 4].r[j % 4] = finishLogit(p, scores[m][j / 4].r[j % 4], scale) * unscale;
+    }
+    if (seen.needsMask(token, tokens)) {
+      const PrefillBlock<Shape> here(p);
+      const int lane = keepInLoop(laneIndex()), q = lane / 4, t = lane % 4;
+      FASTMQA_UNROLL
+      for (int m = 0; m < rowTiles; m++)
+        FASTMQA_UNROLL
+        for (int half = 0; half < 2; half++) {
+          const RowMask mask(p, seen.length, here.position + here.token(warpRow + 16 * m + 8 * half + q));
+          FASTMQA_UNROLL
+          for (int j = 0; j < 2 * keyFragments; j++) {
+            float& x = scores[m][j / 2].r[2 * half + j % 2];
+            x = mask.sees(token + j / 2 * 8 + 2 * t + j % 2) ? x : minusInfinity;
+          }
+        }
+    }
+    unpark(tops, totals);
+    FragmentA weights[rowTiles][tokens / 16];
     FASTMQA_UNROLL
     for (int m = 0; m < rowTiles; m++) {
       float most[2] = {minusInfinity, minusInfinity};
-      if (masked || capped) {
-        const PrefillBlock<Shape> here(p);
-        const int row = here.firstRow + warpRow + 16 * m + q;
-        const RowMask masks[2] = {RowMask(p, length, here.position + row / here.perToken), RowMask(p, length, here.position + (row + 8) / here.perToken)};
-        FASTMQA_UNROLL
-        for (int f = 0; f < keyFragments; f++)
-          FASTMQA_UNROLL
-          for (int j = 0; j < 4; j++) {
-            float& x = scores[m][f].r[j];
-            if (capped) x = finishLogit(p, x, scale);
-            x = masks[j / 2].sees(token + f * 8 + 2 * t + j % 2) ? x : minusInfinity;
-          }
-      }
       FASTMQA_UNROLL
       for (int f = 0; f < keyFragments; f++)
         FASTMQA_UNROLL
@@ -163,83 +217,92 @@ prefillKernel(const AttentionProblem p) {
       for (int half = 0; half < 2; half++) {
         most[half] = fmaxf(most[half], shuffleXor(most[half], 1));
         most[half] = fmaxf(most[half], shuffleXor(most[half], 2));
-        const float before = top[m][half], now = fmaxf(before, most[half] * factor);
-        top[m][half] = now;
+        const float before = tops.of[m][half], now = fmaxf(before, most[half] * scale);
+        tops.of[m][half] = now;
         const float shift = now == minusInfinity ? 0 : now, fade = exp2Fast(before - shift);
         FASTMQA_UNROLL
         for (int f = 0; f < fragments; f++) sums[m][f].r[2 * half] *= fade, sums[m][f].r[2 * half + 1] *= fade;
-        float sum = 0;
+        totals.of[m][half] *= fade;
         FASTMQA_UNROLL
         for (int f = 0; f < keyFragments; f++)
           FASTMQA_UNROLL
           for (int c = 0; c < 2; c++) {
             float& x = scores[m][f].r[2 * half + c];
-            x = exp2Fast(x * factor - shift);
-            sum += x;
+            x = exp2Fast(x * scale - shift);
+            totals.of[m][half] += x;
           }
-        total[m][half] = total[m][half] * fade + sum;
       }
-    }
-    FASTMQA_UNROLL
-    for (int s = 0; s < tokens / 16; s++) {
-      FragmentA weights[rowTiles];
       FASTMQA_UNROLL
-      for (int m = 0; m < rowTiles; m++)
+      for (int s = 0; s < tokens / 16; s++)
         FASTMQA_UNROLL
         for (int j = 0; j < 4; j++) {
           const FragmentC& x = scores[m][2 * s + j / 2];
-          weights[m].r[j] = packWeights(Type(), x.r[j % 2 * 2], x.r[j % 2 * 2 + 1]);
+          weights[m][s].r[j] = packWeights(Type(), x.r[j % 2 * 2], x.r[j % 2 * 2 + 1]);
         }
+    }
+    park(tops, totals);
+    FASTMQA_UNROLL
+    for (int s = 0; s < tokens / 16; s++) {
       FASTMQA_UNROLL
       for (int pair = 0; pair < fragments / 2; pair++) {
         uint32_t v[4];
         loadMatricesTransposed(v, valueTile, chunksOn<D>(valueAt, 2 * pair) + s * tileRowBytes);
         FASTMQA_UNROLL
         for (int m = 0; m < rowTiles; m++) {
-          multiply(Type(), sums[m][2 * pair], weights[m], v[0], v[1]);
-          multiply(Type(), sums[m][2 * pair + 1], weights[m], v[2], v[3]);
+          multiply(Type(), sums[m][2 * pair], weights[m][s], v[0], v[1]);
+          multiply(Type(), sums[m][2 * pair + 1], weights[m][s], v[2], v[3]);
         }
       }
     }
   }
   waitCopies<0>();
+  unpark(tops, totals);
 
-  // 16-bit results go through the shared memory of the warp's own queries, so that whole lines are written.
+  // Eight rows at a time, results go through the shared memory of the warp's own queries: whole lines are written, and the
+  // many ways to write stand in the code once, not once a register.
   const PrefillBlock<Shape> here(p);
-  const int lane = keepInLoop(laneIndex()), q = lane / 4, t = lane % 4;
-  const int perToken = here.perToken, firstRow = here.firstRow, firstHead = here.firstHead, rowsHere = here.rowsHere;
+  const int lane = keepInLoop(laneIndex()), q = lane / 4, t = lane % 4, slot = p.firstSlot + here.split;
   const bool direct = p.slots == 1 && p.outType != Dtype::f32 && p.alignedOut;
-  warpBarrier();
+  const int base = warpRow * D * 2;
   FASTMQA_UNROLL
   for (int m = 0; m < rowTiles; m++)
     FASTMQA_UNROLL
     for (int half = 0; half < 2; half++) {
-      float sum = total[m][half];
+      float sum = totals.of[m][half];
       sum += shuffleXor(sum, 1);
       sum += shuffleXor(sum, 2);
-      const int row = warpRow + 16 * m + q + 8 * half, r = firstRow + row;
-      const int token = r / perToken, head = firstHead + r % perToken, slot = p.firstSlot + here.split;
       const float inverse = sum > 0 ? 1 / sum : 0;
+      const int first = warpRow + 16 * m + 8 * half;
+      if (t == 0 && first + q < here.rowsHere)
+        storeLogSum(p, slot, here.b, here.token(first + q), here.head(first + q), sum > 0 ? tops.of[m][half] + log2f(sum) : minusInfinity);
+      warpBarrier();  // queries, or the eight rows before, are used up
       FASTMQA_UNROLL
-      for (int f = 0; f < fragments; f++) {
-        const float x = sums[m][f].r[2 * half] * inverse, y = sums[m][f].r[2 * half + 1] * inverse;
-        const int channel = f * 8 + 2 * t;
-        if (direct)
-          queries.template store<uint32_t>(chunkByte<D>(row, f) + 4 * t, p.outType == Dtype::f16 ? packHalves(F16(), x, y) : packHalves(Bf16(), x, y));
-        else if (row < rowsHere)
-          storeResult(p, slot, here.b, token, head, channel, x), storeResult(p, slot, here.b, token, head, channel + 1, y);
+      for (int f = 0; f < fragments; f++)
+        queries.template store<Word2>(base + resultByte<D>(q, 2 * f + t / 2) + t % 2 * 8,
+                                      Word2{bitsOfFloat(sums[m][f].r[2 * half] * inverse), bitsOfFloat(sums[m][f].r[2 * half + 1] * inverse)});
+      warpBarrier();
+      if (direct) {
+        FASTMQA_ROLLED
+        for (int at = lane; at < 8 * chunks; at += warpSize_) {
+          const int row = at / chunks, chunk = at % chunks;
+          if (first + row >= here.rowsHere) continue;
+          const Word4 low = queries.template load<Word4>(base + resultByte<D>(row, 2 * chunk)), high = queries.template load<Word4>(base + resultByte<D>(row, 2 * chunk + 1));
+          const auto pack = [&](uint32_t x, uint32_t y) {
+            return p.outType == Dtype::f16 ? packHalves(F16(), floatOf(x), floatOf(y)) : packHalves(Bf16(), floatOf(x), floatOf(y));
+          };
+          p.out.store((here.b * p.outBatch + here.token(first + row) * p.outToken + here.head(first + row) * p.outHead + chunk * 8) * 2,
+                      Word4{pack(low.x, low.y), pack(low.z, low.w), pack(high.x, high.y), pack(high.z, high.w)});
+        }
+      } else {
+        FASTMQA_ROLLED
+        for (int at = lane; at < 8 * D; at += warpSize_) {
+          const int row = at / D, channel = at % D;
+          if (first + row < here.rowsHere)
+            storeResult(p, slot, here.b, here.token(first + row), here.head(first + row), channel,
+                        queries.template load<float>(base + resultByte<D>(row, channel / 4) + channel % 4 * 4));
+        }
       }
-      if (t == 0 && row < rowsHere) storeLogSum(p, slot, here.b, token, head, sum > 0 ? top[m][half] + log2f(sum) : minusInfinity);
     }
-  if (!direct) return;
-  warpBarrier();
-  FASTMQA_UNROLL
-  for (int j = 0; j < rowTiles * 16 * chunks / warpSize_; j++) {
-    const int at = j * warpSize_ + lane, row = warpRow + at / chunks, chunk = at % chunks, r = firstRow + row;
-    if (row < rowsHere)
-      p.out.store((here.b * p.outBatch + r / perToken * p.outToken + (firstHead + r % perToken) * p.outHead + chunk * 8) * 2,
-                  queries.template load<Word4>(chunkByte<D>(row, chunk)));
-  }
 }
 
 }  // namespace fastmqa::gpu

@@ -106,7 +106,6 @@ struct CodedStorage {
   static constexpr float codeFactor = type == Dtype::e4m3 ? 256.0f : 1.0f;
   static constexpr int laneChannels = nibbles && D >= 128 ? 32 : 16;  // consecutive channels of a lane's key read
   static constexpr int readBytes = nibbles ? laneChannels / 2 : laneChannels;
-  static constexpr int valueReadBytes = rowBytes / 8;                 // consecutive bytes of a lane's value read
 
   /// Where 16-byte chunk `chunk` of `row` lies: lanes that read at once find different banks, for keys (4 consecutive
   /// chunks of 2 rows) as for values (rows 0, 2, 4, 6).
@@ -164,10 +163,8 @@ struct CodedStorage {
 
   static constexpr int queryRowBytes = D * 2 + 16;  // padded: rows lie in different banks
   /// Nibbles come out of a word in the order 0 4 1 5 2 6 3 7: queries are stored so.
-  static FASTMQA_DEVICE int queryByte(int row, int channel) {
-    const int c = nibbles ? (channel & ~7) | (channel & 3) << 1 | (channel >> 2 & 1) : channel;
-    return row * queryRowBytes + c * 2;
-  }
+  static FASTMQA_DEVICE int codeOrder(int channel) { return nibbles ? (channel & ~7) | (channel & 3) << 1 | (channel >> 2 & 1) : channel; }
+  static FASTMQA_DEVICE int queryByte(int row, int channel) { return row * queryRowBytes + codeOrder(channel) * 2; }
   static FASTMQA_DEVICE int stepChannel(int step) {
     constexpr int stepsOfRead = laneChannels / 4;
     return step / stepsOfRead * 4 * laneChannels + laneIndex() % 4 * laneChannels + step % stepsOfRead * 4;
@@ -282,33 +279,40 @@ struct CodedStorage {
 
   static constexpr int valueChannels = D / 8;  // consecutive channels of a lane's value read, one of each fragment
   static FASTMQA_DEVICE int valueChannel(int fragment, int column) { return column * valueChannels + fragment; }
-  struct ValueReader {
+  /// Reads `bytes` consecutive bytes of values of four tokens, piece number `piece` of a row.
+  template <int bytes>
+  struct ValueReaderOf {
     Shared<uint8_t> tile_;
     int base_;
     uint32_t zeroLow_, zeroHigh_;
-    uint32_t codes_[4][valueReadBytes / 4];  // tokens 2t, 2t+1, 2t+8, 2t+9
+    uint32_t codes_[4][(bytes + 3) / 4];  // tokens 2t, 2t+1, 2t+8, 2t+9
     uint32_t scale_[2], shift_[2];
 
-    FASTMQA_DEVICE ValueReader(const AttentionProblem& p, Shared<uint8_t> tile, int base) : tile_(tile), base_(base) {
-      const int lane = laneIndex(), q = lane / 4, t = lane % 4;
+    FASTMQA_DEVICE ValueReaderOf(const AttentionProblem& p, Shared<uint8_t> tile, int base, int piece) : tile_(tile), base_(base) {
+      const int t = laneIndex() % 4;
       const bool symmetric = p.valueScales.shiftBytes == 0;
       zeroLow_ = zeroPair(symmetric, false);
       zeroHigh_ = zeroPair(symmetric, true);
       FASTMQA_UNROLL
       for (int i = 0; i < 4; i++) {
-        const int at = base_ + keyBytes + byteAt(2 * t + (i & 1) + 8 * (i >> 1), q * valueReadBytes);
-        if constexpr (valueReadBytes == 16) {
+        const int at = base_ + keyBytes + byteAt(2 * t + (i & 1) + 8 * (i >> 1), piece * bytes);
+        if constexpr (bytes == 16) {
           const Word4 w = tile_.load<Word4>(at);
           codes_[i][0] = w.x, codes_[i][1] = w.y, codes_[i][2] = w.z, codes_[i][3] = w.w;
-        } else if constexpr (valueReadBytes == 8) {
+        } else if constexpr (bytes == 8) {
           const Word2 w = tile_.load<Word2>(at);
           codes_[i][0] = w.x, codes_[i][1] = w.y;
-        } else {
+        } else if constexpr (bytes == 4) {
           codes_[i][0] = tile_.load<uint32_t>(at);
+        } else if constexpr (bytes == 2) {
+          codes_[i][0] = tile_.load<uint16_t>(at);
+        } else {
+          codes_[i][0] = tile_.load<uint8_t>(at);
         }
       }
       if constexpr (isInt) {
-        const int planes = base_ + keyBytes + valueBytes + 2 * planeBytes, column = q * valueChannels >> p.valueScales.groupShift, groups = p.valueScales.groups;
+        constexpr int channels = nibbles ? 2 * bytes : bytes;
+        const int planes = base_ + keyBytes + valueBytes + 2 * planeBytes, column = piece * channels >> p.valueScales.groupShift, groups = p.valueScales.groups;
         FASTMQA_UNROLL
         for (int i = 0; i < 2; i++) {
           const int at = planes + 2 * ((2 * t + 8 * i) * groups + column);
@@ -342,6 +346,9 @@ struct CodedStorage {
         }
       }
     }
+  };
+  struct ValueReader : ValueReaderOf<rowBytes / 8> {
+    FASTMQA_DEVICE ValueReader(const AttentionProblem& p, Shared<uint8_t> tile, int base) : ValueReaderOf<rowBytes / 8>(p, tile, base, laneIndex() / 4) {}
   };
 };
 

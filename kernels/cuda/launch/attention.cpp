@@ -46,7 +46,7 @@ bool isPrefill(const AttentionProblem& p) {
 }
 
 AttentionKernel prefillKernelOf(const AttentionProblem& p, const Device& device) {
-  return isPrefill(p) && (p.cacheType == Dtype::f16 || device.capability >= 80) ? prefillKernelFor(p.cacheType, p.keyDim) : AttentionKernel{};
+  return isPrefill(p) && (p.cacheType == Dtype::f16 || device.capability >= 80) ? prefillKernelFor(p.cacheType, p.keyDim, device) : AttentionKernel{};
 }
 
 /// Packed where few query tokens would leave tiles of rows empty.
@@ -187,8 +187,9 @@ int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count,
     completeScales(part.valueScales, part.valueDim);
     part.firstSlot = slot;
     slot += part.splits;
-    part.partialLogs = Global<float>(workspace.data(), slots * rows);
-    part.partialSums = Global<float>(workspace.data() + slots * rows, slots * rows * part.valueDim);
+    const int64_t sums = slots * rows * part.valueDim;
+    part.partialSums = Global<float>(workspace.data(), sums);
+    part.partialLogs = Global<float>(workspace.data() + sums, slots * rows);
     const int status = plans[i].kernel.start ? plans[i].kernel.start(part, plans[i].grid, stream)
                                              : launch(plans[i].kernel.run, plans[i].grid, plans[i].kernel.threads, plans[i].kernel.sharedBytes, stream, part);
     if (status != 0) return status;

@@ -42,7 +42,7 @@ int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count,
 // rows of a KV head; a block of the kernel may take fewer.
 AttentionKernel plainDecodeKernel(Dtype type, int headDim, int rows, const Device& device);
 AttentionKernel codedDecodeKernel(Dtype type, Sharing keySharing, int headDim, int rows, const Device& device);
-AttentionKernel prefillKernelFor(Dtype type, int headDim);
+AttentionKernel prefillKernelFor(Dtype type, int headDim, const Device& device);
 AttentionKernel latentKernelFor(Dtype type, int keyDim, int valueDim);
 
 }  // namespace fastmqa::gpu

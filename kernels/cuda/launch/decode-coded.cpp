@@ -1,20 +1,21 @@
 #include "../kernels/decode-few.h"
+#include "../kernels/decode-many.h"
 #include "attention.h"
 
 namespace fastmqa::gpu {
 namespace {
 
-template <class Storage, int rowTiles>
-AttentionKernel instance(const Device& device) {
-  using Shape = DecodeShape<Storage, rowTiles>;
-  return {decodeKernel<Storage, rowTiles>, Shape::threads, Shape::sharedBytes(device.capability >= 80), Shape::rows};
+template <class Storage, int columnTiles>
+AttentionKernel many(const Device& device) {
+  using Shape = DecodeManyShape<Storage, columnTiles>;
+  return {decodeManyKernel<Storage, columnTiles>, Shape::threads, Shape::sharedBytes(device.capability >= 80), Shape::rows};
 }
 
 template <class Storage>
 AttentionKernel ofStorage(int rows, const Device& device) {
   using Few = DecodeFewShape<Storage>;
   if (rows <= Few::rows) return {decodeFewKernel<Storage>, Few::threads, Few::sharedBytes(device.capability >= 80), Few::rows};
-  return rows <= 16 ? instance<Storage, 1>(device) : instance<Storage, 2>(device);
+  return rows <= 16 ? many<Storage, 2>(device) : many<Storage, 4>(device);
 }
 
 template <Dtype type, Sharing sharing>

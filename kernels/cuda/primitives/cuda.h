@@ -7,6 +7,7 @@
 #define FASTMQA_BOTH __host__ __device__ __forceinline__
 #define FASTMQA_KERNEL(threads, blocks) static __global__ void __launch_bounds__(threads, blocks)
 #define FASTMQA_UNROLL _Pragma("unroll")
+#define FASTMQA_ROLLED _Pragma("unroll 1")
 #define FASTMQA_UNROLL_BY(n) _Pragma("unroll 8")
 
 namespace fastmqa::gpu {
@@ -34,6 +35,8 @@ FASTMQA_DEVICE int keepInLoop(int x) {
 }
 
 FASTMQA_DEVICE void blockBarrier() { __syncthreads(); }
+/// A barrier of the block; true if `x` is true in any thread.
+FASTMQA_DEVICE bool anyThread(bool x) { return __syncthreads_or(x); }
 FASTMQA_DEVICE void warpBarrier() { __syncwarp(); }
 FASTMQA_DEVICE bool anyLane(bool x) { return __any_sync(0xffffffffu, x); }
 FASTMQA_DEVICE float shuffleXor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
@@ -259,7 +262,12 @@ FASTMQA_DEVICE float exp2Fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
-FASTMQA_DEVICE float reciprocal(float x) { return __frcp_rn(x); }
+/// To about one unit in the last place.
+FASTMQA_DEVICE float reciprocal(float x) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
 
 FASTMQA_DEVICE float floatOf(uint32_t bits) { return __uint_as_float(bits); }
 FASTMQA_DEVICE uint32_t bitsOfFloat(float x) { return __float_as_uint(x); }

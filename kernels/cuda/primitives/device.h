@@ -3,7 +3,7 @@
 // nothing wrote, and accesses that no barrier orders.
 //
 //   threads     threadIndex laneIndex warpIndex blockIndex gridSize keepInLoop
-//   barriers    blockBarrier warpBarrier releaseFollower awaitPredecessor
+//   barriers    blockBarrier anyThread warpBarrier releaseFollower awaitPredecessor
 //   warps       shuffleXor anyLane
 //   memory      Global<T> Shared<T> SharedCarver load store atomicAdd
 //   copies      copyAsync commitCopies waitCopies

@@ -104,6 +104,7 @@ struct Machine {
   int count = 0, running = 0, finished = 0, sharedBytes = 0;
   int waiting = 0;  // at the block barrier
   uint64_t barrierGeneration = 0;
+  bool asked = false, answer = false;  // whether any thread said yes, at the barrier that is under way and at the last one
   uint64_t epoch = 1, blockStart = 1;  // block barriers since the process began
   uint64_t progress = 0, seenProgress = 0;
   int idle = 0;
@@ -314,6 +315,7 @@ void runGrid(GridSize grid, int threads, int sharedBytes, const std::function<vo
         m.blockStart = ++m.epoch;
         m.finished = m.waiting = m.running = m.idle = 0;
         m.where.thread = 0;
+        m.asked = m.answer = false;
         m.failure.clear();
         std::memset(m.shared.data(), 0xff, static_cast<size_t>(sharedBytes));  // NaN in every format
         for (int i = 0; i < threads; i++) prepare(m.fibres[static_cast<size_t>(i)]), m.threads[static_cast<size_t>(i)] = {};
@@ -333,6 +335,8 @@ void blockBarrier() {
   if (meets(Plant::skipBlockBarrier, self().blockBarriers)) return;
   if (++m.waiting == m.count) {
     m.waiting = 0;
+    m.answer = m.asked;
+    m.asked = false;
     m.epoch++;
     m.barrierGeneration++;
     m.progress++;
@@ -340,6 +344,12 @@ void blockBarrier() {
   }
   const uint64_t generation = m.barrierGeneration;
   while (m.barrierGeneration == generation) yield();
+}
+
+bool anyThread(bool x) {
+  machine().asked |= x;
+  blockBarrier();
+  return machine().answer;
 }
 
 void warpBarrier() {

@@ -12,6 +12,7 @@
 #define FASTMQA_BOTH inline
 #define FASTMQA_KERNEL(threads, blocks) inline void
 #define FASTMQA_UNROLL
+#define FASTMQA_ROLLED
 #define FASTMQA_UNROLL_BY(n)
 
 namespace fastmqa::gpu {
@@ -52,6 +53,7 @@ struct Where {
 };
 const Where& where();
 void blockBarrier();
+bool anyThread(bool x);
 void warpBarrier();
 /// Hands `value` to the warp; returns the array of all lanes' values, valid until the warp's next meeting.
 const uint32_t* exchange(uint32_t value);
@@ -77,6 +79,7 @@ inline GridSize blockIndex() { return host::where().block; }
 inline GridSize gridSize() { return host::where().grid; }
 inline int keepInLoop(int x) { return x; }
 inline void blockBarrier() { host::blockBarrier(); }
+inline bool anyThread(bool x) { return host::anyThread(x); }
 inline void warpBarrier() { host::warpBarrier(); }
 inline void releaseFollower() {}
 inline void awaitPredecessor() {}

@@ -1,14 +1,41 @@
 #include "reach.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
+#include "fastmqa/sizes.h"
 #include "layer.h"
 
 namespace fastmqa {
 namespace {
 
 constexpr int64_t fillTokens = 16;  // between settlements, so that a window holds at most a page too much
+
+/// A layer whose caches are filled. The generator of synthetic layers knows no latent attention: one of random weights,
+/// with a single head, because queries and outputs play no part.
+std::shared_ptr<const ReferenceModel> layerToFill(const PointSpec& spec) {
+  const ModelSpec& m = spec.model;
+  if (m.latentRank == 0) return referenceModel(m);
+  const auto random = [&](const char* name, int64_t rows, int64_t columns) {
+    std::vector<double> numbers(static_cast<size_t>(elements({rows, columns})));
+    RandomStream(m.seed, name).normals(0, rows * columns, numbers.data());
+    std::vector<float> out;
+    for (const double x : numbers) out.push_back(static_cast<float>(x / std::sqrt(static_cast<double>(columns))));
+    return out;
+  };
+  LayerWeights w;
+  w.d = m.hiddenDim, w.heads = 1, w.kvHeads = spec.technique.kvHeads, w.headDim = m.headDim;
+  w.latent.rank = m.latentRank, w.latent.ropeDim = m.ropeDim, w.latent.valueDim = m.valueDim;
+  w.latent.down = random("down", m.latentRank + m.ropeDim, m.hiddenDim);
+  w.latent.norm.assign(static_cast<size_t>(m.latentRank), 1.0f);
+  w.latent.up = random("up", m.headDim - m.ropeDim + m.valueDim, m.latentRank);
+  w.wq = random("query", m.headDim, m.hiddenDim);
+  w.wo = random("output", m.hiddenDim, m.valueDim);
+  if (m.ropeTheta > 0) w.rope.base = m.ropeTheta, w.rope.rotaryDim = m.ropeDim;
+  const auto stream = std::make_shared<const std::vector<float>>(random("inputs", m.hiddenDim * Calibration::streamTokens, 1));
+  return std::make_shared<const ReferenceModel>(std::move(w), CalibrationStreams{stream});
+}
 
 }  // namespace
 
@@ -17,7 +44,7 @@ Reached reach(const std::vector<LayerKind>& kinds, int64_t tokens, int64_t limit
   std::vector<std::unique_ptr<AttentionLayer>> layers;
   std::vector<std::shared_ptr<const std::vector<float>>> inputs;
   for (const LayerKind& kind : kinds) {
-    const auto model = referenceModel(kind.spec.model);
+    const auto model = layerToFill(kind.spec);
     layers.push_back(std::make_unique<AttentionLayer>(weights, *model, kind.spec.technique, tokens + fillTokens,
                                                       kind.spec.calibrationTokens, kind.spec.inputSeed, cancel));
     inputs.push_back(model->calibrationStreams(1, kind.spec.inputSeed).front());

@@ -70,6 +70,9 @@ PointSpec pointSpec(const Napi::Object& c) {
   p.model.kvHeads = whole(c, "referenceKvHeads", 0);
   p.model.ropeTheta = number(c, "ropeTheta", 0);
   p.model.seed = static_cast<uint64_t>(whole(c, "modelSeed", 1));
+  p.model.latentRank = whole(c, "latentDim", 0);
+  p.model.ropeDim = whole(c, "ropeDim", 0);
+  p.model.valueDim = whole(c, "valueDim", 0);
   p.modelLayer = whole(c, "layer", -1);
   Technique& t = p.technique;
   t.naiveKernel = text(c, "kernel") == "naive";

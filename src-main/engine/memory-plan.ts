@@ -3,6 +3,7 @@
  * Layers with a window and layers without are summed, never averaged. What the formula promises is proven by allocating
  * for real (`plan --prove`).
  */
+import { cachedChannels } from '../contract/cached-channels.ts';
 import {
   type LevelOnModel,
   type MemoryPlan,
@@ -68,9 +69,10 @@ function bandOf(channels: number, dtype: CacheDtype, symmetric: boolean | undefi
 /** The stores of a level's compressed tokens. */
 function storesOf(c: PointConfig): readonly Store[] {
   if (c.cacheKind === 'direct') {
+    const { heads, ...widths } = cachedChannels(c, c.kvHeads);
     const side = (which: 'key' | 'value'): Store => ({
-      heads: c.kvHeads,
-      bands: [bandOf(c.headDim, c[`${which}Dtype`], c.symmetric)],
+      heads,
+      bands: [bandOf(widths[`${which}Dim`], c[`${which}Dtype`], c.symmetric)],
       groupsTokens: c[`${which}Grouping`] === 'channel' && isInteger(c[`${which}Dtype`]),
       groupSize: c[`${which}GroupSize`] ?? 32,
       tokenRows: which === 'value',
@@ -144,12 +146,11 @@ function dearestSplit(
  */
 export function pagedCacheBytes(c: PointConfig, tokens: number): number {
   const stores = storesOf(c);
-  const exact = (): readonly Store[] =>
-    [false, true].map((tokenRows) => ({
-      heads: c.kvHeads,
-      bands: [{ channels: c.headDim, bits: 16, scaleBytes: 0 }],
-      tokenRows,
-    }));
+  const { heads, keyDim, valueDim } = cachedChannels(c, c.kvHeads);
+  const exact: readonly Store[] = [
+    { heads, bands: [{ channels: keyDim, bits: 16, scaleBytes: 0 }] },
+    { heads, bands: [{ channels: valueDim, bits: 16, scaleBytes: 0 }], tokenRows: true },
+  ];
   const tokenGroup = Math.max(1, ...stores.map((store) => (store.groupsTokens ? (store.groupSize ?? 1) : 1)));
   const hasTail = tokenGroup > 1 || c.residualTokens > 0;
   const settled = hasTail ? Math.floor(Math.max(0, tokens - c.residualTokens) / tokenGroup) * tokenGroup : tokens;
@@ -158,20 +159,25 @@ export function pagedCacheBytes(c: PointConfig, tokens: number): number {
   let bytes = stores.reduce((sum, store) => sum + pages * bytesOfPage(store, pageTokens), 0);
   if (hasTail && tokens > settled) {
     const tail = Math.ceil(tokens / exactPageTokens) - Math.floor(settled / exactPageTokens);
-    for (const store of exact()) bytes += tail * bytesOfPage(store, exactPageTokens);
+    for (const store of exact) bytes += tail * bytesOfPage(store, exactPageTokens);
   }
   if (c.sinkTokens > 0 && tokens > 0) {
     const size = Math.min(pageTokens, roundUp(c.sinkTokens, 8));
-    for (const store of exact()) bytes += Math.ceil(c.sinkTokens / size) * bytesOfPage(store, size);
+    for (const store of exact) bytes += Math.ceil(c.sinkTokens / size) * bytesOfPage(store, size);
   }
   return bytes;
 }
 
 /** @returns a sentence where the level does not apply. */
 export function levelOnModel(model: ModelConfig, level: string, tokens: number): LevelOnModel | string {
-  if (model.mla) return latentModel(model, level, tokens);
+  const { mla } = model;
   if (level.startsWith('shared-') && model.kvHeads > 1) return 'for models trained with one shared KV head';
+  // A layer of its own kind exists in models only.
+  const own = mla && { latentDim: mla.rank, ropeDim: mla.ropeDim, valueDim: mla.valueDim };
+  const ofModel = own && { model: model.family, layers: model.layers.length };
   const { config, refused } = resolvePoint({
+    ...own,
+    ...ofModel,
     ...(level === own16Bit ? { level: 'custom', cacheDtype: 'f16' } : { level }),
     hiddenDim: model.hiddenDim,
     heads: model.heads,
@@ -191,32 +197,6 @@ export function levelOnModel(model: ModelConfig, level: string, tokens: number):
 /** A layer that attends through a window of its own is not windowed further, and has no sinks. */
 const withNativeWindow = (config: PointConfig, window: number | undefined): PointConfig =>
   window === undefined ? config : { ...config, window, sinkTokens: 0 };
-
-/** A model that caches one latent vector a token: the levels that store numbers smaller still apply. */
-function latentModel(model: ModelConfig, level: string, tokens: number): LevelOnModel | string {
-  const stored: Partial<Record<string, readonly [CacheDtype, boolean]>> = {
-    baseline: ['f32', false],
-    [own16Bit]: ['f16', false],
-    'near-lossless': ['int8', true],
-    'four-bit': ['int4', false],
-  };
-  const choice = stored[level];
-  const { mla } = model;
-  if (!choice || !mla) return 'the model caches a latent of its own';
-  const width = mla.rank + mla.ropeDim;
-  const { config } = resolvePoint({
-    level: 'custom',
-    hiddenDim: width,
-    heads: 1,
-    headDim: Math.min(512, width),
-    ropeTheta: 0,
-    cacheKind: 'input',
-    cacheDtype: choice[0],
-    ...(isInteger(choice[0]) && { symmetric: choice[1] }),
-    seqLen: Math.min(tokens, 2 ** 20),
-  });
-  return [{ config, layers: model.layers.length }];
-}
 
 const sequenceBytes = (kinds: LevelOnModel, tokens: number): number =>
   kinds.reduce((sum, { config, layers }) => sum + layers * pagedCacheBytes(config, tokens), 0);

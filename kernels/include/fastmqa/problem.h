@@ -16,6 +16,8 @@ struct ModelSpec {
   int64_t hiddenDim = 1024, heads = 16, headDim = 64, kvHeads = 16;
   double ropeTheta = 10000;  ///< 0: no rotary embedding
   uint64_t seed = 1;
+  /// Multi-head latent attention: what the layer caches of a token by itself. 0: keys and values of its heads.
+  int64_t latentRank = 0, ropeDim = 0, valueDim = 0;
 };
 
 struct Technique {

@@ -38,7 +38,7 @@ inline void checkSizes(const PointSpec& spec) {
   const int64_t width = std::max({m.hiddenDim, elements({m.heads, m.headDim}), elements({t.kvHeads, m.headDim})});
   elements({m.hiddenDim, width});
   elements({spec.batch, spec.seqLen, width});
-  for (const int64_t rows : {spec.verifyTokens, spec.calibrationTokens, t.residual, t.sinks, t.window, t.rank, t.rankKey, t.rankValue})
+  for (const int64_t rows : {m.latentRank, m.ropeDim, m.valueDim, spec.verifyTokens, spec.calibrationTokens, t.residual, t.sinks, t.window, t.rank, t.rankKey, t.rankValue})
     elements({rows, width});
   for (const Technique::LatentBand& band : t.bands) elements({band.channels, width});
 }

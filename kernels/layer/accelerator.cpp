@@ -34,11 +34,6 @@ const Accelerator& load() {
   return *found;
 }
 
-AcceleratorStore storeOf(const StoreSpec& spec, std::vector<AcceleratorBand>& bands) {
-  for (const Band& b : spec.bands) bands.push_back({b.channels, static_cast<int32_t>(b.dtype), b.symmetric});
-  return {spec.heads, spec.channels, bands.data(), static_cast<int64_t>(bands.size()), static_cast<int32_t>(spec.grouping), spec.groupSize, spec.tensorScale};
-}
-
 AcceleratorMatrix viewOf(const LayerMatrix& m) { return {m.numbers.empty() ? nullptr : m.numbers.data(), m.rows, m.columns}; }
 const float* viewOf(const std::vector<float>& v) { return v.empty() ? nullptr : v.data(); }
 
@@ -120,6 +115,11 @@ class AcceleratorRunning : public RunningLayer {
 void check(const Accelerator& accelerator, AcceleratorStatus status) {
   constexpr FailureKind kinds[] = {FailureKind::failed, FailureKind::refused, FailureKind::outOfMemory, FailureKind::cancelled, FailureKind::failed, FailureKind::poisoned};
   if (status != AcceleratorStatus::done) throw Failure(kinds[static_cast<int>(status)], accelerator.message());
+}
+
+AcceleratorStore storeOf(const StoreSpec& spec, std::vector<AcceleratorBand>& bands) {
+  for (const Band& b : spec.bands) bands.push_back({b.channels, static_cast<int32_t>(b.dtype), b.symmetric});
+  return {spec.heads, spec.channels, bands.data(), static_cast<int64_t>(bands.size()), static_cast<int32_t>(spec.grouping), spec.groupSize, spec.tensorScale};
 }
 
 AcceleratorCancel cancelOf(const CancelFlag* cancel) {

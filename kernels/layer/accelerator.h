@@ -28,6 +28,9 @@ AcceleratorCancel cancelOf(const CancelFlag* cancel);
 /// Numbers of weights and activations on a device: those of the cache where they are whole floats, else f16.
 Dtype numberType(const Technique& technique);
 
+/// @param bands  what the store points to
+AcceleratorStore storeOf(const StoreSpec& spec, std::vector<AcceleratorBand>& bands);
+
 /// A layer as an accelerator takes it, with all that it points to.
 class LayerDescription {
  public:

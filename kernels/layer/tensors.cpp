@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "accelerator.h"
 #include "math/threads.h"
 
 namespace fastmqa {
@@ -65,6 +66,41 @@ StoreSpec storeFor(Dtype dtype, int64_t heads, int64_t channels, Layout layout, 
     if (largest > top || (largest > 0 && largest < 0.25f)) spec.tensorScale = std::exp2(std::ceil(std::log2(largest / top)));
   }
   return spec;
+}
+
+/// [batch][rows][columns][width] to [batch][columns][rows][width]
+void swapMiddle(const float* from, int64_t batch, int64_t rows, int64_t columns, int64_t width, float* to) {
+  for (int64_t b = 0; b < batch; b++)
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t j = 0; j < columns; j++)
+        std::copy_n(from + ((b * rows + i) * columns + j) * width, width, to + ((b * columns + j) * rows + i) * width);
+}
+
+/// @param gather  fills keys and values of a sequence, [total][kvHeads][channels]
+template <class Gather>
+void attendOnDevice(const TensorAttention& r, const CacheSpec& spec, const AttentionShape& shape, const std::vector<float>& q, const Gather& gather, int64_t total,
+                    TensorAttentionResult& result) {
+  const int64_t batch = r.q.shape[0], queries = r.q.shape[2], keyWidth = spec.kvHeads * spec.keyDim, valueWidth = spec.kvHeads * spec.valueDim;
+  std::vector<float> tokenQueries(q.size()), out(result.out.size()), keys(result.presentK.size()), values(result.presentV.size());
+  std::vector<float> presentK(keys.size()), presentV(values.size());
+  swapMiddle(q.data(), batch, shape.heads, queries, spec.keyDim, tokenQueries.data());
+  for (int64_t b = 0; b < batch; b++) gather(b, keys.data() + b * total * keyWidth, values.data() + b * total * valueWidth);
+  std::vector<AcceleratorBand> keyBands, valueBands;
+  Technique cached;
+  cached.keyDtype = cached.valueDtype = r.cacheDtype;
+  AcceleratorTensors t{};
+  t.batch = batch, t.heads = shape.heads, t.keyDim = spec.keyDim, t.valueDim = spec.valueDim, t.queryTokens = queries, t.tokens = total;
+  t.dtype = static_cast<int32_t>(numberType(cached));
+  t.keys = storeOf(spec.keys, keyBands), t.values = storeOf(*spec.values, valueBands);
+  t.position = total - queries;
+  t.left = shape.left == unlimited ? -1 : shape.left, t.right = shape.right == unlimited ? -1 : shape.right, t.sinks = shape.sinks;
+  t.scale = shape.scale, t.softcap = shape.softcap;
+  t.q = tokenQueries.data(), t.k = keys.data(), t.v = values.data();
+  t.out = out.data(), t.presentK = presentK.data(), t.presentV = presentV.data();
+  check(cudaLibrary(), cudaLibrary().attendTensors(r.device, &t));
+  swapMiddle(out.data(), batch, queries, shape.heads, spec.valueDim, result.out.data());
+  swapMiddle(presentK.data(), batch, total, spec.kvHeads, spec.keyDim, result.presentK.data());
+  swapMiddle(presentV.data(), batch, total, spec.kvHeads, spec.valueDim, result.presentV.data());
 }
 
 }  // namespace
@@ -155,18 +191,28 @@ TensorAttentionResult attendTensors(const TensorAttention& r, const CancelFlag* 
   result.out.assign(static_cast<size_t>(batch * heads * queries * dv), 0.0f);
   result.presentK.assign(static_cast<size_t>(batch * kvHeads * total * d), 0.0f);
   result.presentV.assign(static_cast<size_t>(batch * kvHeads * total * dv), 0.0f);
+  // The past and the new tokens of a sequence, token by token.
+  const auto gather = [&](int64_t b, float* keys, float* values) {
+    for (int64_t g = 0; g < kvHeads; g++)
+      for (int64_t t = 0; t < total; t++) {
+        const bool old = t < past;
+        const int64_t from = old ? (b * kvHeads + g) * past + t : (b * kvHeads + g) * fresh + t - past;
+        std::copy_n((old ? r.pastK.data : k.data()) + from * d, d, keys + (t * kvHeads + g) * d);
+        std::copy_n((old ? r.pastV.data : r.v.data) + from * dv, dv, values + (t * kvHeads + g) * dv);
+      }
+  };
+  if (r.device >= 0) {
+    if (r.additiveMask || r.booleanMask) refuse("masks run on the CPU only");
+    if (r.naive) refuse("the naive kernel runs on the CPU only");
+    if (total > 0) attendOnDevice(r, spec, shape, q, gather, total, result);
+    return result;
+  }
   std::vector<std::unique_ptr<SequenceCache>> caches;
   std::vector<SequenceQueries> sequences;
   for (int64_t b = 0; b < batch; b++) {
     caches.push_back(std::make_unique<SequenceCache>(arena, spec));
     std::vector<float> keys(static_cast<size_t>(total * kvHeads * d)), values(static_cast<size_t>(total * kvHeads * dv));
-    for (int64_t g = 0; g < kvHeads; g++)
-      for (int64_t t = 0; t < total; t++) {
-        const bool old = t < past;
-        const int64_t from = old ? (b * kvHeads + g) * past + t : (b * kvHeads + g) * fresh + t - past;
-        std::copy_n((old ? r.pastK.data : k.data()) + from * d, d, keys.begin() + (t * kvHeads + g) * d);
-        std::copy_n((old ? r.pastV.data : r.v.data) + from * dv, dv, values.begin() + (t * kvHeads + g) * dv);
-      }
+    gather(b, keys.data(), values.data());
     if (total > 0) caches.back()->append(total, {keys.data(), values.data(), keys.data(), values.data(), kvHeads * d, kvHeads * dv});
     for (int64_t g = 0; g < kvHeads && total > 0; g++)
       caches.back()->readBack(g, 0, total, result.presentK.data() + (b * kvHeads + g) * total * d, result.presentV.data() + (b * kvHeads + g) * total * dv);

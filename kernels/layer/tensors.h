@@ -29,6 +29,7 @@ struct TensorAttention {
   double softcap = 0;  ///< 0: none
   int64_t windowLeft = -1, windowRight = -1, sinks = 0;  ///< -1: unlimited
   Dtype cacheDtype = Dtype::f32;
+  int device = -1;  ///< -1: the CPU; else the number of a CUDA device, which takes no mask
 };
 
 struct TensorAttentionResult {

@@ -50,6 +50,9 @@ Technique::Grouping groupingOf(const Napi::Object& o, const char* name) {
   unknown(o, name);
 }
 
+/// -1 for the CPU.
+int deviceOf(const std::string& backend) { return backend.compare(0, 5, "cuda:") == 0 ? std::stoi(backend.substr(5)) : -1; }
+
 std::vector<Technique::LatentBand> bandsOf(const std::string& from) {  // "256x8+768x4", checked by the schema
   std::vector<Technique::LatentBand> bands;
   for (size_t at = 0; at < from.size();) {
@@ -112,7 +115,7 @@ PointSpec pointSpec(const Napi::Object& c) {
   else if (phase == "speculate") p.phase = Phase::speculate;
   else unknown(c, "phase");
   const std::string backend = text(c, "backend");
-  if (backend.compare(0, 5, "cuda:") == 0) p.device = std::stoi(backend.substr(5));
+  p.device = deviceOf(backend);
   p.batch = whole(c, "batch", 1);
   p.seqLen = whole(c, "seqLen", 1);
   p.verifyTokens = whole(c, "verifyTokens", 1);
@@ -296,5 +299,6 @@ OwnedTensors tensorAttention(const Napi::Object& o) {
   r.windowRight = whole(o, "windowRight", -1);
   r.sinks = whole(o, "sinkTokens", 0);
   r.cacheDtype = dtypeOf(o, "cacheDtype");
+  r.device = deviceOf(text(o, "backend"));
   return owned;
 }

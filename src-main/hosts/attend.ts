@@ -13,6 +13,8 @@ export interface AttendOptions {
   readonly cacheDtype?: CacheDtype;
   readonly kernel?: 'naive' | 'flash';
   readonly interleavedRope?: boolean;
+  /** `cpu` or `cuda:N`. */
+  readonly backend?: string;
 }
 
 /** @throws InputError in one sentence for whatever does not fit. */

@@ -136,6 +136,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
     run: (sweep, runOptions = {}) => run(sweep, runOptions, measuring, { environment, usableGpus }, recordings),
     readSweep,
     attend: async (input, output, attendOptions) => {
+      await usableGpus([attendOptions.backend ?? 'cpu']);
       const request = await readAttendRequest(input, attendOptions);
       const result = await backend.attend(request, attendDeadlineSeconds);
       await writeWhole(output, encodeAttendResult(request, result));

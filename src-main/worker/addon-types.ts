@@ -41,6 +41,8 @@ export interface AttendRequest {
   readonly kernel: 'naive' | 'flash';
   /** Rotary pairs (2c, 2c+1) instead of (c, c + rotary/2). */
   readonly interleavedRope?: boolean;
+  /** `cpu`, which it is when absent, or `cuda:N`, which takes no mask. */
+  readonly backend?: string;
 }
 
 export interface AttendResult {

@@ -3,15 +3,19 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { CacheDtype } from '../../src-main/contract/sweep.ts';
+import { type CacheDtype, cacheDtypes } from '../../src-main/contract/sweep.ts';
 import { createProfiler, type Profiler } from '../../src-main/hosts/compose.ts';
 import { openSafetensors } from '../../src-main/models/safetensors.ts';
 import { type AttentionCase, attention, present, relativeL2, type Values } from '../fakes/attention-f64.ts';
+import { buildTools, emulatedCudaLibrary } from '../native/tools.ts';
 import { runCli } from './run-cli.ts';
+
+process.env.FASTMQA_CUDA_LIBRARY = emulatedCudaLibrary;
 
 const folder = mkdtempSync(join(tmpdir(), 'fastmqa-attend-'));
 let profiler: Profiler;
-beforeAll(() => {
+beforeAll(async () => {
+  await buildTools();
   profiler = createProfiler();
 });
 afterAll(async () => {
@@ -109,13 +113,18 @@ async function readResult(path: string) {
 
 type Kernel = 'flash' | 'naive';
 
-async function attend(request: AttentionCase, kernel: Kernel = 'flash', cacheDtype: CacheDtype = 'f32') {
+async function attend(
+  request: AttentionCase,
+  kernel: Kernel = 'flash',
+  cacheDtype: CacheDtype = 'f32',
+  backend = 'cpu',
+) {
   const { causal, scale, softcap, windowLeft, windowRight, interleaved } = request;
   const given = { causal, scale, softcap, windowLeft, windowRight, interleavedRope: interleaved };
   const options = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   const input = store(request);
   const output = input.replace('.safetensors', '.out');
-  await profiler.attend(input, output, { ...options, kernel, cacheDtype });
+  await profiler.attend(input, output, { ...options, kernel, cacheDtype, backend });
   return readResult(output);
 }
 
@@ -299,6 +308,50 @@ describe('rotary embedding', () => {
 
   test('of fewer queries than keys', () =>
     expectExact({ ...tensorsOf({ H: 2, G: 1, Sq: 3, Skv: 9, D: 16 }, 11), ...angles(9, 8), causal: true }));
+});
+
+describe('on a GPU, its kernels run on the CPU', () => {
+  const shape: Shape = { B: 2, H: 6, G: 2, Sq: 9, Skv: 9, D: 24, Dv: 40, past: 70 };
+  test.each([
+    ['causal', { causal: true }],
+    ['a window and a soft-cap', { windowLeft: 20, windowRight: 2, softcap: 3 }],
+    ['rotated', { ...angles(90, 5), interleaved: true, causal: true }],
+  ])('%s, f32', async (_, how) => {
+    const request: AttentionCase = { ...tensorsOf(shape, 12), ...how };
+    const { out, k, v } = await attend(request, 'flash', 'f32', 'cuda:0');
+    const cache = present(request);
+    expect(relativeL2(out.data, attention(request, cache))).toBeLessThan(3e-6);
+    expect(relativeL2(k.data, cache.k)).toBeLessThanOrEqual(1e-7);
+    expect(relativeL2(v.data, cache.v)).toBe(0);
+  });
+
+  test('queries before the first key give zeros', async () => {
+    const request = { ...tensorsOf({ H: 2, G: 1, Sq: 9, Skv: 4, D: 8 }, 6), causal: true };
+    const { out } = await attend(request, 'flash', 'f32', 'cuda:0');
+    expect(relativeL2(out.data, attention(request, present(request)))).toBeLessThan(3e-6);
+  });
+
+  // What is cached is the CPU's, bit for bit; outputs of 16-bit queries differ from it by what those cost.
+  test.each(cacheDtypes.filter((dtype) => dtype !== 'f32'))('a cache of %s', async (cacheDtype) => {
+    const request = { ...tensorsOf({ B: 2, H: 8, G: 2, Sq: 5, Skv: 5, D: 64, past: 70 }, 13), causal: true };
+    const [gpu, cpu] = [
+      await attend(request, 'flash', cacheDtype, 'cuda:0'),
+      await attend(request, 'flash', cacheDtype),
+    ];
+    expect(gpu.k.data).toEqual(cpu.k.data);
+    expect(gpu.v.data).toEqual(cpu.v.data);
+    expect(relativeL2(gpu.out.data, cpu.out.data)).toBeLessThan(cacheDtype === 'bf16' ? 8e-3 : 1e-3);
+  });
+
+  test('what it does not do is refused', async () => {
+    const mask = { shape: [1], data: Uint8Array.of(1), boolean: true };
+    await expect(attend({ ...tensorsOf(shape, 4), mask }, 'flash', 'f32', 'cuda:0')).rejects.toThrow(
+      'masks run on the CPU only',
+    );
+    await expect(attend(tensorsOf({ ...shape, D: 3 }, 4), 'flash', 'f32', 'cuda:0')).rejects.toThrow(
+      'expected heads of an even number of channels on a GPU but received 3',
+    );
+  });
 });
 
 describe('random combinations', () => {

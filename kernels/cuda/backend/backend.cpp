@@ -10,6 +10,7 @@
 #include "blas.h"
 #include "device-model.h"
 #include "nvml.h"
+#include "tensors.h"
 
 #if defined(_WIN32)
 #define FASTMQA_EXPORTED __declspec(dllexport)
@@ -204,6 +205,12 @@ const Accelerator table{
           if (status != AcceleratorStatus::done) throw StepEnded{status};
         };
         runOf(run).sample(asked, seconds, cancel, *to);
+      });
+    },
+    [](int32_t device, const AcceleratorTensors* request) {
+      return guarded([&] {
+        runtime::use(device);
+        attendTensors(device, *request);
       });
     },
     [] { return lastMessage.c_str(); },

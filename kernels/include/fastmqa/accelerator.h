@@ -5,7 +5,7 @@
 
 namespace fastmqa {
 
-constexpr uint32_t acceleratorVersion = 2;
+constexpr uint32_t acceleratorVersion = 3;
 
 /// What became of a call; `poisoned`: the process must end before the device can be used again. Else as FailureKind.
 enum class AcceleratorStatus : int32_t { done, refused, outOfMemory, cancelled, failed, poisoned };
@@ -93,6 +93,19 @@ struct AcceleratorCancel {
   const void* flag;
 };
 
+/// Attention on given numbers. Query i stands at `position` + i and sees keys from `left` before to `right` after it (-1: all),
+/// and `sinks` first ones. Stores of one band each.
+struct AcceleratorTensors {
+  int64_t batch, heads, keyDim, valueDim, queryTokens, tokens;
+  int32_t dtype;                ///< of queries and outputs: f32, f16 or bf16
+  AcceleratorStore keys, values;
+  int64_t position, left, right, sinks;
+  float scale, softcap;
+  const float *q, *k, *v;       ///< [batch][queryTokens][heads][keyDim], [batch][tokens][kvHeads][keyDim or valueDim]
+  float *out;                   ///< [batch][queryTokens][heads][valueDim]
+  float *presentK, *presentV;   ///< as k and v: what the cache holds
+};
+
 /// Rows of a model in flight, of hiddenDim numbers each: what flows through the layers (f32), what a norm made of it, and what
 /// attention and the MLP add to it (numbers of the weights' type).
 enum class AcceleratorPlace : int32_t { stream, normed, attended, fed };
@@ -163,6 +176,7 @@ struct Accelerator {
   AcceleratorStatus (*sampleRun)(void* run, AcceleratorStatus (*step)(void* context), void* context, double seconds, const AcceleratorCancel* cancel,
                                  AcceleratorSamples* to);
 
+  AcceleratorStatus (*attendTensors)(int32_t device, const AcceleratorTensors* request);
   /// Of the last call on this thread that was not `done`.
   const char* (*message)();
 };

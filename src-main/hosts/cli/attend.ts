@@ -1,9 +1,8 @@
 import type { Command } from 'commander';
-import { expected } from '../../contract/input-error.ts';
 import { cacheDtypes } from '../../contract/sweep.ts';
 import type { AttendOptions } from '../compose.ts';
 import { exitCodes, onInterrupt } from './exit.ts';
-import { choiceOption, numberOption, print } from './output.ts';
+import { backendOption, choiceOption, numberOption, print } from './output.ts';
 import type { Session } from './session.ts';
 
 interface Options extends AttendOptions {
@@ -42,7 +41,7 @@ export const addAttend = (program: Command, session: Session): Command =>
     )
     .option('--kernel <kernel>', 'flash or naive', choiceOption('--kernel', ['flash', 'naive']), 'flash')
     .option('--interleaved-rope', 'rotate channels (2c, 2c+1) instead of (c, c + rotary/2)')
-    .option('--backend <backend>', 'cpu', 'cpu')
+    .option('--backend <backend>', 'cpu, or cuda:N without a mask', backendOption, 'cpu')
     .addHelpText(
       'after',
       `
@@ -55,8 +54,7 @@ writes  out [B,H,Sq,Dv]   present_k [B,G,past+Skv,D]   present_v       F32; what
 
 The last query is aligned with the last key. A query that may see no key gives zeros.`,
     )
-    .action(async ({ in: input, out, backend, ...options }: Options) => {
-      if (backend !== 'cpu') throw expected('cpu', '--backend', backend);
+    .action(async ({ in: input, out, ...options }: Options) => {
       const stop = (): void => {
         session.exitCode = exitCodes.interrupted;
         session.profiler.cancel();

@@ -89,7 +89,8 @@ export async function recommend({ base, budgets, limits = {}, measure }: Recomme
       if (!full || !short) continue;
       const point = await judged(short);
       const near = point.outcome === 'measured' && checked.every((budget) => excess(budget, point) <= leniency);
-      if (near) hopeful.push({ axes, bytes: bytesByFormula(full) });
+      // What is too large on a short context does not shrink on a longer one.
+      if (near && overflow(point, limits) === undefined) hopeful.push({ axes, bytes: bytesByFormula(full) });
     }
     const next = hopeful.sort((a, b) => a.bytes - b.bytes).slice(0, kept[i]);
     rounds.push({ seqLen, judged: candidates.length, kept: next.length });
@@ -185,7 +186,7 @@ function stacks({ hiddenDim, referenceKvHeads, headDim, seqLen }: PointConfig): 
       const loud = Math.min(all - 32, coordinates(total / 4));
       if (loud > 0) found.push({ level: 'mixed-latent', latentBands: `${loud}x${many}+${all - loud}x${few}` });
     }
-  for (const share of [0.6, 0.45, 0.35, 0.25])
+  for (const share of [0.6, 0.45, 0.35, 0.25, 0.18])
     found.push({ level: 'mixed-latent', adaptiveBudgetBytes: Math.round(width * share) });
   for (const cacheDtype of ['int8', 'int4'])
     found.push({ level: 'near-lossless', cacheDtype, window: Math.max(16, Math.floor(seqLen / 2)), sinkTokens: 4 });

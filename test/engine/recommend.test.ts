@@ -17,7 +17,11 @@ function landscape(seed: number): (config: PointConfig) => Promise<Point> {
     const relativeL2 = luck * (config.seqLen / bytes) ** 2 * 1e4 * (1 + config.seqLen / 512);
     const point = await measured({ id: pointId(config), config });
     const { error, memory } = point as Required<Pick<Point, 'error' | 'memory'>>;
-    return { ...point, error: { ...error, relativeL2 }, memory: { ...memory, kvAllocatedBytes: bytes } };
+    return {
+      ...point,
+      error: { ...error, relativeL2 },
+      memory: { ...memory, kvAllocatedBytes: bytes, peakBytes: 2 * bytes + 1e6 },
+    };
   };
 }
 
@@ -62,6 +66,14 @@ describe('recommend', () => {
     const small = await recommend({ base, budgets, measure, limits: { cacheBytes: 1000 } });
     expect(small.chosen).toBeUndefined();
     expect(small.others.some(({ why }) => /more than 1000 B$/.test(why))).toBe(true);
+    const { chosen } = found;
+    // The device's memory is about all that a point holds, the cache's about the cache alone.
+    const peak = chosen?.memory?.peakBytes as number;
+    const roomy = await recommend({ base, budgets, measure, limits: { memoryBytes: peak } });
+    expect(roomy.chosen?.id).toBe(chosen?.id);
+    const tight = await recommend({ base, budgets, measure, limits: { memoryBytes: peak - 1 } });
+    expect(tight.chosen?.id).not.toBe(chosen?.id);
+    expect(tight.others.some(({ why }) => /^needs .* with weights and workspace, more than /.test(why))).toBe(true);
     const none = await recommend({ base, budgets: [{ metric: 'relativeL2', bound: 0 }], measure });
     expect(none.chosen).toBeUndefined();
   });

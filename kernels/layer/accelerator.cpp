@@ -110,6 +110,40 @@ class AcceleratorRunning : public RunningLayer {
   SampleConditions conditions_;
 };
 
+class AcceleratorCaches : public HeldCaches {
+ public:
+  AcceleratorCaches(const Accelerator& accelerator, int device, const PointSpec& spec, int64_t layers, int64_t tokens, int64_t reservedBytes, const CancelFlag* cancel)
+      : accelerator_(accelerator), tokens_(tokens) {
+    const auto model = referenceModel(spec.model);
+    Arena arena;
+    const AttentionLayer layer(arena, *model, spec.technique, tokens, spec.calibrationTokens, spec.inputSeed, cancel);
+    inputs_ = model->calibrationStreams(1, spec.inputSeed).front();
+    const LayerDescription description(layer, spec.technique, numberType(spec.technique), layers, tokens);
+    AcceleratorLayer from = description.view();
+    from.tokens = 1;  // nothing is cached but what is held
+    from.reservedBytes = reservedBytes;
+    check(accelerator, accelerator.createLayer(device, &from, &handle_));
+  }
+  ~AcceleratorCaches() override {
+    if (handle_) accelerator_.destroyLayer(handle_);
+  }
+  void hold(int64_t limitBytes) override {
+    constexpr int64_t rows = 256;  // a multiple of every group of tokens
+    check(accelerator_, accelerator_.hold(handle_, inputs_->data(), rows, tokens_, limitBytes));
+  }
+  int64_t bytes() const override {
+    AcceleratorMemory m;
+    check(accelerator_, accelerator_.memory(handle_, &m));
+    return m.heldBytes;
+  }
+
+ private:
+  const Accelerator& accelerator_;
+  int64_t tokens_;
+  std::shared_ptr<const std::vector<float>> inputs_;
+  void* handle_ = nullptr;
+};
+
 }  // namespace
 
 void check(const Accelerator& accelerator, AcceleratorStatus status) {
@@ -203,6 +237,11 @@ AcceleratorCeilings cudaCeilings(int device) {
 std::unique_ptr<RunningLayer> runOnAccelerator(const Accelerator& accelerator, int device, const std::shared_ptr<const ReferenceModel>& model,
                                                const PointSpec& spec, int64_t positions, const CancelFlag* cancel) {
   return std::make_unique<AcceleratorRunning>(accelerator, device, model, spec, positions, cancel);
+}
+
+std::unique_ptr<HeldCaches> holdOnAccelerator(const Accelerator& accelerator, int device, const PointSpec& spec, int64_t layers, int64_t tokens,
+                                              int64_t reservedBytes, const CancelFlag* cancel) {
+  return std::make_unique<AcceleratorCaches>(accelerator, device, spec, layers, tokens, reservedBytes, cancel);
 }
 
 }  // namespace fastmqa

@@ -56,4 +56,18 @@ class LayerDescription {
 std::unique_ptr<RunningLayer> runOnAccelerator(const Accelerator& accelerator, int device, const std::shared_ptr<const ReferenceModel>& model,
                                                const PointSpec& spec, int64_t positions, const CancelFlag* cancel);
 
+/// Caches without anyone who reads them, on a device of an accelerator: of one kind of layer, sequence after sequence.
+class HeldCaches {
+ public:
+  virtual ~HeldCaches() = default;
+  /// One more sequence, in every layer. @throws Failure outOfMemory where the device refuses, or they would take more than `limitBytes`
+  virtual void hold(int64_t limitBytes) = 0;
+  /// Of all that is held, by the backend's allocator.
+  virtual int64_t bytes() const = 0;
+};
+
+/// @param layers  that cache alike @param tokens  of a sequence @param reservedBytes  taken beside the caches
+std::unique_ptr<HeldCaches> holdOnAccelerator(const Accelerator& accelerator, int device, const PointSpec& spec, int64_t layers, int64_t tokens,
+                                              int64_t reservedBytes, const CancelFlag* cancel);
+
 }  // namespace fastmqa

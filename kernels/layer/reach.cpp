@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 
+#include "accelerator.h"
 #include "fastmqa/sizes.h"
 #include "layer.h"
 
@@ -37,9 +38,9 @@ std::shared_ptr<const ReferenceModel> layerToFill(const PointSpec& spec) {
   return std::make_shared<const ReferenceModel>(std::move(w), CalibrationStreams{stream});
 }
 
-}  // namespace
-
-Reached reach(const std::vector<LayerKind>& kinds, int64_t tokens, int64_t limitBytes, int64_t mostSequences, const CancelFlag* cancel) {
+Reached reachOnCpu(const std::vector<LayerKind>& kinds, const ReachLimits& limits, const CancelFlag* cancel) {
+  if (limits.bytes == INT64_MAX) refuse("expected a limit in bytes for the caches: the system would give more memory than there is");
+  const int64_t tokens = limits.tokens, limitBytes = limits.bytes;
   Arena weights, memory(limitBytes);
   std::vector<std::unique_ptr<AttentionLayer>> layers;
   std::vector<std::shared_ptr<const std::vector<float>>> inputs;
@@ -50,9 +51,10 @@ Reached reach(const std::vector<LayerKind>& kinds, int64_t tokens, int64_t limit
     inputs.push_back(model->calibrationStreams(1, kind.spec.inputSeed).front());
   }
   Reached out;
+  out.limitBytes = limitBytes;
   std::vector<std::unique_ptr<SequenceCache>> kept;
   int64_t tableBytes = 0;  // of the complete sequences: the allocator does not see page tables
-  while (out.sequences < mostSequences) {
+  while (out.sequences < limits.mostSequences) {
     std::vector<std::unique_ptr<SequenceCache>> sequence;
     for (const LayerKind& kind : kinds)
       for (int64_t i = 0; i < kind.layers; i++) sequence.push_back(layers[static_cast<size_t>(&kind - kinds.data())]->newCache(memory));
@@ -83,6 +85,41 @@ Reached reach(const std::vector<LayerKind>& kinds, int64_t tokens, int64_t limit
     for (auto& cache : sequence) kept.push_back(std::move(cache));
   }
   return out;
+}
+
+}  // namespace
+
+Reached reachOn(const Accelerator& accelerator, const std::vector<LayerKind>& kinds, const ReachLimits& limits, const CancelFlag* cancel) {
+  const int device = kinds.front().spec.device;
+  std::vector<std::unique_ptr<HeldCaches>> layers;
+  for (const LayerKind& kind : kinds)
+    layers.push_back(holdOnAccelerator(accelerator, device, kind.spec, kind.layers, limits.tokens, layers.empty() ? limits.reservedBytes : 0, cancel));
+  AcceleratorDevice before{};
+  accelerator.describe(device, &before);
+  Reached out;
+  out.limitBytes = before.freeBytes > 0 ? std::min(limits.bytes, before.freeBytes) : limits.bytes;
+  const auto held = [&] {
+    int64_t bytes = 0;
+    for (const auto& layer : layers) bytes += layer->bytes();
+    return bytes;
+  };
+  while (out.sequences < limits.mostSequences) {
+    if (cancel) cancel->check();
+    try {
+      for (const auto& layer : layers) layer->hold(limits.bytes == INT64_MAX ? INT64_MAX : limits.bytes - held() + layer->bytes());
+    } catch (const Failure& failure) {
+      if (failure.kind != FailureKind::outOfMemory) throw;
+      return out;
+    }
+    out.sequences++;
+    out.allocatedBytes = held();
+  }
+  return out;
+}
+
+Reached reach(const std::vector<LayerKind>& kinds, const ReachLimits& limits, const CancelFlag* cancel) {
+  if (kinds.empty()) refuse("expected at least one kind of layers");
+  return kinds.front().spec.device < 0 ? reachOnCpu(kinds, limits, cancel) : reachOn(cudaLibrary(), kinds, limits, cancel);
 }
 
 }  // namespace fastmqa

@@ -3,6 +3,7 @@
 // One line a check: "ok name" or "FAIL name got ... expected ..."; the exit code is 1 if any failed.
 // Usage: test-accelerator [--gpu] [--memory TURNS] [name ...]; --gpu: on device 0 of the CUDA backend, with larger shapes too;
 // --memory: nothing but layers that do not fit and layers that do, in turns
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include "fastmqa/accelerator.h"
 #include "layer/accelerator.h"
 #include "layer/point.h"
+#include "layer/reach.h"
 #include "test-engine/checks.h"
 
 using namespace fastmqa;
@@ -180,6 +182,41 @@ void memoryComesBack(int turns) {
   check::report(drift <= 64 << 20, "memory, comes back", drift, "at most ", 64 << 20);
 }
 
+/// Caches of a whole model, sequence after sequence until a limit refuses: as many as on the CPU, of as many bytes.
+void reaches(const Stack& stack) {
+  PointSpec spec;
+  spec.model.hiddenDim = 64, spec.model.heads = 2, spec.model.headDim = 64, spec.model.kvHeads = stack.sharedModel ? 1 : 2;
+  spec.technique = stack.technique;
+  spec.calibrationTokens = 1024;
+  ReachLimits limits;
+  limits.tokens = 700, limits.bytes = 3 << 20, limits.mostSequences = 9;
+  const std::string name = stack.name + " until a limit";
+  try {
+    // Layers with a window of their own beside others.
+    std::vector<LayerKind> kinds{{spec, 3}};
+    if (spec.technique.window == 0) {
+      spec.technique.window = 200, spec.technique.sinks = 0;
+      kinds.push_back({spec, 2});
+    }
+    const Reached cpu = reach(kinds, limits, nullptr);
+    for (LayerKind& kind : kinds) kind.spec.device = device;
+    const Reached gpu = reachOn(*accelerator, kinds, limits, nullptr);
+    std::printf("# %s: %lld sequences of %lld bytes, on the CPU %lld of %lld\n", name.c_str(), static_cast<long long>(gpu.sequences),
+                static_cast<long long>(gpu.allocatedBytes / std::max<int64_t>(1, gpu.sequences)), static_cast<long long>(cpu.sequences),
+                static_cast<long long>(cpu.allocatedBytes / std::max<int64_t>(1, cpu.sequences)));
+    check::report(gpu.sequences > 0 && gpu.allocatedBytes <= limits.bytes, name + ", sequences", static_cast<double>(gpu.sequences), "at least ", 1);
+    const double got = static_cast<double>(gpu.allocatedBytes) / static_cast<double>(gpu.sequences), expected = static_cast<double>(cpu.allocatedBytes) / static_cast<double>(cpu.sequences);
+    // Blocks are rounded up to 256 bytes, not 64, and tables have 4 bytes a page, not 56.
+    check::report(std::fabs(got - expected) <= 0.02 * expected + 8192, name + ", bytes", got, "about ", expected);
+    check::report(gpu.sequences == limits.mostSequences || static_cast<double>(limits.bytes) - static_cast<double>(gpu.allocatedBytes) < 1.01 * got, name + ", no room for another",
+                  static_cast<double>(gpu.allocatedBytes), "about ", static_cast<double>(limits.bytes));
+    limits.mostSequences = 2;
+    check::report(reachOn(*accelerator, kinds, limits, nullptr).sequences == 2, name + ", as many as asked for", 0, "", 2);
+  } catch (const std::exception& error) {
+    check::report(false, name + ": " + error.what(), NAN, "", 0);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -213,6 +250,8 @@ int main(int argc, char** argv) {
       if (phase == Phase::verify && stack.technique.cacheKind == CacheKind::direct && bitsOf(stack.technique.keyDtype) > 8) continue;
       if (wanted) runs(stack, phase, model, 110, phase == Phase::decode ? 2 : 1);
     }
+  for (const Stack& stack : all)
+    if (names.empty() || std::find(names.begin(), names.end(), stack.name) != names.end()) reaches(stack);
   // Sinks within the first group, a window that has passed it, and no exact tail at the end.
   for (const char* name : {"four-bit", "shared-512x", "near-lossless, window", "aggressive"})
     for (const Stack& stack : all)

@@ -349,15 +349,20 @@ Napi::Value reachCall(const Napi::CallbackInfo& call) {
     const Napi::Object kind = from.Get(i).As<Napi::Object>();
     kinds.push_back({pointSpec(kind.Get("config").As<Napi::Object>()), kind.Get("layers").ToNumber().Int64Value()});
   }
-  const int64_t tokens = call[1].ToNumber().Int64Value(), limit = call[2].ToNumber().Int64Value(), most = call[3].ToNumber().Int64Value();
+  const Napi::Object asked = call[1].As<Napi::Object>();
+  const auto number = [&](const char* name) { return asked.Get(name).ToNumber().Int64Value(); };
+  ReachLimits limits;
+  limits.tokens = number("tokens"), limits.mostSequences = number("mostSequences"), limits.reservedBytes = number("reservedBytes");
+  if (!asked.Get("limitBytes").IsUndefined()) limits.bytes = number("limitBytes");
   cancelFlag.clear();
   return Task<Reached>::run(
-      call.Env(), [=] { return reach(kinds, tokens, limit, most, &cancelFlag); },
+      call.Env(), [=] { return reach(kinds, limits, &cancelFlag); },
       [](Napi::Env env, Reached& r) {
         Napi::Object out = Napi::Object::New(env);
         out["sequences"] = static_cast<double>(r.sequences);
         out["tokensOfLast"] = static_cast<double>(r.tokensOfLast);
         out["allocatedBytes"] = static_cast<double>(r.allocatedBytes);
+        out["limitBytes"] = static_cast<double>(r.limitBytes);
         return out;
       });
 }

@@ -164,6 +164,9 @@ const Accelerator table{
       return guarded([&] { layerOf(layer).prefill(x, tokens, positions, count, y); });
     },
     [](void* layer, AcceleratorMemory* to) { return guarded([&] { *to = layerOf(layer).memory(); }); },
+    [](void* layer, const float* x, int64_t rows, int64_t tokens, int64_t limitBytes) {
+      return guarded([&] { layerOf(layer).hold(x, rows, tokens, limitBytes); });
+    },
     [](void* layer, const float* const* x, int64_t tokens) { return guarded([&] { layerOf(layer).prepareStep(x, tokens); }); },
     [](void* layer, double seconds, const AcceleratorCancel* cancel, AcceleratorSamples* to) {
       return guarded([&] { layerOf(layer).sample(seconds, cancel, *to); });

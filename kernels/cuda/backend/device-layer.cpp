@@ -1,5 +1,6 @@
 #include "device-layer.h"
 
+#include <algorithm>
 #include <numeric>
 #include <string>
 
@@ -9,6 +10,7 @@ namespace fastmqa::gpu {
 namespace {
 
 constexpr int64_t fillChunk = 256;  // tokens appended between settlements, as on the CPU
+int64_t pagesFor(int64_t tokens) { return (tokens + pageTokens - 1) / pageTokens; }
 }  // namespace
 
 LayerWeights::LayerWeights(Lane& lane, const AcceleratorLayer& from) {
@@ -49,9 +51,10 @@ DeviceLayer::DeviceLayer(std::shared_ptr<Lane> lane, const AcceleratorLayer& fro
       rotatesOnRead_(from.rotatesOnRead != 0) {
   misfits_ = DeviceBlock(pool_, sizeof(int32_t));
   runtime::clear(misfits_.data(), misfits_.bytes(), stream_);
+  if (from.reservedBytes > 0) reserved_ = DeviceBlock(pool_, from.reservedBytes);
 
   // A window keeps its own tokens, a chunk that is being appended, and a page begun at either end.
-  const int64_t most = window_ > 0 ? std::min(from.tokens, window_ + fillChunk) : from.tokens, pages = (most + pageTokens - 1) / pageTokens + 2;
+  const int64_t most = window_ > 0 ? std::min(from.tokens, window_ + fillChunk) : from.tokens, pages = pagesFor(most) + 2;
   keys_ = std::make_unique<PageStore>(pool_, stream_, from.keys, batch_, pages);
   if (from.values.heads > 0) values_ = std::make_unique<PageStore>(pool_, stream_, from.values, batch_, pages);
   tokenGroup_ = std::lcm(keys_->tokenGroup(), values_ ? values_->tokenGroup() : 1);
@@ -74,10 +77,10 @@ DeviceLayer::~DeviceLayer() {
   }
 }
 
-DeviceBlock DeviceLayer::uploadInputs(const float* const* x, int64_t tokens) {
+DeviceBlock DeviceLayer::uploadInputs(const float* const* x, int64_t sequences, int64_t tokens) {
   const int64_t width = roundUp8(d_);
-  std::vector<uint8_t> rows(static_cast<size_t>(bytes(batch_ * tokens * width)), 0);
-  for (int64_t b = 0; b < batch_; b++)
+  std::vector<uint8_t> rows(static_cast<size_t>(bytes(sequences * tokens * width)), 0);
+  for (int64_t b = 0; b < sequences; b++)
     for (int64_t t = 0; t < tokens; t++)
       for (int64_t c = 0; c < d_; c++)
         putFloat(dtype_, rows.data(), (b * tokens + t) * width + c, x[b][t * d_ + (inputOrder_.empty() ? c : inputOrder_[static_cast<size_t>(c)])]);
@@ -109,9 +112,9 @@ void DeviceLayer::normaliseHeads(const DeviceBlock& rows, int64_t count, const s
   runtime::check(normalise(p, count, stream_), "starting the norms of heads");
 }
 
-DeviceLayer::Rows DeviceLayer::rowsOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition, bool needsExact) {
+DeviceLayer::Rows DeviceLayer::rowsOf(const DeviceBlock& x, int64_t sequences, int64_t perSequence, int64_t firstPosition, bool needsExact) {
   Rows rows;
-  const int64_t m = batch_ * perSequence;
+  const int64_t m = sequences * perSequence;
   rows.perSequence = perSequence;
   if (!isLatent_ || needsExact || latentsOfRotatedKeys_) {
     rows.keys = product(x, m, key_);
@@ -282,8 +285,8 @@ void DeviceLayer::fill(const float* const* x, int64_t tokens, bool settles) {
   std::vector<const float*> rows(x, x + batch_);
   for (int64_t done = 0; done < tokens;) {
     const int64_t n = std::min(fillChunk, tokens - done);
-    const DeviceBlock inputs = uploadInputs(rows.data(), n);
-    append(rowsOf(inputs, n, length_, length_ < sinks_));
+    const DeviceBlock inputs = uploadInputs(rows.data(), batch_, n);
+    append(rowsOf(inputs, batch_, n, length_, length_ < sinks_));
     if (settles) settle();
     for (const float*& row : rows) row += n * d_;
     done += n;
@@ -458,8 +461,13 @@ void DeviceLayer::downloadRows(const DeviceBlock& y, int64_t perSequence, const 
 }
 
 void DeviceLayer::attendAt(const float* const* x, int64_t firstPosition, int64_t tokens, float* y) {
-  const DeviceBlock inputs = uploadInputs(x, tokens);
+  const DeviceBlock inputs = uploadInputs(x, batch_, tokens);
   downloadRows(attention(inputs, tokens, firstPosition), tokens, nullptr, tokens, y);
+}
+
+/// Of a cache that has seen so many and nothing else.
+int64_t DeviceLayer::settledAfter(int64_t tokens) const {
+  return isTailed_ ? std::max<int64_t>(0, tokens - residual_) / tokenGroup_ * tokenGroup_ : std::max(origin_, tokens);
 }
 
 // What the cache holds after a prompt is written at once, from the prompt's own rows; tokens that the window has passed are
@@ -468,7 +476,7 @@ void DeviceLayer::layOutPrefill(int64_t tokens) {
   for (PageStore* store : {keys_.get(), values_.get()})
     if (store) store->clear();
   length_ = laidOut_ = tokens;
-  settled_ = isTailed_ ? std::max<int64_t>(0, tokens - residual_) / tokenGroup_ * tokenGroup_ : std::max(origin_, tokens);
+  settled_ = settledAfter(tokens);
   tailStart_ = settled_;
   for (PageStore* store : {keys_.get(), values_.get()})
     if (store) store->dropBefore(std::max<int64_t>(0, oldest() - origin_)), store->reserve(settled_ - origin_), store->publish();
@@ -477,7 +485,7 @@ void DeviceLayer::layOutPrefill(int64_t tokens) {
 }
 
 DeviceBlock DeviceLayer::runPrefill(const DeviceBlock& x, int64_t tokens) {
-  Rows rows = rowsOf(x, tokens, 0, sinks_ > 0);
+  Rows rows = rowsOf(x, batch_, tokens, 0, sinks_ > 0);
   const int64_t exact = std::min(sinks_, tokens), body = bodyStart();
   const int64_t m = batch_ * tokens;
   appendExact(sinkRows_, exactKeys(rows, 0), source(rows.values, tokens, value_.n, 0, true), 0, 0, exact);
@@ -519,7 +527,7 @@ DeviceBlock DeviceLayer::runPrefill(const DeviceBlock& x, int64_t tokens) {
 
 void DeviceLayer::prefill(const float* const* x, int64_t tokens, const int64_t* positions, int64_t count, float* y) {
   timer_.reset();
-  stepInputs_ = uploadInputs(x, tokens);
+  stepInputs_ = uploadInputs(x, batch_, tokens);
   stepTokens_ = 0;
   prefillTokens_ = tokens;
   layOutPrefill(tokens);
@@ -546,7 +554,7 @@ DeviceBlock DeviceLayer::attend(const DeviceBlock& x, int64_t tokens, bool prefi
     return runPrefill(rows, tokens);
   }
   const int64_t position = length_;
-  append(rowsOf(rows, tokens, position, position < sinks_));
+  append(rowsOf(rows, batch_, tokens, position, position < sinks_));
   return attention(rows, tokens, position);
 }
 
@@ -564,12 +572,61 @@ AcceleratorMemory DeviceLayer::memory() {
   m.currentBytes = pool_.currentBytes();
   m.peakBytes = pool_.peakBytes();
   m.devicePeakBytes = pool_.devicePeakBytes();
+  m.heldBytes = heldPool_.currentBytes();
   return m;
+}
+
+void DeviceLayer::swap(Caches& other) {
+  std::swap(keys_, other.keys);
+  std::swap(values_, other.values);
+  std::swap(sinkRows_, other.sinkRows);
+  std::swap(tail_, other.tail);
+  std::swap(length_, other.length);
+  std::swap(settled_, other.settled);
+  std::swap(tailStart_, other.tailStart);
+  laidOut_ = 0;
+}
+
+void DeviceLayer::hold(const float* x, int64_t rows, int64_t tokens, int64_t limitBytes) {
+  if (!heldInputs_) heldInputs_ = uploadInputs(&x, 1, rows);
+  heldPool_.limitTo(limitBytes);
+  const int64_t oldest = window_ > 0 ? std::max<int64_t>(0, tokens - window_ + 1) : 0;
+  const int64_t pages = std::max<int64_t>(1, pagesFor(settledAfter(tokens) - origin_) - std::max<int64_t>(0, oldest - origin_) / pageTokens);
+  Caches caches;
+  caches.keys = std::make_unique<PageStore>(heldPool_, *keys_, pages);
+  if (values_) caches.values = std::make_unique<PageStore>(heldPool_, *values_, pages);
+  caches.sinkRows = ExactRows(heldPool_, stream_, batch_, kvHeads_, headDim_, 8);
+  caches.tail = ExactRows(heldPool_, stream_, batch_, kvHeads_, headDim_, 16);
+  swap(caches);
+  try {
+    layOutPrefill(tokens);
+    fillLaidOut(heldInputs_, rows);
+    runtime::finish(stream_);
+  } catch (...) {
+    swap(caches);
+    throw;
+  }
+  swap(caches);
+  held_.push_back(std::move(caches));
+}
+
+/// Writes what layOutPrefill made room for, the same rows into every sequence, again and again.
+void DeviceLayer::fillLaidOut(const DeviceBlock& inputs, int64_t chunk) {
+  for (int64_t first = 0; first < length_; first += chunk) {
+    const int64_t n = std::min(chunk, length_ - first), end = first + n;
+    if (first >= sinks_ && end <= bodyStart()) continue;  // the window has passed it
+    Rows rows = rowsOf(inputs, 1, n, first, first < sinks_);
+    rows.perSequence = 0;
+    appendExact(sinkRows_, exactKeys(rows, 0), source(rows.values, 0, value_.n, 0, true), 0, first, std::min(sinks_ - first, n));
+    const int64_t body = std::clamp(bodyStart(), first, end), tail = std::clamp(settled_, body, end);
+    appendBody(bodyKeys(rows, body - first), bodyValues(rows, body - first), body, tail - body);
+    if (isTailed_) appendExact(tail_, bodyKeys(rows, tail - first), bodyValues(rows, tail - first), tailStart_, tail, end - tail);
+  }
 }
 
 void DeviceLayer::prepareStep(const float* const* x, int64_t tokens) {
   timer_.reset();
-  stepInputs_ = uploadInputs(x, tokens);
+  stepInputs_ = uploadInputs(x, batch_, tokens);
   stepTokens_ = tokens;
   runStep();
   runtime::finish(stream_);
@@ -581,7 +638,7 @@ void DeviceLayer::runStep() {
     return;
   }
   const int64_t position = length_;
-  append(rowsOf(stepInputs_, stepTokens_, position, position < sinks_));
+  append(rowsOf(stepInputs_, batch_, stepTokens_, position, position < sinks_));
   attention(stepInputs_, stepTokens_, position);
   rollback(position);
 }

@@ -42,6 +42,8 @@ class DeviceLayer : LayerWeights {
   /// Forgets tokens from `length` on, appended since settle().
   void rollback(int64_t length);
   AcceleratorMemory memory();
+  /// @param x [rows][hiddenDim]; see Accelerator::hold
+  void hold(const float* x, int64_t rows, int64_t tokens, int64_t limitBytes);
   void prepareStep(const float* const* x, int64_t tokens);
   void sample(double seconds, const AcceleratorCancel* cancel, AcceleratorSamples& to);
 
@@ -60,14 +62,20 @@ class DeviceLayer : LayerWeights {
     DeviceBlock latentKeys, latentValues;
     const DeviceBlock* input = nullptr;  ///< input cache: stands for latentKeys
     bool keysAreRotated = false;
-    int64_t perSequence = 0;
+    int64_t perSequence = 0;  ///< 0: the rows of one sequence stand for all
+  };
+  /// What a batch of sequences has cached.
+  struct Caches {
+    std::unique_ptr<PageStore> keys, values;
+    ExactRows sinkRows, tail;
+    int64_t length = 0, settled = 0, tailStart = 0;
   };
 
-  DeviceBlock uploadInputs(const float* const* x, int64_t tokens);
+  DeviceBlock uploadInputs(const float* const* x, int64_t sequences, int64_t tokens);
   DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w) { return lane_->product(x, m, w); }
   void normaliseHeads(const DeviceBlock& rows, int64_t count, const std::shared_ptr<const DeviceBlock>& weight);
   void rotateRows(const DeviceBlock& rows, int64_t count, int64_t heads, int64_t perSequence, int64_t firstPosition);
-  Rows rowsOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition, bool needsExact);
+  Rows rowsOf(const DeviceBlock& x, int64_t sequences, int64_t perSequence, int64_t firstPosition, bool needsExact);
   Source source(const DeviceBlock& rows, int64_t perSequence, int64_t width, int64_t offset, bool perHead) const;
   Source exactKeys(const Rows& rows, int64_t offset) const;
   Source bodyKeys(const Rows& rows, int64_t offset) const;
@@ -88,12 +96,17 @@ class DeviceLayer : LayerWeights {
   DeviceBlock queriesOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
   DeviceBlock attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
   void layOutPrefill(int64_t tokens);
+  int64_t settledAfter(int64_t tokens) const;
+  void swap(Caches& other);
+  void fillLaidOut(const DeviceBlock& inputs, int64_t rows);
   DeviceBlock runPrefill(const DeviceBlock& x, int64_t tokens);
   void runStep();
   void downloadRows(const DeviceBlock& y, int64_t perSequence, const int64_t* positions, int64_t count, float* to);
   Global<const float> cosines() const { return cosine_ ? cosine_->view<const float>() : Global<const float>(); }
   Global<const float> sines() const { return sine_ ? sine_->view<const float>() : Global<const float>(); }
   int64_t bytes(int64_t numbers) const { return lane_->bytes(numbers); }
+
+  static constexpr int64_t heldRegion = int64_t{256} << 20;  ///< many small blocks at a time
 
   std::shared_ptr<Lane> lane_;
   const Device limits_;
@@ -114,6 +127,10 @@ class DeviceLayer : LayerWeights {
   ExactRows sinkRows_, tail_;
   int64_t length_ = 0, settled_ = 0, tailStart_ = 0;
   int64_t laidOut_ = 0;  ///< tokens of a prompt for which everything has its place, until something is appended
+
+  DevicePool heldPool_{heldRegion, heldRegion / 8};
+  DeviceBlock heldInputs_, reserved_;
+  std::vector<Caches> held_;
 
   DeviceBlock stepInputs_;
   int64_t stepTokens_ = 0;  ///< 0: the step is a prefill of prefillTokens_

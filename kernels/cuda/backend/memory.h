@@ -2,6 +2,7 @@
 // and handed out again for the same size, so that a repeated step asks the driver for nothing.
 #pragma once
 #include <algorithm>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -13,7 +14,10 @@ namespace fastmqa::gpu {
 
 class DevicePool {
  public:
-  DevicePool() : free_(runtime::freeBytes()), least_(free_) {}
+  DevicePool() : DevicePool(smallestRegion, smallestRegion) {}
+  /// Blocks are cut from regions of `leastRegion` bytes, or, near the end of the device, of fewer; those of `ownRegion` and more
+  /// have a region of their own.
+  DevicePool(int64_t leastRegion, int64_t ownRegion) : leastRegion_(leastRegion), ownRegion_(ownRegion), free_(runtime::freeBytes()), least_(free_) {}
   DevicePool(const DevicePool&) = delete;
   DevicePool& operator=(const DevicePool&) = delete;
   ~DevicePool() {
@@ -23,6 +27,7 @@ class DevicePool {
 
   void* take(int64_t bytes) {
     const int64_t rounded = roundUp(bytes);
+    if (rounded > limit_ - current_) throw Failure(FailureKind::outOfMemory, "the limit of " + std::to_string(limit_) + " bytes is reached");
     current_ += rounded;
     peak_ = std::max(peak_, current_);
     std::vector<void*>& waiting = waiting_[rounded];
@@ -31,14 +36,20 @@ class DevicePool {
       waiting.pop_back();
       return p;
     }
-    if (rounded > left_) {
-      const int64_t region = std::max(rounded, leastRegion);
+    if (rounded >= ownRegion_ || rounded > left_) {
+      int64_t region = rounded >= ownRegion_ ? rounded : leastRegion_;
       void* fresh = nullptr;
-      try {
-        fresh = allocateOrTrim(region);
-      } catch (...) {
-        current_ -= rounded;
-        throw;
+      while (!fresh) {
+        try {
+          fresh = allocateOrTrim(region);
+        } catch (const Failure& failure) {
+          const bool canBeSmaller = failure.kind == FailureKind::outOfMemory && region / 2 >= std::max(rounded, smallestRegion);
+          if (!canBeSmaller) {
+            current_ -= rounded;
+            throw;
+          }
+          region /= 2;
+        }
       }
       regions_.insert(fresh);
       least_ = std::min(least_, runtime::freeBytes());
@@ -60,7 +71,7 @@ class DevicePool {
   /// Gives large blocks that nobody holds back to the driver.
   void trim() {
     for (auto& [size, blocks] : waiting_) {
-      if (size < leastRegion) continue;  // else each is a region of its own
+      if (size < ownRegion_) continue;  // else each is a region of its own
       for (void* p : blocks) {
         regions_.erase(p);
         runtime::release(p);
@@ -74,13 +85,15 @@ class DevicePool {
     peak_ = current_;
     least_ = runtime::freeBytes();
   }
+  /// Blocks in use may not come to more than this.
+  void limitTo(int64_t bytes) { limit_ = bytes; }
   int64_t currentBytes() const { return current_; }
   int64_t peakBytes() const { return peak_; }
   /// What the device had less free at the worst than before the pool.
   int64_t devicePeakBytes() const { return free_ - least_; }
 
  private:
-  static constexpr int64_t alignment = 256, leastRegion = 2 << 20;
+  static constexpr int64_t alignment = 256, smallestRegion = 2 << 20;
   void* allocateOrTrim(int64_t bytes) {
     try {
       return runtime::allocate(bytes);
@@ -90,7 +103,7 @@ class DevicePool {
     trim();  // sizes that grow from step to step leave many behind
     return runtime::allocate(bytes);
   }
-  int64_t free_, least_, current_ = 0, peak_ = 0, left_ = 0;
+  int64_t leastRegion_, ownRegion_, free_, least_, limit_ = INT64_MAX, current_ = 0, peak_ = 0, left_ = 0;
   char* next_ = nullptr;
   std::unordered_set<void*> regions_;
   std::unordered_map<int64_t, std::vector<void*>> waiting_;  // by rounded size

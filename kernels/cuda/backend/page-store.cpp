@@ -15,7 +15,6 @@ PageStore::PageStore(DevicePool& pool, Stream stream, const AcceleratorStore& sp
       group_(static_cast<int>(spec.groupSize)), tensorScale_(spec.tensorScale) {
   if (spec.bandCount < 1 || spec.bandCount > ExpandProblem::mostBands)
     refuse("expected 1 to " + std::to_string(ExpandProblem::mostBands) + " bands on a GPU but received " + std::to_string(spec.bandCount));
-  const int64_t pages = batch * mostPages;
   int channel = 0;
   for (int64_t i = 0; i < spec.bandCount; i++) {
     const AcceleratorBand& from = spec.bands[i];
@@ -28,16 +27,30 @@ PageStore::PageStore(DevicePool& pool, Stream stream, const AcceleratorStore& sp
       if (sharing_ == Sharing::channel) tokenGroup_ = group_;
       band.planeBytes = 2 * (sharing_ == Sharing::token ? pageTokens * ((band.channels + group_ - 1) / group_) : pageTokens / group_ * band.channels);
     }
+    bands_.push_back(std::move(band));
+  }
+  allocate(pool);
+}
+
+PageStore::PageStore(DevicePool& pool, const PageStore& like, int64_t mostPages)
+    : stream_(like.stream_), heads_(like.heads_), channels_(like.channels_), batch_(like.batch_), mostPages_(mostPages), tokenGroup_(like.tokenGroup_),
+      sharing_(like.sharing_), group_(like.group_), tensorScale_(like.tensorScale_) {
+  for (const Band& b : like.bands_) bands_.push_back({b.type, b.symmetric, b.firstChannel, b.channels, b.rowBytes, b.planeBytes, {}, {}});
+  allocate(pool);
+}
+
+void PageStore::allocate(DevicePool& pool) {
+  const int64_t pages = batch_ * mostPages_;
+  for (Band& band : bands_) {
     const int64_t codes = heads_ * pageTokens * band.rowBytes, scales = heads_ * band.planeBytes * (band.symmetric ? 1 : 2);
     pageBytes_ += codes + scales;
     // Zeroed: kernels read whole pages of scales.
     band.codes = DeviceBlock(pool, pages * codes);
-    runtime::clear(band.codes.data(), pages * codes, stream);
+    runtime::clear(band.codes.data(), pages * codes, stream_);
     if (scales > 0) {
       band.scales = DeviceBlock(pool, pages * scales);
-      runtime::clear(band.scales.data(), pages * scales, stream);
+      runtime::clear(band.scales.data(), pages * scales, stream_);
     }
-    bands_.push_back(std::move(band));
   }
   table_ = DeviceBlock(pool, pages * static_cast<int64_t>(sizeof(int32_t)));
   for (int64_t i = pages; i > 0; i--) free_.push_back(static_cast<int32_t>(i - 1));

@@ -14,6 +14,8 @@ class PageStore {
  public:
   /// Room for `mostPages` pages of each sequence; a page counts as allocated while it is handed out.
   PageStore(DevicePool& pool, Stream stream, const AcceleratorStore& spec, int64_t batch, int64_t mostPages);
+  /// An empty one of another size.
+  PageStore(DevicePool& pool, const PageStore& like, int64_t mostPages);
 
   int64_t heads() const { return heads_; }
   int64_t channels() const { return channels_; }
@@ -46,6 +48,7 @@ class PageStore {
     int64_t rowBytes, planeBytes;  // planeBytes: of the scales of a head in a page, 0 if it has none of its own
     DeviceBlock codes, scales;
   };
+  void allocate(DevicePool& pool);
   TokenRows rows(const Band& band) const;
   CodeScales scales(const Band& band) const;
 

@@ -70,6 +70,7 @@ struct AcceleratorLayer {
   int64_t rotaryPairs, positions;       ///< rotate-half, the first channels of a head; 0 pairs: none
   const float *cosine, *sine;           ///< [positions][rotaryPairs]
   const int64_t* inputOrder;            ///< input cache: channel stored at each place
+  int64_t reservedBytes;                ///< taken beside all this: for the weights of a whole model
 };
 
 struct AcceleratorMemory {
@@ -78,6 +79,7 @@ struct AcceleratorMemory {
   int64_t weightBytes, plainWeightBytes; ///< plain: query, key, value and output of the reference's own heads are not counted here
   int64_t currentBytes, peakBytes;      ///< by the backend's allocator
   int64_t devicePeakBytes;              ///< by what the device had less free than before the layer
+  int64_t heldBytes;                    ///< of the caches that are held
 };
 
 /// Seconds per step, and what was noticed while they were taken.
@@ -138,6 +140,9 @@ struct Accelerator {
   /// Empties the caches first. y [batch][count][hiddenDim], of the tokens at `positions` only.
   AcceleratorStatus (*prefill)(void* layer, const float* const* x, int64_t tokens, const int64_t* positions, int64_t count, float* y);
   AcceleratorStatus (*memory)(void* layer, AcceleratorMemory* to);
+  /// Caches of `batch` further sequences of `tokens` tokens, in blocks of just their size, filled from `rows` rows of x over and
+  /// over, and kept until the layer ends. outOfMemory where the device refuses, or would hold more than `limitBytes` of them.
+  AcceleratorStatus (*hold)(void* layer, const float* x, int64_t rows, int64_t tokens, int64_t limitBytes);
   /// Lays out a step that appends `tokens` to what is cached, and runs it once. Without it the step is the last prefill.
   AcceleratorStatus (*prepareStep)(void* layer, const float* const* x, int64_t tokens);
   AcceleratorStatus (*sample)(void* layer, double seconds, const AcceleratorCancel* cancel, AcceleratorSamples* to);

@@ -114,6 +114,7 @@ class AcceleratorCaches : public HeldCaches {
  public:
   AcceleratorCaches(const Accelerator& accelerator, int device, const PointSpec& spec, int64_t layers, int64_t tokens, int64_t reservedBytes, const CancelFlag* cancel)
       : accelerator_(accelerator), tokens_(tokens) {
+    if (spec.model.latentRank > 0) refuse("layers with multi-head latent attention run on the CPU only");
     const auto model = referenceModel(spec.model);
     Arena arena;
     const AttentionLayer layer(arena, *model, spec.technique, tokens, spec.calibrationTokens, spec.inputSeed, cancel);
@@ -226,6 +227,18 @@ CudaReport cudaDevices() {
     report.reason = failure.what();
   }
   return report;
+}
+
+std::vector<AcceleratorDevice> cudaVitals() {
+  std::vector<AcceleratorDevice> devices;
+  int32_t count = 0;
+  const Accelerator& library = cudaLibrary();
+  if (library.deviceCount(&count) != AcceleratorStatus::done) return devices;
+  for (int32_t i = 0; i < count; i++) {
+    devices.emplace_back();
+    check(library, library.vitals(i, &devices.back()));
+  }
+  return devices;
 }
 
 AcceleratorCeilings cudaCeilings(int device) {

@@ -19,6 +19,8 @@ struct CudaReport {
 /// Never throws: a machine without a device is no fault.
 CudaReport cudaDevices();
 AcceleratorCeilings cudaCeilings(int device);
+/// Of every device this moment, what NVML knows; may be asked while samples are taken. None where there is no device.
+std::vector<AcceleratorDevice> cudaVitals();
 
 /// @throws Failure unless the call is done
 void check(const Accelerator& accelerator, AcceleratorStatus status);

@@ -145,6 +145,11 @@ Napi::Value cuda(const Napi::CallbackInfo& call) {
   return Task<CudaReport>::run(call.Env(), cudaDevices, [](Napi::Env env, CudaReport& report) { return cudaReport(env, report); });
 }
 
+Napi::Value cudaVitalsCall(const Napi::CallbackInfo& call) {
+  using Devices = std::vector<AcceleratorDevice>;
+  return Task<Devices>::run(call.Env(), cudaVitals, [](Napi::Env env, Devices& devices) { return cudaStates(env, devices); });
+}
+
 Napi::Value cudaCeilingsCall(const Napi::CallbackInfo& call) {
   const int device = call[0].ToNumber().Int32Value();
   return Task<AcceleratorCeilings>::run(
@@ -447,6 +452,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports["info"] = Napi::Function::New(env, info);
   exports["ceilings"] = Napi::Function::New(env, ceilings);
   exports["cuda"] = Napi::Function::New(env, cuda);
+  exports["cudaVitals"] = Napi::Function::New(env, cudaVitalsCall);
   exports["cudaCeilings"] = Napi::Function::New(env, cudaCeilingsCall);
   exports["conditions"] = Napi::Function::New(env, conditions);
   exports["bench"] = Napi::Function::New(env, bench);

@@ -167,6 +167,43 @@ Napi::Object preparedPoint(Napi::Env env, const TimedPoint& point) {
   return out;
 }
 
+namespace {
+
+/// What changes from moment to moment; what is not known is left out.
+void setState(Napi::Object& out, const AcceleratorDevice& d) {
+  const auto known = [&](const char* name, double value) {
+    if (value >= 0) out[name] = value;
+  };
+  known("memoryBytes", static_cast<double>(d.memoryBytes));
+  known("freeBytes", static_cast<double>(d.freeBytes));
+  known("clockMHz", d.clockMHz);
+  known("mostClockMHz", d.mostClockMHz);
+  known("memoryClockMHz", d.memoryClockMHz);
+  known("temperatureCelsius", d.temperatureCelsius);
+  known("powerWatts", d.powerWatts);
+  known("powerLimitWatts", d.powerLimitWatts);
+  known("foreignProcesses", d.foreignProcesses);
+  if (d.throttleReasons < 0) return;
+  // Bits of NVML's clocks event reasons.
+  constexpr const char* names[] = {"idle", "set clocks", "power limit", "hardware slow-down", "sync boost", "software heat limit", "hardware heat limit", "power brake", "display clocks"};
+  Napi::Array reasons = Napi::Array::New(out.Env());
+  for (int bit = 0; bit < 9; bit++)
+    if (d.throttleReasons >> bit & 1) reasons[reasons.Length()] = Napi::String::New(out.Env(), names[bit]);
+  out["clockReasons"] = reasons;
+}
+
+}  // namespace
+
+Napi::Array cudaStates(Napi::Env env, const std::vector<AcceleratorDevice>& devices) {
+  Napi::Array out = Napi::Array::New(env, devices.size());
+  for (size_t i = 0; i < devices.size(); i++) {
+    Napi::Object state = Napi::Object::New(env);
+    setState(state, devices[i]);
+    out[static_cast<uint32_t>(i)] = state;
+  }
+  return out;
+}
+
 Napi::Object cudaReport(Napi::Env env, const CudaReport& report) {
   Napi::Array devices = Napi::Array::New(env, report.devices.size());
   for (size_t i = 0; i < report.devices.size(); i++) {
@@ -179,27 +216,8 @@ Napi::Object cudaReport(Napi::Env env, const CudaReport& report) {
     const auto version = [](int32_t v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); };
     out["driverCudaVersion"] = version(d.driverVersion);
     out["runtimeCudaVersion"] = version(d.runtimeVersion);
-    out["memoryBytes"] = static_cast<double>(d.memoryBytes);
-    out["freeBytes"] = static_cast<double>(d.freeBytes);
     out["cacheBytes"] = static_cast<double>(d.cacheBytes);
-    const auto known = [&](const char* name, double value) {
-      if (value >= 0) out[name] = value;
-    };
-    known("clockMHz", d.clockMHz);
-    known("mostClockMHz", d.mostClockMHz);
-    known("memoryClockMHz", d.memoryClockMHz);
-    known("temperatureCelsius", d.temperatureCelsius);
-    known("powerWatts", d.powerWatts);
-    known("powerLimitWatts", d.powerLimitWatts);
-    known("foreignProcesses", d.foreignProcesses);
-    if (d.throttleReasons >= 0) {
-      // Bits of NVML's clocks event reasons.
-      constexpr const char* names[] = {"idle", "set clocks", "power limit", "hardware slow-down", "sync boost", "software heat limit", "hardware heat limit", "power brake", "display clocks"};
-      Napi::Array reasons = Napi::Array::New(env);
-      for (int bit = 0; bit < 9; bit++)
-        if (d.throttleReasons >> bit & 1) reasons[reasons.Length()] = Napi::String::New(env, names[bit]);
-      out["clockReasons"] = reasons;
-    }
+    setState(out, d);
     devices[static_cast<uint32_t>(i)] = out;
   }
   Napi::Object out = Napi::Object::New(env);

@@ -17,6 +17,7 @@ fastmqa::PointSpec pointSpec(const Napi::Object& config);
 Napi::Object preparedPoint(Napi::Env env, const fastmqa::TimedPoint& point);
 
 Napi::Object cudaReport(Napi::Env env, const fastmqa::CudaReport& report);
+Napi::Array cudaStates(Napi::Env env, const std::vector<fastmqa::AcceleratorDevice>& devices);
 
 fastmqa::BenchOptions benchOptions(const Napi::Object& options);
 Napi::Object benchCase(Napi::Env env, const fastmqa::BenchCase& result);

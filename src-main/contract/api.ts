@@ -38,6 +38,8 @@ export interface DeviceVitals {
   readonly backend: string;
   readonly clockHz?: number;
   readonly temperatureCelsius?: number;
+  readonly powerWatts?: number;
+  readonly powerLimitWatts?: number;
   readonly memoryBytes: number;
   readonly memoryFreeBytes: number;
 }

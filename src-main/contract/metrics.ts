@@ -122,6 +122,22 @@ export const speculationSchema = z.strictObject({
 });
 export type Speculation = z.infer<typeof speculationSchema>;
 
+/** Sequences that memory holds, allocated and filled for real, beside what the plan says beforehand. */
+export const capacitySchema = z.strictObject({
+  /** What caches could have. */
+  limitBytes: bytes,
+  /** Taken beside them, for the weights of the model. */
+  reservedBytes: bytes,
+  plannedSequences: z.number().int().min(0),
+  reachedSequences: z.number().int().min(0),
+  /** Of the sequences reached, and what the plan says for as many. */
+  allocatedBytes: bytes,
+  plannedBytes: figure,
+  /** It went no further than this; absent = until memory was refused. */
+  endedAtSequences: z.number().int().min(1).optional(),
+});
+export type Capacity = z.infer<typeof capacitySchema>;
+
 /** The same metrics for three outputs that no method should resemble (attention-spec C). */
 export const controlsSchema = z.strictObject({
   zeroOutput: figure,
@@ -152,6 +168,7 @@ export const pointSchema = z.strictObject({
   controls: controlsSchema.optional(),
   quality: qualitySchema.optional(),
   speculation: speculationSchema.optional(),
+  capacity: capacitySchema.optional(),
   /** Raw samples, seconds per step, in the order taken. */
   samplesSeconds: z.array(figure).optional(),
   /** Where it was measured, if not on the machine of the session. */
@@ -236,6 +253,23 @@ export const metrics: readonly Metric[] = [
   metric('draftCost', 'draft cost', 'ratio', 'lower', (p) => p.speculation?.draftCost, 'draft cost, plain tokens'),
   metric('verifyCost', 'verify cost', 'ratio', 'lower', (p) => p.speculation?.verifyCost, 'verify cost, plain tokens'),
   metric('draftCacheBytes', 'draft cache', 'bytes', 'lower', (p) => p.speculation?.draftCacheBytes),
+  metric(
+    'plannedSequences',
+    'planned',
+    'count',
+    'higher',
+    (p) => p.capacity?.plannedSequences,
+    'sequences planned to fit',
+  ),
+  metric('reachedSequences', 'reached', 'count', 'higher', (p) => p.capacity?.reachedSequences, 'sequences that fit'),
+  metric(
+    'sequenceBytes',
+    'cache a sequence',
+    'bytes',
+    'lower',
+    (p) => p.capacity && p.capacity.allocatedBytes / Math.max(1, p.capacity.reachedSequences),
+    'cache of one sequence',
+  ),
   metric('medianSeconds', 'median time', 's', 'lower', (p) => p.throughput?.medianSeconds),
   metric('p05Seconds', 'p05 time', 's', 'lower', (p) => p.throughput?.p05Seconds),
   metric('p95Seconds', 'p95 time', 's', 'lower', (p) => p.throughput?.p95Seconds),

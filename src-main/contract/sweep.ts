@@ -8,8 +8,11 @@ import { z } from 'zod';
 export const cacheDtypes = ['f32', 'f16', 'bf16', 'fp8-e4m3', 'fp8-e5m2', 'int8', 'int4', 'int3', 'int2'] as const;
 export type CacheDtype = (typeof cacheDtypes)[number];
 
-/** `speculate`: a whole model decodes with the level as its draft and itself as the exact target. */
-export const phases = ['prefill', 'decode', 'verify', 'speculate'] as const;
+/**
+ * `speculate`: a whole model decodes with the level as its draft and itself as the exact target. `capacity`: caches are
+ * allocated and filled, sequence after sequence, until memory is refused.
+ */
+export const phases = ['prefill', 'decode', 'verify', 'speculate', 'capacity'] as const;
 export type Phase = (typeof phases)[number];
 
 export const cacheKinds = ['direct', 'latent-separate', 'latent-joint', 'input'] as const;
@@ -117,6 +120,8 @@ export const pointConfigSchema = z.strictObject({
   phase: z.enum(phases),
   /** Tokens of one verify step; present only in that phase. */
   verifyTokens: count.max(65).optional(),
+  /** Of the phase capacity: what its caches may take at most; absent = what the device has beside the weights of the model. */
+  cacheLimitBytes: count.max(2 ** 50).optional(),
   backend: z.string().regex(/^(cpu|cuda:\d+)$/, 'expected cpu or cuda:N'),
   /** Seed of the evaluation stream; calibration streams are derived from it and never overlap it. */
   seed: z

@@ -139,6 +139,13 @@ const evaluationSequences = 8;
 /** Weights of a layer with its MLP, in units of d². */
 const layerWeights = 12;
 
+/** Of the phase capacity: calibration of one layer, then one layer's rows written into every cache until memory is full. */
+function capacitySeconds(c: PointConfig): number {
+  const bytes = c.cacheLimitBytes ?? typicalDeviceBytes;
+  return prepareSeconds({ ...c, model: undefined, batch: 1, seqLen: 64, phase: 'decode' }) + bytes / bytesPerSecond;
+}
+const typicalDeviceBytes = 80e9;
+
 /** Reference, calibration and filling the cache of one point. */
 function prepareSeconds(c: PointConfig): number {
   // Prompts are read three times by each side, then continued with and without a draft.
@@ -162,6 +169,7 @@ function prepareSeconds(c: PointConfig): number {
 
 /** Preparing, warming up and sampling until the stopping rule is met. */
 export function estimateSeconds(c: PointConfig, measuring: Measuring): number {
+  if (c.phase === 'capacity') return capacitySeconds(c);
   const step = stepSeconds(c) * layersOf(c);
   const sampling = Math.min(
     Math.max(measuring.minSeconds, measuring.minSamples * step),
@@ -172,6 +180,8 @@ export function estimateSeconds(c: PointConfig, measuring: Measuring): number {
 
 /** Weights in f64 and f32, the input and the reference's keys and values in f64, the cache. */
 export function estimatePeakBytes(c: PointConfig): number {
+  // On a GPU it takes what there is.
+  if (c.phase === 'capacity') return 12 * weightCount(c, c.referenceKvHeads) + (c.cacheLimitBytes ?? 0);
   const tokens = c.batch * c.seqLen;
   const activations = tokens * (c.hiddenDim + 2 * c.referenceKvHeads * c.headDim + c.heads * c.headDim) * 8;
   return Math.ceil(12 * weightCount(c, c.referenceKvHeads) + activations + logicalCacheBytes(c));

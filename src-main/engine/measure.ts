@@ -1,5 +1,5 @@
 /** From what the backend measured to the figures of a point. Pure. */
-import type { Memory, Point, Quality, Throughput } from '../contract/metrics.ts';
+import type { Capacity, Memory, Point, Quality, Throughput } from '../contract/metrics.ts';
 import { pointSchema } from '../contract/metrics.ts';
 import type { Measuring } from '../contract/sweep.ts';
 import { f32MhaBytes, own16BitBytes } from './estimate.ts';
@@ -21,6 +21,14 @@ export const failedPoint = ({ id, config }: PlannedPoint, reason: string): Point
   config,
   outcome: 'failed',
   reason,
+});
+
+/** Sequences that memory held. */
+export const capacityPoint = ({ id, config }: PlannedPoint, capacity: Capacity): Point => ({
+  id,
+  config,
+  outcome: 'measured',
+  capacity,
 });
 
 /**

@@ -187,18 +187,24 @@ export function levelOnModel(model: ModelConfig, level: string, tokens: number):
     seqLen: Math.min(tokens, 2 ** 20),
   });
   if (refused !== undefined) return refused;
-  if (model.queryKeyNorm && config.cacheKind !== 'direct')
-    return 'keys are normalised after their projection: a latent or an input cache of them is not linear';
-  const kinds = new Map<number | undefined, number>();
-  for (const { window } of model.layers) kinds.set(window, (kinds.get(window) ?? 0) + 1);
-  return [...kinds].map(([window, layers]) => ({ config: withNativeWindow(config, window), layers }));
+  return stackOnModel(model, config);
 }
+
+const notLinear = 'keys are normalised after their projection: a latent or an input cache of them is not linear';
 
 /** A layer that attends through a window of its own is not windowed further, and has no sinks. */
 const withNativeWindow = (config: PointConfig, window: number | undefined): PointConfig =>
   window === undefined ? config : { ...config, window, sinkTokens: 0 };
 
-const sequenceBytes = (kinds: LevelOnModel, tokens: number): number =>
+/** What a model caches under one configuration, its level and axes resolved. @returns a sentence where it does not apply. */
+export function stackOnModel(model: ModelConfig, config: PointConfig): LevelOnModel | string {
+  if (model.queryKeyNorm && config.cacheKind !== 'direct') return notLinear;
+  const kinds = new Map<number | undefined, number>();
+  for (const { window } of model.layers) kinds.set(window, (kinds.get(window) ?? 0) + 1);
+  return [...kinds].map(([window, layers]) => ({ config: withNativeWindow(config, window), layers }));
+}
+
+export const sequenceBytes = (kinds: LevelOnModel, tokens: number): number =>
   kinds.reduce((sum, { config, layers }) => sum + layers * pagedCacheBytes(config, tokens), 0);
 
 /** Most tokens of one sequence that fit. */

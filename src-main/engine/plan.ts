@@ -131,6 +131,7 @@ export function resolvePoint(values: Readonly<Record<string, AxisValue>>): { con
   const technique = applyAxes(levels[level as LevelName].resolve(shape), axes, shape);
   const phase = axes.phase ?? unsaid.phase;
   if (phase === 'speculate') technique.speculativeTokens ??= 4;
+  const backend = axes.backend ?? 'cpu';
   const config: PointConfig = {
     level,
     model: axes.model,
@@ -143,7 +144,8 @@ export function resolvePoint(values: Readonly<Record<string, AxisValue>>): { con
     seqLen: axes.seqLen ?? 512,
     phase,
     verifyTokens: phase === 'verify' ? (axes.verifyTokens ?? (technique.speculativeTokens ?? 4) + 1) : undefined,
-    backend: axes.backend ?? 'cpu',
+    cacheLimitBytes: phase === 'capacity' ? (axes.cacheLimitBytes ?? usualCacheLimit(backend)) : undefined,
+    backend,
     seed: axes.seed ?? 100,
     calibrationTokens: axes.calibrationTokens ?? 4096,
   };
@@ -155,6 +157,9 @@ export function resolvePoint(values: Readonly<Record<string, AxisValue>>): { con
   const ordered = inSchemaOrder(config);
   return refused === undefined ? { config: ordered } : { config: ordered, refused };
 }
+
+/** A system gives more memory than there is, so that only a limit can refuse; a GPU refuses by itself. */
+const usualCacheLimit = (backend: string): number | undefined => (backend === 'cpu' ? 2 ** 30 : undefined);
 
 /** Fields in the order of the contract, without the absent ones. */
 const inSchemaOrder = (config: PointConfig): PointConfig =>
@@ -222,6 +227,8 @@ function completeGrouping(technique: Technique, shape: ModelShape): void {
 
 /** A model has one shape: axes cannot give it another. */
 function whyModelImpossible(c: PointConfig, known: KnownModel | undefined): string | undefined {
+  if (c.phase === 'capacity' && (c.layer !== undefined || c.batch !== 1))
+    return 'the phase capacity counts sequences by itself: it needs a batch of 1, and all layers of a model';
   if (c.model === undefined) {
     if (c.phase === 'speculate') return 'the phase speculate needs a model';
     const stray = (['layers', 'layer', 'tokenFile', 'latentDim', 'ropeDim', 'valueDim'] as const).find(

@@ -1,5 +1,5 @@
 /** What the engine needs from outside. Implemented by worker/ (real) and test/fakes (scripted). */
-import type { Controls, LayerError, Memory, Quality } from '../contract/metrics.ts';
+import type { Capacity, Controls, LayerError, Memory, Quality } from '../contract/metrics.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 
 /** Speculative decoding as it was measured. */
@@ -52,6 +52,28 @@ export interface Prepared {
   readonly work: { readonly flops: number; readonly bytes: number; readonly tokens: number };
 }
 
+/** How far caches may go. */
+export interface ReachLimits {
+  /** Of a sequence. */
+  readonly tokens: number;
+  /** Of all caches; absent = what the device has. The CPU needs one. */
+  readonly limitBytes?: number;
+  readonly mostSequences: number;
+  /** Taken beside them on a device, for the weights of the model. */
+  readonly reservedBytes: number;
+}
+
+/** What memory really held. */
+export interface Reached {
+  readonly sequences: number;
+  /** Of the sequence that was refused; 0 if none was, or where sequences are laid out whole. */
+  readonly tokensOfLast: number;
+  /** Of the complete sequences. */
+  readonly allocatedBytes: number;
+  /** What caches could have: the limit, or what the device had free where that was less. */
+  readonly limitBytes: number;
+}
+
 export interface Ceilings {
   readonly fmaFlopsPerSecond: number;
   readonly readBytesPerSecond: number;
@@ -96,6 +118,8 @@ export interface MeasuringBackend {
   /** Of the samples so far; asked of devices other than the CPU. */
   conditions?(prepared: Prepared): Promise<Conditions>;
   release(prepared: Prepared): Promise<void>;
+  /** Of a point of the phase capacity. */
+  capacity?(config: PointConfig, deadlineSeconds: number): Promise<Capacity>;
   /** Ends the call at hand, if need be by killing the worker. */
   cancel(): void;
   close(): Promise<void>;

@@ -7,7 +7,7 @@ import type { Point } from '../contract/metrics.ts';
 import type { Environment } from '../contract/session.ts';
 import type { Measuring, PointConfig } from '../contract/sweep.ts';
 import { estimateSeconds } from './estimate.ts';
-import { failedPoint, measuredPoint, skippedPoint } from './measure.ts';
+import { capacityPoint, failedPoint, measuredPoint, skippedPoint } from './measure.ts';
 import type { PlannedPoint } from './plan.ts';
 import { BackendFailure, type Ceilings, type Clock, type MeasuringBackend, type Prepared } from './ports.ts';
 import { isEnough, isSlow } from './stopping.ts';
@@ -167,6 +167,10 @@ class Run {
       const deadline = measuring.timeoutSeconds - task.spentSeconds;
       if (deadline <= 0)
         throw new BackendFailure('timeout', `it took longer than ${measuring.timeoutSeconds} s`, false);
+      if (planned.config.phase === 'capacity') {
+        task.row = await this.fillMemory(task, deadline);
+        return;
+      }
       if (!prepared) {
         this.tell({ type: 'progress', pointId: planned.id, step: 'preparing', samples: 0 });
         task.prepared = await this.timed(task, () => backend.prepare(planned.config, deadline));
@@ -194,6 +198,16 @@ class Run {
       if (!(error instanceof BackendFailure)) throw error;
       await this.fail(task, error, group);
     }
+  }
+
+  private async fillMemory(task: Task, deadline: number): Promise<Point> {
+    const { planned } = task;
+    const { backend } = this.options;
+    if (!backend.capacity) throw new BackendFailure('refused', 'this backend has no phase capacity', false);
+    this.tell({ type: 'progress', pointId: planned.id, step: 'preparing', samples: 0 });
+    const capacity = await backend.capacity(planned.config, deadline);
+    this.crashesInRow = 0;
+    return capacityPoint(planned, capacity);
   }
 
   private async fail(task: Task, failure: BackendFailure, group: readonly Task[]): Promise<void> {

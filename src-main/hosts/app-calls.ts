@@ -77,7 +77,8 @@ export function createAppCalls(
       if (isActive(hub.snapshot())) throw new InputError('a sweep is running: a proof would disturb its samples');
       proofs += 1;
       try {
-        const asked = { memoryBytes: limitBytes, weightBytes: 0, context, proveBytes: limitBytes, level };
+        const prove = { backend: 'cpu', limitBytes };
+        const asked = { memoryBytes: limitBytes, weightBytes: 0, context, prove, level };
         const { rows } = await profiler.plan(model, asked);
         if (rows[0]) return rows[0];
         throw expected('a level of the plan', 'level', level);

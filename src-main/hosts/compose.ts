@@ -40,7 +40,7 @@ import { type AgentOptions, attachToAgent, runAgent } from './agent.ts';
 import { forgetAgent, joinAgent, knownAgents, listAgents } from './agents.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
 import { benchLevels } from './bench-levels.ts';
-import { ceilingsOf, cudaDevices, gpusOf } from './cuda.ts';
+import { ceilingsOf, cudaDevices, cudaVitals, gpusOf } from './cuda.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { type FleetWatch, joinFleet, type WorkerOptions, watchFleet, workForQueue } from './fleet.ts';
 import { withModels } from './model-backend.ts';
@@ -120,6 +120,8 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
   const backend = new Supervisor({ spawn: startWorker(options.workerScript ?? workerScript) });
   const measuring = withModels(backend);
   const recordings: Recordings = new Map();
+  /** Known once somebody has asked for devices: a machine without any is not asked for their state again and again. */
+  let hasGpus = false;
   const environment = async (measures = true, gpus: readonly Gpu[] = []): Promise<Environment> =>
     describeEnvironment(await backend.info(), measures ? await backend.ceilings() : undefined, gpus);
   const usableGpus = (backends: readonly string[]) => gpusOf(backends, backend);
@@ -130,8 +132,12 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
         const { summary, techniques } = levels[name];
         return { name, summary, techniques };
       }),
-    devices: async () => [await cpuDevice(backend), ...(await cudaDevices(backend))],
-    vitals: async () => [await cpuVitals()],
+    devices: async () => {
+      const gpus = await cudaDevices(backend);
+      hasGpus = gpus.some(({ usable }) => usable);
+      return [await cpuDevice(backend), ...gpus];
+    },
+    vitals: async () => [await cpuVitals(), ...(hasGpus ? await cudaVitals(backend) : [])],
     preview: previewSweep,
     run: (sweep, runOptions = {}) => run(sweep, runOptions, measuring, { environment, usableGpus }, recordings),
     readSweep,

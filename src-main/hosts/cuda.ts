@@ -1,5 +1,5 @@
 /** The CUDA devices of this machine: what they are now, and whether a sweep can use them. */
-import type { DeviceInfo } from '../contract/api.ts';
+import type { DeviceInfo, DeviceVitals } from '../contract/api.ts';
 import { expected } from '../contract/input-error.ts';
 import type { Gpu } from '../contract/session.ts';
 import { BackendFailure, type Ceilings } from '../engine/ports.ts';
@@ -33,6 +33,23 @@ async function deviceOf(backend: Supervisor, index: number, device: CudaDevice):
       return { backend: nameOf(index), usable: false, ...told, reason: error.message };
     throw error;
   }
+}
+
+/** Of those whose memory the driver tells. Old figures would be wrong ones: where it fails there are none. */
+export async function cudaVitals(backend: Supervisor): Promise<readonly DeviceVitals[]> {
+  const states = await backend.cudaVitals().catch(() => []);
+  return states.flatMap(
+    ({ memoryBytes, freeBytes, clockMHz, temperatureCelsius, powerWatts, powerLimitWatts }, index) =>
+      memoryBytes === undefined || freeBytes === undefined
+        ? []
+        : {
+            ...{ backend: nameOf(index), memoryBytes, memoryFreeBytes: freeBytes },
+            ...(clockMHz !== undefined && { clockHz: clockMHz * 1e6 }),
+            ...(temperatureCelsius !== undefined && { temperatureCelsius }),
+            ...(powerWatts !== undefined && { powerWatts }),
+            ...(powerLimitWatts !== undefined && { powerLimitWatts }),
+          },
+  );
 }
 
 async function reportOf(backend: Supervisor): Promise<CudaReport> {

@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path';
 import { packageRoot } from '../worker/location.ts';
 
 export const rendererFolder = join(packageRoot, 'dist/renderer');
+export const builtinFolder = join(packageRoot, 'src-main/models/builtin');
 export const preloadScript = join(packageRoot, 'dist/electron/preload.cjs');
 
 type Environment = Readonly<Record<string, string | undefined>>;

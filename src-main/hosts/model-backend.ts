@@ -7,7 +7,8 @@ import { openCheckpoint } from '../models/checkpoint.ts';
 import { evaluationText } from '../models/evaluation-text.ts';
 import { findModel } from '../models/find.ts';
 import type { Supervisor } from '../worker/supervisor.ts';
-import { builtinFolder } from './plan.ts';
+import { capacityOf } from './capacity.ts';
+import { builtinFolder } from './folders.ts';
 
 /** What the engine says after every prompt of the phase speculate, and the token beyond. */
 const spokenTokens = 50;
@@ -45,6 +46,7 @@ export function withModels(backend: Supervisor): MeasuringBackend {
     sample: (...asked) => backend.sample(...asked),
     conditions: (prepared) => backend.conditions(prepared),
     release: (prepared) => backend.release(prepared),
+    capacity: (config, deadlineSeconds) => capacityOf(config, backend, deadlineSeconds),
     cancel: () => backend.cancel(),
     close: () => backend.close(),
   };

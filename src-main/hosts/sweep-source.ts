@@ -17,7 +17,7 @@ import { sweeps } from '../engine/sweeps.ts';
 import { findModel } from '../models/find.ts';
 import { readSession } from '../sessions/recovery.ts';
 import { readWhole } from '../sessions/storage.ts';
-import { builtinFolder } from './plan.ts';
+import { builtinFolder } from './folders.ts';
 
 export interface SweepChanges {
   /** In place of the sweep's own. */

@@ -9,7 +9,14 @@ const root = resolve(import.meta.dirname, '../..');
 const { FASTMQA_CUDA_ARCHITECTURES: architectures = '75-real;80-real;90' } = process.env;
 const build = join(root, 'native/build/cuda');
 const targets = process.argv.includes('--programs')
-  ? ['fastmqa_cuda', 'fastmqa-test-gpu', 'fastmqa-bench-gpu', 'fastmqa-endure-gpu', 'fastmqa-test-accelerator']
+  ? [
+      'fastmqa_cuda',
+      'fastmqa-test-gpu',
+      'fastmqa-bench-gpu',
+      'fastmqa-endure-gpu',
+      'fastmqa-test-accelerator',
+      'fastmqa_faulty',
+    ]
   : ['fastmqa_cuda'];
 
 for (const args of [

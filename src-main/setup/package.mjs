@@ -65,6 +65,7 @@ programs/fastmqa-test-gpu                        conformance of the kernels agai
 programs/fastmqa-test-accelerator --gpu          whole sweep points against fp64 and against the CPU
 programs/fastmqa-bench-gpu                       the kernels against the ceilings of this GPU
 programs/fastmqa-endure-gpu                      what does not fit, faults, endless kernels; sequences that fit
+./node test/gpu/endure-worker.mjs                the same through the program's own worker
 With a CUDA compiler: cmake -S kernels -B build -DFASTMQA_CUDA=ON && cmake --build build
 `;
 
@@ -87,6 +88,9 @@ try {
   for (const program of ['fastmqa-test-gpu', 'fastmqa-bench-gpu', 'fastmqa-endure-gpu'])
     copy(`native/build/cuda/cuda/${program}`, `programs/${program}`);
   copy('native/build/cuda/fastmqa-test-accelerator', 'programs/fastmqa-test-accelerator');
+  // A backend with planted faults.
+  copy('native/build/cuda/cuda/faulty/libfastmqa-cuda.so', 'programs/faulty/libfastmqa-cuda.so');
+  copy('test/gpu');
   // A program looks for the library beside itself.
   writeFileSync(join(to, 'how-to.txt'), howTo);
   cpSync(process.execPath, join(to, 'node'), { dereference: true });

@@ -1,7 +1,7 @@
 /** The whole surface of the native addon, typed by hand. Values cross as plain objects and typed arrays. */
 import type { EvaluationText, LevelOnModel, ModelFiles } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
-import type { Conditions, Prepared, SpeculateResult } from '../engine/ports.ts';
+import type { Conditions, Prepared, Reached, ReachLimits, SpeculateResult } from '../engine/ports.ts';
 
 /** A dense row-major tensor; `data` is f32, or u8 for boolean masks and i32 for positions. */
 export interface Tensor<Data = Float32Array> {
@@ -85,15 +85,6 @@ export interface SpeculateRequest {
   readonly prompts: readonly Int32Array[];
 }
 
-/** What a memory limit really held. */
-export interface Reached {
-  readonly sequences: number;
-  /** Of the sequence that was refused; 0 if none was. */
-  readonly tokensOfLast: number;
-  /** Of the complete sequences. */
-  readonly allocatedBytes: number;
-}
-
 export interface BenchOptions {
   /** Context of the decode cases, tokens. */
   readonly decodeTokens?: number;
@@ -102,8 +93,22 @@ export interface BenchOptions {
   readonly only?: string;
 }
 
-/** A CUDA device as it is now; what is absent the driver's management library does not tell. */
-export interface CudaDevice {
+/** Of a CUDA device this moment; what is absent the driver's management library does not tell. */
+export interface CudaState {
+  readonly memoryBytes?: number;
+  readonly freeBytes?: number;
+  readonly clockMHz?: number;
+  readonly mostClockMHz?: number;
+  readonly memoryClockMHz?: number;
+  readonly temperatureCelsius?: number;
+  readonly powerWatts?: number;
+  readonly powerLimitWatts?: number;
+  readonly foreignProcesses?: number;
+  /** Why the clock is not higher. */
+  readonly clockReasons?: readonly string[];
+}
+
+export interface CudaDevice extends CudaState {
   readonly name: string;
   readonly computeCapability: string;
   readonly multiprocessors: number;
@@ -114,15 +119,6 @@ export interface CudaDevice {
   readonly freeBytes: number;
   /** L2. */
   readonly cacheBytes: number;
-  readonly clockMHz?: number;
-  readonly mostClockMHz?: number;
-  readonly memoryClockMHz?: number;
-  readonly temperatureCelsius?: number;
-  readonly powerWatts?: number;
-  readonly powerLimitWatts?: number;
-  readonly foreignProcesses?: number;
-  /** Why the clock is not higher. */
-  readonly clockReasons?: readonly string[];
 }
 
 export interface CudaReport {
@@ -136,6 +132,8 @@ export interface Addon {
   ceilings(): Promise<{ readonly fmaFlopsPerSecond: number; readonly readBytesPerSecond: number }>;
   /** CUDA devices, or why there are none. */
   cuda(): Promise<CudaReport>;
+  /** Of every CUDA device; opens none, so that it may be asked while samples are taken. */
+  cudaVitals(): Promise<readonly CudaState[]>;
   /** Measured now: products of f16 matrices by our own kernel, or cuBLAS where it is installed and faster; copies on the device, bytes read plus written. */
   cudaCeilings(device: number): Promise<{ readonly matrixFlopsPerSecond: number; readonly copyBytesPerSecond: number }>;
   prepare(config: PointConfig): Promise<Omit<Prepared, 'generation'>>;
@@ -164,8 +162,8 @@ export interface Addon {
   logits(model: ModelFiles, config: PointConfig, tokens: Tensor<Int32Array>, prompt: number): Promise<Float32Array>;
   /** Speculative decoding from prompts, one after the other; the text is what levels are fitted to. */
   speculate(model: ModelFiles, text: EvaluationText, request: SpeculateRequest): Promise<SpeculateResult>;
-  /** Fills caches of whole sequences of `tokens` tokens until `limitBytes` are reached, or `mostSequences`. */
-  reach(kinds: LevelOnModel, tokens: number, limitBytes: number, mostSequences: number): Promise<Reached>;
+  /** Fills caches of whole sequences, where the configurations say, until memory is refused. */
+  reach(kinds: LevelOnModel, limits: ReachLimits): Promise<Reached>;
   bench(options: BenchOptions): Promise<readonly BenchCase[]>;
   /** Makes running calls reject with code `cancelled` as soon as they look. */
   cancel(): void;

@@ -35,6 +35,17 @@ const speculateResult = z.object({
   draftCacheBytes: z.number().int().min(1),
 });
 
+const cudaState = {
+  clockMHz: z.number().optional(),
+  mostClockMHz: z.number().optional(),
+  memoryClockMHz: z.number().optional(),
+  temperatureCelsius: z.number().optional(),
+  powerWatts: z.number().optional(),
+  powerLimitWatts: z.number().optional(),
+  foreignProcesses: z.number().int().optional(),
+  clockReasons: z.array(z.string()).optional(),
+};
+
 /** Answers by call. `z.number()` refuses NaN and infinities, so that none of them gets into a row. */
 export const answerSchemas = {
   info: z.object({ threads: z.number().int().min(1), instructionSet: z.string(), buildFlags: z.string() }),
@@ -50,18 +61,14 @@ export const answerSchemas = {
         memoryBytes: z.number().min(0),
         freeBytes: z.number().min(0),
         cacheBytes: z.number().min(0),
-        clockMHz: z.number().optional(),
-        mostClockMHz: z.number().optional(),
-        memoryClockMHz: z.number().optional(),
-        temperatureCelsius: z.number().optional(),
-        powerWatts: z.number().optional(),
-        powerLimitWatts: z.number().optional(),
-        foreignProcesses: z.number().int().optional(),
-        clockReasons: z.array(z.string()).optional(),
+        ...cudaState,
       }),
     ),
     reason: z.string().optional(),
   }),
+  cudaVitals: z.array(
+    z.object({ memoryBytes: z.number().min(0).optional(), freeBytes: z.number().min(0).optional(), ...cudaState }),
+  ),
   cudaCeilings: z.object({ matrixFlopsPerSecond: positive, copyBytesPerSecond: positive }),
   conditions: z.object({ throttledSamples: z.number().int().min(0), foreignProcesses: z.number().int().min(0) }),
   prepare: z.object({ ...prepared, controls: controlsSchema }),
@@ -95,6 +102,7 @@ export const answerSchemas = {
     sequences: z.number().int().min(0),
     tokensOfLast: z.number().int().min(0),
     allocatedBytes: z.number().int().min(0),
+    limitBytes: z.number().int().min(0),
   }),
   createLayer: handle,
   forward: z.object({ y: floats, cache: z.object({ ...cacheBytes, tokens: z.number().int().min(0) }) }),

@@ -12,6 +12,8 @@ import {
   type FailureKind,
   type MeasuringBackend,
   type Prepared,
+  type Reached,
+  type ReachLimits,
 } from '../engine/ports.ts';
 import type {
   AddonErrorCode,
@@ -131,6 +133,10 @@ export class Supervisor implements MeasuringBackend {
     return this.call('cuda', [], ownDeadlineSeconds);
   }
 
+  cudaVitals(): Promise<Answer<'cudaVitals'>> {
+    return this.call('cudaVitals', [], ownDeadlineSeconds);
+  }
+
   cudaCeilings(device: number): Promise<Answer<'cudaCeilings'>> {
     return this.call('cudaCeilings', [device], ownDeadlineSeconds);
   }
@@ -161,8 +167,8 @@ export class Supervisor implements MeasuringBackend {
     return this.call('speculate', [model, text, request], deadlineSeconds);
   }
 
-  reach(kinds: LevelOnModel, tokens: number, limitBytes: number, mostSequences: number, deadlineSeconds: number) {
-    return this.call('reach', [kinds, tokens, limitBytes, mostSequences], deadlineSeconds);
+  reach(kinds: LevelOnModel, limits: ReachLimits, deadlineSeconds: number): Promise<Reached> {
+    return this.call('reach', [kinds, limits], deadlineSeconds);
   }
 
   async createLayer(config: PointConfig, deadlineSeconds: number): Promise<Layer> {

@@ -1,6 +1,7 @@
 /** What stands where a chart would be, and what stands below one. */
 import { Button, Group, Popover, Text } from '@mantine/core';
 import { isActive } from '../../src-main/contract/run-state.ts';
+import type { Kind } from '../series/kind.ts';
 import type { Missing } from '../series/missing.ts';
 import classes from './charts-panel.module.css';
 import { examples, openExample } from './examples.ts';
@@ -22,7 +23,7 @@ export function NothingToDraw() {
       </Text>
       <Text size="sm" maw={420}>
         {active
-          ? `It is compared with ${kind === 'model' || kind === 'speculation' ? 'the same model with an exact cache' : 'an fp64 reference of the same weights'}, then sampled. Points appear here as they are finished.`
+          ? `${whatHappens(kind)} Points appear here as they are finished.`
           : points > 0
             ? 'Choose other axes or another phase; points that failed are listed in the table with their reasons.'
             : 'The sweep on the left is ready. Press Run or Ctrl+Enter: memory, error and throughput of each level appear here as they are measured.'}
@@ -43,6 +44,12 @@ export function NothingToDraw() {
       )}
     </div>
   );
+}
+
+function whatHappens(kind: Kind): string {
+  if (kind === 'capacity') return 'Caches are allocated, sequence after sequence, until memory is refused.';
+  const ofModel = kind === 'model' || kind === 'speculation';
+  return `It is compared with ${ofModel ? 'the same model with an exact cache' : 'an fp64 reference of the same weights'}, then sampled.`;
 }
 
 /** A list of thousands would stall the window. */

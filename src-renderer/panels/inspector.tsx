@@ -3,6 +3,7 @@ import { Alert, Badge, Button, Group, Text, Title, Tooltip } from '@mantine/core
 import { cacheFormula } from '../../src-main/contract/cache-formula.ts';
 import { formatBytes, formatMetric, formatNumber, formatSeconds } from '../../src-main/contract/format.ts';
 import type {
+  Capacity,
   Controls,
   LayerError,
   Memory,
@@ -53,7 +54,7 @@ const NothingSelected = () => (
 
 function Details({ point }: { readonly point: Point }) {
   const levels = useLevelNames();
-  const { config, memory, error, quality, speculation, throughput, controls, outcome, reason } = point;
+  const { config, memory, error, quality, speculation, capacity, throughput, controls, outcome, reason } = point;
   return (
     <>
       <header className={classes.head}>
@@ -85,6 +86,7 @@ function Details({ point }: { readonly point: Point }) {
       {memory && <MemorySection memory={memory} config={config} />}
       {quality && <QualitySection quality={quality} />}
       {speculation && <SpeculationSection speculation={speculation} />}
+      {capacity && <CapacitySection capacity={capacity} tokens={config.seqLen} />}
       {error && <ErrorSection error={error} controls={controls} isOfModel={quality !== undefined} />}
       {throughput && <ThroughputSection point={point} throughput={throughput} />}
       <Section title="Configuration">
@@ -285,6 +287,31 @@ const SpeculationSection = ({ speculation }: { readonly speculation: Speculation
         most={1}
         show={shareInWords}
       />
+    </Section>
+  );
+};
+
+/** Planned beforehand, then allocated and filled for real. */
+const CapacitySection = ({ capacity, tokens }: { readonly capacity: Capacity; readonly tokens: number }) => {
+  const { plannedSequences, reachedSequences, allocatedBytes, plannedBytes, limitBytes, reservedBytes } = capacity;
+  const { endedAtSequences } = capacity;
+  return (
+    <Section title="Sequences that fit">
+      <Facts
+        facts={[
+          ['planned', String(plannedSequences)],
+          ['allocated and filled', `${endedAtSequences === undefined ? '' : 'at least '}${reachedSequences}`],
+          ['cache of one', formatBytes(allocatedBytes / Math.max(1, reachedSequences))],
+          ['allocated, planned', `${formatBytes(allocatedBytes)}, ${formatBytes(plannedBytes)}`],
+          ['room for caches', formatBytes(limitBytes)],
+          ...(reservedBytes > 0 ? [['taken for the weights', formatBytes(reservedBytes)] as const] : []),
+        ]}
+      />
+      <Text size="xs" c="var(--app-quiet)">
+        {endedAtSequences === undefined
+          ? `Whole sequences of ${tokens} tokens in every layer, one after the other, until memory was refused.`
+          : `It ended after ${endedAtSequences} sequences of ${tokens} tokens: more may fit.`}
+      </Text>
     </Section>
   );
 };

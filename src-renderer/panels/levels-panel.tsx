@@ -3,6 +3,7 @@ import type { Point } from '../../src-main/contract/metrics.ts';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { LevelBarsChart } from '../charts/level-bars-chart.tsx';
 import { toCsv } from '../series/csv.ts';
+import type { Kind } from '../series/kind.ts';
 import { headlineMetrics, type LevelBars, levelBarsOf, rowFields } from '../series/levels.ts';
 import { type Missing, whyMissing } from '../series/missing.ts';
 import { MissingPoints, NothingToDraw } from './chart-hints.tsx';
@@ -39,7 +40,7 @@ export function LevelsPanel({ points }: ChartPanelProps) {
   const isEmpty = columns.every(({ bars }) => bars.every(({ value }) => value === undefined));
   return (
     <ChartCard
-      title={`Memory, throughput and error of each level${isMedian ? ', medians over its points' : ''}`}
+      title={`${titles[kind] ?? 'Memory, throughput and error of each level'}${isMedian ? ', medians over its points' : ''}`}
       fileName="levels"
       description={`${columns[0]?.bars.length ?? 0} rows of levels by ${columns.map(({ metric }) => metric.label).join(', ')}. The table lists the same points.`}
       legend={legend}
@@ -61,6 +62,9 @@ export function LevelsPanel({ points }: ChartPanelProps) {
     </ChartCard>
   );
 }
+
+/** Of a kind that has other headlines than memory, throughput and error. */
+const titles: Partial<Record<Kind, string>> = { capacity: 'Sequences planned, and allocated until memory was refused' };
 
 const scaleKey = (metric: string): string => `levels ${metric}`;
 

@@ -42,6 +42,7 @@ const fieldColumn = (field: string, isFigure: boolean): PointColumn => {
 const groupOf = (metric: Metric): string => {
   const { id, unit } = metric;
   if (speculationColumns.includes(id)) return 'Speculative decoding';
+  if (capacityColumns.includes(id)) return 'Memory';
   if (['bytes', 'x'].includes(unit) || id.startsWith('reduction')) return 'Memory';
   if (id === 'relativeL2' || ['cosine', 'rms', 'maxAbs', 'referenceRms'].includes(id)) return 'Error';
   if (qualityColumns.includes(id) || ['acceptance', 'perplexityChangePercent'].includes(id))
@@ -113,8 +114,15 @@ const speculationColumns: readonly string[] = [
   ...['speculativeTokens', 'speedUp', 'tokensPerRound', 'draftCost', 'verifyCost', 'draftCacheBytes'],
 ];
 
+const capacityColumns: readonly string[] = ['plannedSequences', 'reachedSequences', 'sequenceBytes'];
+
 /** What such points are judged by stands among the first. */
-export const usualColumns = (kind: Kind): readonly string[] => [
+export const usualColumns = (kind: Kind): readonly string[] =>
+  kind === 'capacity'
+    ? ['level', 'model', 'seqLen', ...capacityColumns, 'cacheLimitBytes', 'outcome', 'notes']
+    : usualOfMeasured(kind);
+
+const usualOfMeasured = (kind: Kind): readonly string[] => [
   'level',
   ...(kind === 'layer' ? [] : ['model']),
   ...(kind === 'layer of a model' ? ['layer'] : []),

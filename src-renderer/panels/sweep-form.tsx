@@ -239,6 +239,7 @@ const phaseMeaning: Readonly<Record<Phase, string>> = {
   decode: 'one new token against the cache',
   verify: 'a few drafted tokens at once',
   speculate: 'a whole model, the level as its draft',
+  capacity: 'how many sequences fit: caches allocated until memory is refused',
 };
 
 function Phases() {

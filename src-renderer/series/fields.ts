@@ -30,6 +30,7 @@ const titles: Partial<Record<Field, string>> = {
   valueGroupSize: 'group size of values',
   verifyTokens: 'tokens of a verify step',
   speculativeTokens: 'draft tokens',
+  cacheLimitBytes: 'limit of the caches, bytes',
   backend: 'backend',
 };
 

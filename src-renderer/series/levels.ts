@@ -24,11 +24,10 @@ export interface LevelBars {
 }
 
 /** The three numbers of every point. */
-export const headlineMetrics = (kind: Kind): readonly string[] => [
-  'multiplierVsF32Mha',
-  'tokensPerSecond',
-  judgedBy[kind],
-];
+export const headlineMetrics = (kind: Kind): readonly string[] =>
+  kind === 'capacity'
+    ? ['plannedSequences', 'reachedSequences', 'sequenceBytes']
+    : ['multiplierVsF32Mha', 'tokensPerSecond', judgedBy[kind]];
 
 /** More rows than this are too thin to read: then a row is a level, and a bar the median of all its points. */
 const mostRows = 24;

@@ -40,15 +40,17 @@ const nameOf = ({ backend, threads, instructionSet, name }: DeviceInfo): string 
     : [backend, `${threads} threads`, instructionSet].filter(Boolean).join(' · ');
 
 const celsius = (degrees: number): string => `${Math.round(degrees)} °C`;
+const watts = (power: number): string => `${Math.round(power)} W`;
 const gigahertz = (hertz: number): string => `${(hertz / 1e9).toFixed(2)} GHz`;
 
 /** What the system does not tell is not there. */
 function inWords(vitals: DeviceVitals | undefined): string {
   if (!vitals) return '';
-  const { clockHz, temperatureCelsius, memoryFreeBytes } = vitals;
+  const { clockHz, temperatureCelsius, powerWatts, memoryFreeBytes } = vitals;
   return [
     ...(clockHz === undefined ? [] : [gigahertz(clockHz)]),
     ...(temperatureCelsius === undefined ? [] : [celsius(temperatureCelsius)]),
+    ...(powerWatts === undefined ? [] : [watts(powerWatts)]),
     `${formatBytes(memoryFreeBytes)} free`,
   ].join(' · ');
 }
@@ -60,7 +62,7 @@ function detailsOf(device: DeviceInfo, vitals: DeviceVitals | undefined): string
   if (device.fmaFlopsPerSecond) lines.push(`measured ${formatNumber(device.fmaFlopsPerSecond / 1e9)} GFLOP/s`);
   if (device.readBytesPerSecond) lines.push(`reads ${formatBytes(device.readBytesPerSecond)}/s, measured`);
   if (!vitals) return lines.join('\n');
-  const { clockHz, temperatureCelsius, memoryBytes, memoryFreeBytes } = vitals;
+  const { clockHz, temperatureCelsius, powerWatts, powerLimitWatts, memoryBytes, memoryFreeBytes } = vitals;
   lines.push(`memory: ${formatBytes(memoryFreeBytes)} of ${formatBytes(memoryBytes)} free`);
   lines.push(clockHz === undefined ? 'clock: this system does not tell' : `clock now: ${gigahertz(clockHz)}`);
   lines.push(
@@ -68,5 +70,7 @@ function detailsOf(device: DeviceInfo, vitals: DeviceVitals | undefined): string
       ? 'temperature: this system does not tell'
       : `temperature: ${celsius(temperatureCelsius)}`,
   );
+  if (powerWatts !== undefined)
+    lines.push(`power: ${watts(powerWatts)}${powerLimitWatts === undefined ? '' : ` of ${watts(powerLimitWatts)}`}`);
   return lines.join('\n');
 }

@@ -42,6 +42,32 @@ const outcomes = (points: readonly Point[]): string[] => points.map((p) => `${p.
 const tick = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
 
 describe('a run', () => {
+  it('fills memory where a point asks how much it holds, without a sample', async () => {
+    const { backend, recorded, start } = setUp({
+      plan: expandSweep({ name: 'x', axes: { phase: ['capacity'], level: ['baseline', 'four-bit', 'balanced'] } }),
+    });
+    const held = {
+      ...{ limitBytes: 1000, reservedBytes: 0, plannedSequences: 10, reachedSequences: 9 },
+      ...{ allocatedBytes: 990, plannedBytes: 900 },
+    };
+    const asked: string[] = [];
+    Object.assign(backend, {
+      capacity: async ({ level }: { level: string }) => {
+        asked.push(level);
+        if (level === 'four-bit') throw new BackendFailure('refused', 'not of this model', false);
+        return held;
+      },
+    });
+    const { points } = await start().finished;
+    expect(asked).toEqual(['baseline', 'four-bit', 'balanced']);
+    expect(outcomes(points)).toEqual(['baseline measured', 'four-bit skipped', 'balanced measured']);
+    expect(points[0]).toMatchObject({ capacity: held });
+    expect(points[1]?.reason).toBe('not of this model');
+    expect(points[0]?.throughput).toBeUndefined();
+    expect(recorded).toEqual(points);
+    expect(backend.calls).toEqual([]);
+  });
+
   it('prepares neighbours, warms up, samples in turn, and tells each row after recording it', async () => {
     const { backend, events, recorded, start } = setUp();
     const { points, how } = await start().finished;

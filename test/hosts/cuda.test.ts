@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { BackendFailure } from '../../src-main/engine/ports.ts';
-import { cudaDevices, gpusOf } from '../../src-main/hosts/cuda.ts';
+import { cudaDevices, cudaVitals, gpusOf } from '../../src-main/hosts/cuda.ts';
 import type { CudaDevice, CudaReport } from '../../src-main/worker/addon-types.ts';
 import type { Supervisor } from '../../src-main/worker/supervisor.ts';
 
@@ -44,6 +44,25 @@ it('refuses a sweep on a device that is not there, in one sentence', async () =>
   await expect(gpusOf(['cpu', 'cuda:0'], machine({ devices: [], reason: 'no driver' }))).rejects.toThrow(
     'expected a usable backend for backend but received cuda:0: no driver',
   );
+});
+
+it('tells clock, heat, power and memory of each device, and nothing that the driver does not tell', async () => {
+  const told = (states: unknown) => cudaVitals({ cudaVitals: () => states } as unknown as Supervisor);
+  const state = {
+    memoryBytes: 8.5e10,
+    freeBytes: 8e10,
+    clockMHz: 1980,
+    temperatureCelsius: 41,
+    powerWatts: 310.5,
+    powerLimitWatts: 700,
+  };
+  expect(await told(Promise.resolve([{}, state]))).toEqual([
+    {
+      ...{ backend: 'cuda:1', memoryBytes: 8.5e10, memoryFreeBytes: 8e10, clockHz: 1.98e9 },
+      ...{ temperatureCelsius: 41, powerWatts: 310.5, powerLimitWatts: 700 },
+    },
+  ]);
+  expect(await told(Promise.reject(new BackendFailure('crashed', 'worker ended by SIGSEGV', true)))).toEqual([]);
 });
 
 it('asks nothing of a GPU for a sweep on the CPU', async () => {

@@ -14,6 +14,8 @@ test('a sweep is judged by what its points can show', () => {
   expect(kindOfSweep(sweeps.speculation as Sweep)).toBe('speculation');
   expect(kindOfSweep(ofOneLayer)).toBe('layer of a model');
   expect(kindOfSweep({ ...ofOneLayer, also: [{ axes: { model: ['byte-mha'] } }] })).toBe('model');
+  expect(kindOfSweep({ name: 'x', axes: { model: ['byte-mha'], phase: ['capacity'] } })).toBe('capacity');
+  expect(kindOfSweep({ name: 'x', axes: { phase: ['capacity', 'decode'] } })).toBe('layer');
   for (const id of Object.values(judgedBy)) expect(metricOf(id).better).not.toBe('neither');
   expect(headlineMetrics('speculation')).toEqual(['multiplierVsF32Mha', 'tokensPerSecond', 'speedUp']);
 });

@@ -95,6 +95,15 @@ AcceleratorDevice described(int device) {
   return out;
 }
 
+AcceleratorDevice vitalsOf(int device) {
+  AcceleratorDevice out{};
+  char address[32] = {};
+  runtime::busAddress(device, address, sizeof(address));
+  nvml::read(address, out);
+  nvml::readMemory(address, out);
+  return out;
+}
+
 double best(std::vector<double> seconds) { return *std::min_element(seconds.begin(), seconds.end()); }
 
 /// The most that copies and products reach here now; both with sizes far beyond any cache.
@@ -141,6 +150,7 @@ const Accelerator table{
     acceleratorVersion,
     [](int32_t* count) { return guarded([&] { *count = runtime::deviceCount(); }); },
     [](int32_t device, AcceleratorDevice* to) { return guarded([&] { *to = described(device); }); },
+    [](int32_t device, AcceleratorDevice* to) { return guarded([&] { *to = vitalsOf(device); }); },
     [](int32_t device, AcceleratorCeilings* to) {
       return guarded([&] {
         runtime::use(device);
@@ -151,7 +161,7 @@ const Accelerator table{
       return guarded([&] {
         runtime::use(device);
         const auto lane = std::make_shared<Lane>(device, static_cast<Dtype>(from->dtype));
-        *layer = new DeviceLayer(lane, *from, LayerWeights(*lane, *from));
+        *layer = new DeviceLayer(*from, LayerWeights(lane, *from));
       });
     },
     [](void* layer) { guarded([&] { delete &layerOf(layer); }); },

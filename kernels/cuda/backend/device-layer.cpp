@@ -13,7 +13,8 @@ constexpr int64_t fillChunk = 256;  // tokens appended between settlements, as o
 int64_t pagesFor(int64_t tokens) { return (tokens + pageTokens - 1) / pageTokens; }
 }  // namespace
 
-LayerWeights::LayerWeights(Lane& lane, const AcceleratorLayer& from) {
+LayerWeights::LayerWeights(std::shared_ptr<Lane> shared, const AcceleratorLayer& from) : lane_(std::move(shared)) {
+  Lane& lane = *lane_;
   for (const int64_t width : {from.heads * from.headDim, from.kvHeads * from.headDim})  // rows of the next product, and 16-byte copies
     if (width % 8) refuse("expected heads whose channels add up to a multiple of 8 on a GPU but received " + std::to_string(width));
   const int64_t* order = from.inputOrder;
@@ -42,8 +43,8 @@ LayerWeights::LayerWeights(Lane& lane, const AcceleratorLayer& from) {
   weightBytes_ = lane.pool.currentBytes() - before;
 }
 
-DeviceLayer::DeviceLayer(std::shared_ptr<Lane> lane, const AcceleratorLayer& from, LayerWeights weights)
-    : LayerWeights(std::move(weights)), lane_(std::move(lane)), limits_(lane_->limits), stream_(lane_->stream), pool_(lane_->pool), dtype_(lane_->dtype),
+DeviceLayer::DeviceLayer(const AcceleratorLayer& from, LayerWeights weights)
+    : LayerWeights(std::move(weights)), limits_(lane_->limits), stream_(lane_->stream), pool_(lane_->pool), dtype_(lane_->dtype),
       batch_(from.batch), d_(from.hiddenDim), heads_(from.heads), kvHeads_(from.kvHeads), headDim_(from.headDim),
       queryWidth_(from.heads * from.headDim), keyWidth_(from.kvHeads * from.headDim), scale_(from.scale), softcap_(from.softcap),
       window_(from.window), sinks_(from.sinks), residual_(from.residual), pairs_(from.rotaryPairs), normEpsilon_(from.normEpsilon),

@@ -15,9 +15,10 @@ namespace fastmqa::gpu {
 /// What calibration and conversion left of a layer, on the device. Copies share the memory.
 class LayerWeights {
  public:
-  LayerWeights(Lane& lane, const AcceleratorLayer& from);
+  LayerWeights(std::shared_ptr<Lane> lane, const AcceleratorLayer& from);
 
  protected:
+  std::shared_ptr<Lane> lane_;  ///< first: its pool has to outlive what came from it
   Weights query_, key_, value_, output_, downKeys_, downValues_, upKeys_, upValues_;
   std::shared_ptr<const DeviceBlock> queryNorm_, keyNorm_, cosine_, sine_, orderList_;
   std::vector<int64_t> inputOrder_;
@@ -26,8 +27,8 @@ class LayerWeights {
 
 class DeviceLayer : LayerWeights {
  public:
-  /// @param weights  made on the same lane from the same description
-  DeviceLayer(std::shared_ptr<Lane> lane, const AcceleratorLayer& from, LayerWeights weights);
+  /// @param weights  made from the same description; the layer runs on their lane
+  DeviceLayer(const AcceleratorLayer& from, LayerWeights weights);
   ~DeviceLayer();
   int device() const { return lane_->device; }
   int64_t batch() const { return batch_; }
@@ -108,7 +109,6 @@ class DeviceLayer : LayerWeights {
 
   static constexpr int64_t heldRegion = int64_t{256} << 20;  ///< many small blocks at a time
 
-  std::shared_ptr<Lane> lane_;
   const Device limits_;
   const Stream stream_;
   DevicePool& pool_;

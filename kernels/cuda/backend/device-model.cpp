@@ -29,12 +29,12 @@ DeviceRun::DeviceRun(std::shared_ptr<const DeviceModel> model) : model_(std::mov
 
 std::unique_ptr<LayerWeights> DeviceRun::newWeights(const AcceleratorLayer& from) {
   timer_.reset();
-  return std::make_unique<LayerWeights>(*lane_, from);
+  return std::make_unique<LayerWeights>(lane_, from);
 }
 
 std::unique_ptr<DeviceLayer> DeviceRun::newLayer(const AcceleratorLayer& from, const LayerWeights& weights) {
   timer_.reset();
-  return std::make_unique<DeviceLayer>(lane_, from, weights);
+  return std::make_unique<DeviceLayer>(from, weights);
 }
 
 void DeviceRun::embed(int32_t embedding, int32_t positions, const int32_t* tokens, int64_t rows, int64_t perSequence, int64_t firstPosition, float scale) {

@@ -15,6 +15,10 @@ struct Process {
   unsigned instance, computeInstance;
 };
 
+struct Memory {
+  unsigned long long total, free, used;
+};
+
 /// The few functions, as nvml.h of CUDA 12 and later declares them; 0 is success everywhere.
 struct Library {
   int (*init)() = nullptr;
@@ -26,6 +30,7 @@ struct Library {
   int (*powerLimit)(Handle, unsigned*) = nullptr;
   int (*reasons)(Handle, unsigned long long*) = nullptr;
   int (*processes)(Handle, unsigned*, Process*) = nullptr;
+  int (*memory)(Handle, Memory*) = nullptr;
   bool isUsable = false;
 
   Library() {
@@ -43,6 +48,7 @@ struct Library {
     find(powerLimit, "nvmlDeviceGetEnforcedPowerLimit");
     find(reasons, "nvmlDeviceGetCurrentClocksThrottleReasons");
     find(processes, "nvmlDeviceGetComputeRunningProcesses_v3");
+    find(memory, "nvmlDeviceGetMemoryInfo");
     isUsable = init && handle && init() == 0;
   }
 };
@@ -65,13 +71,28 @@ int foreign(const Library& library, Handle device) {
   return sawMe || others == 0 ? others : others - 1;
 }
 
+const Library& found() {
+  static const Library library;
+  return library;
+}
+
 }  // namespace
+
+void readMemory(const char* busAddress, AcceleratorDevice& to) {
+  to.memoryBytes = to.freeBytes = -1;
+  const Library& library = found();
+  Handle device = nullptr;
+  Memory memory{};
+  if (!library.isUsable || !library.memory || library.handle(busAddress, &device) != 0 || library.memory(device, &memory) != 0) return;
+  to.memoryBytes = static_cast<int64_t>(memory.total);
+  to.freeBytes = static_cast<int64_t>(memory.free);
+}
 
 void read(const char* busAddress, AcceleratorDevice& to) {
   to.clockMHz = to.mostClockMHz = to.memoryClockMHz = to.temperatureCelsius = to.powerWatts = to.powerLimitWatts = -1;
   to.throttleReasons = -1;
   to.foreignProcesses = -1;
-  static const Library library;
+  const Library& library = found();
   Handle device = nullptr;
   if (!library.isUsable || library.handle(busAddress, &device) != 0) return;
   const auto ask = [&](auto function, double unit) {

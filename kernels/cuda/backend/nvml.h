@@ -11,5 +11,7 @@ constexpr int64_t spoiling = 0x8 | 0x20 | 0x40 | 0x80;
 
 /// Fills in what it knows of the device at a PCI address; leaves the rest at -1.
 void read(const char* busAddress, AcceleratorDevice& to);
+/// Its memory, used by whomever; -1 where nobody says.
+void readMemory(const char* busAddress, AcceleratorDevice& to);
 
 }  // namespace fastmqa::gpu::nvml

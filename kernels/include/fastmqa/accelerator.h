@@ -130,6 +130,8 @@ struct Accelerator {
   uint32_t version;
   AcceleratorStatus (*deviceCount)(int32_t* count);
   AcceleratorStatus (*describe)(int32_t device, AcceleratorDevice* to);
+  /// Only what NVML knows, memory too, everything else 0: opens no device and disturbs none.
+  AcceleratorStatus (*vitals)(int32_t device, AcceleratorDevice* to);
   AcceleratorStatus (*ceilings)(int32_t device, AcceleratorCeilings* to);
   AcceleratorStatus (*createLayer)(int32_t device, const AcceleratorLayer* from, void** layer);
   void (*destroyLayer)(void* layer);

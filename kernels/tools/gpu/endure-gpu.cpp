@@ -1,5 +1,6 @@
 // What a GPU has to survive: points that do not fit, faults and endless kernels; and how many sequences really fit.
 // Usage: fastmqa-endure-gpu [--alternations N]; one JSON object a line on stdout; the exit code is 1 if one is not "ok".
+//        fastmqa-endure-gpu --occupy BYTES  takes the device but for so many bytes, until its stdin ends: others then meet its end
 //   alternation  an allocation that cannot be met, then a point that fits, N times (1000); free memory may drift by 64 MiB
 //   fault        a process whose kernel writes to an illegal address; it must fail, and this process must not notice
 //   deadline     a process whose kernel never ends, killed after 2 s; the device must then take work
@@ -172,6 +173,17 @@ int runAll(int alternations) {
   return good ? 0 : 1;
 }
 
+int occupy(int64_t left) {
+  constexpr int64_t piece = int64_t{32} << 20;
+  std::vector<void*> taken;
+  void* p = nullptr;
+  while (freeBytes() > left + piece && cudaMalloc(&p, static_cast<size_t>(piece)) == cudaSuccess) taken.push_back(p);
+  std::printf("{\"occupiedBytes\":%lld,\"freeBytes\":%lld}\n", static_cast<long long>(piece * static_cast<int64_t>(taken.size())), static_cast<long long>(freeBytes()));
+  std::fflush(stdout);
+  while (std::getchar() != EOF) {}
+  return 0;
+}
+
 int faultingChild() {
   writeNowhere<<<1, 1>>>(reinterpret_cast<int*>(uintptr_t{1} << 44));
   const cudaError_t first = cudaDeviceSynchronize();
@@ -196,6 +208,7 @@ int main(int argc, char** argv) {
   try {
     if (argc == 2 && !std::strcmp(argv[1], "--fault")) return faultingChild();
     if (argc == 2 && !std::strcmp(argv[1], "--spin")) return spinningChild();
+    if (argc == 3 && !std::strcmp(argv[1], "--occupy")) return occupy(std::atoll(argv[2]));
     if (argc == 3 && !std::strcmp(argv[1], "--alternations")) alternations = std::atoi(argv[2]);
     return runAll(alternations);
   } catch (const std::exception& error) {

@@ -3,7 +3,7 @@ import { formatBytes, formatNumber } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { MemoryPlan, PlanRow } from '../../contract/model.ts';
 import { parseBytes } from '../../contract/sizes.ts';
-import { choiceOption, columns, json, numberOption, print } from './output.ts';
+import { backendOption, choiceOption, columns, json, numberOption, print } from './output.ts';
 import type { Session } from './session.ts';
 
 interface Options {
@@ -12,7 +12,8 @@ interface Options {
   readonly memory: number;
   readonly context: number;
   readonly weights?: number;
-  readonly prove?: number;
+  readonly prove?: string;
+  readonly backend: string;
   readonly format: string;
 }
 
@@ -51,9 +52,13 @@ export const addPlan = (program: Command, { profiler }: Session): Command =>
       'memory that the weights take (default: by the configuration)',
       bytesOption('--weights'),
     )
-    .option('--prove <size>', 'allocate caches for real until this limit refuses, and compare', bytesOption('--prove'))
+    .option(
+      '--prove <size>',
+      'allocate caches for real until they would take so much, and compare; `device`, on a GPU: until it refuses, the weights taken first',
+    )
+    .option('--backend <backend>', 'where to prove it: cpu or cuda:N', backendOption, 'cpu')
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
-    .action(async ({ model, list, memory, context, weights, prove, format }: Options) => {
+    .action(async ({ model, list, memory, context, weights, prove, backend, format }: Options) => {
       if (list) {
         const names = profiler.models();
         await print(format === 'json' ? json(names) : names.join('\n'));
@@ -64,10 +69,17 @@ export const addPlan = (program: Command, { profiler }: Session): Command =>
         memoryBytes: memory,
         context,
         ...(weights !== undefined && { weightBytes: weights }),
-        ...(prove !== undefined && { proveBytes: prove }),
+        ...(prove !== undefined && { prove: proofOf(prove, backend) }),
       });
       await print(format === 'json' ? json(plan) : table(plan).join('\n'));
     });
+
+/** The whole device, or a size. */
+function proofOf(text: string, backend: string) {
+  if (text !== 'device') return { backend, limitBytes: bytesOption('--prove')(text) };
+  if (backend === 'cpu') throw expected('a size like 1GiB where the CPU is asked', '--prove', text);
+  return { backend };
+}
 
 function table(plan: MemoryPlan): string[] {
   const proves = plan.rows.some((row) => row.proof);

@@ -12,7 +12,8 @@ import { choiceOption, json, numberOption, print, say } from './output.ts';
 import { Progress } from './progress.ts';
 import type { Session } from './session.ts';
 import { sweepTable } from './table.ts';
-import { isModelPoint, isSpeculation, modelTable, speculationTable } from './table-models.ts';
+import { capacityTable } from './table-capacity.ts';
+import { isCapacity, isModelPoint, isSpeculation, modelTable, speculationTable } from './table-models.ts';
 import { queueOption } from './worker.ts';
 
 const formats = ['table', 'json', 'csv', 'md'] as const;
@@ -203,13 +204,15 @@ const remoteOf = (host: string, command: string | undefined, progress: Progress)
 function render(points: readonly Point[], environment: Environment, format: Options['format']): string {
   if (format !== 'table') return exportPoints({ environment, points }, format);
   if (points.length === 0) return 'no point was measured';
-  const layers = points.filter((point) => !isModelPoint(point) && !isSpeculation(point));
-  const models = points.filter((point) => isModelPoint(point) && !isSpeculation(point));
-  const speculations = points.filter(isSpeculation);
+  const [capacities, others] = [points.filter(isCapacity), points.filter((point) => !isCapacity(point))];
+  const layers = others.filter((point) => !isModelPoint(point) && !isSpeculation(point));
+  const models = others.filter((point) => isModelPoint(point) && !isSpeculation(point));
+  const speculations = others.filter(isSpeculation);
   return [
     ...(models.length > 0 ? [modelTable(models), ''] : []),
     ...(speculations.length > 0 ? [speculationTable(speculations), ''] : []),
     ...(layers.length > 0 ? [sweepTable(layers), ''] : []),
+    ...(capacities.length > 0 ? [capacityTable(capacities), ''] : []),
     ...machinesOf(points, environment),
   ].join('\n');
 }

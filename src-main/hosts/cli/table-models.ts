@@ -69,7 +69,7 @@ function rowCells(row: Block['rows'][number], block: Block): string[] {
 }
 
 /** A stack without a name is called by what tells it from the baseline. */
-const customName = ({ keyDtype, valueDtype, window }: PointConfig): string =>
+export const customName = ({ keyDtype, valueDtype, window }: PointConfig): string =>
   ['custom', keyDtype, ...(valueDtype === keyDtype ? [] : [valueDtype]), ...(window ? [`window ${window}`] : [])].join(
     ' ',
   );
@@ -159,5 +159,6 @@ export function speculationTable(points: readonly Point[]): string {
   ].join('\n');
 }
 
+export const isCapacity = ({ config }: Point): boolean => config.phase === 'capacity';
 export const isSpeculation = ({ config }: Point): boolean => config.phase === 'speculate';
 export const isModelPoint = ({ config }: Point): boolean => config.model !== undefined && config.layer === undefined;

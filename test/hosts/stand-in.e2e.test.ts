@@ -5,12 +5,10 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Point } from '../../src-main/contract/metrics.ts';
 import type { MemoryPlan } from '../../src-main/contract/model.ts';
-import { buildTools } from '../native/tools.ts';
+import { buildTools, emulatedCudaLibrary } from '../native/tools.ts';
 import { runCli } from './run-cli.ts';
 
-const root = join(import.meta.dirname, '../..');
 const folder = mkdtempSync(join(tmpdir(), 'fastmqa-stand-in-'));
-const library = join(root, 'kernels/build/libfastmqa-cuda-emulated.so');
 const config = join(folder, 'config.json');
 
 beforeAll(async () => {
@@ -32,7 +30,10 @@ beforeAll(async () => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const cli = async (...args: readonly string[]) => {
-  const { code, stdout, stderr } = await runCli(args, { FASTMQA_CUDA_LIBRARY: library, FASTMQA_HOME: folder });
+  const { code, stdout, stderr } = await runCli(args, {
+    FASTMQA_CUDA_LIBRARY: emulatedCudaLibrary,
+    FASTMQA_HOME: folder,
+  });
   if (code !== 0) throw new Error(stderr);
   return JSON.parse(stdout) as unknown;
 };

@@ -59,7 +59,11 @@ describe.each(Object.entries(models))('a model with %s', (_, fields) => {
         const kinds = levelOnModel(model, level, tokens);
         if (typeof kinds === 'string') continue;
         const bytes = kinds.reduce((sum, { config, layers }) => sum + layers * pagedCacheBytes(config, tokens), 0);
-        const { allocatedBytes } = await backend.reach(kinds, tokens, 2 ** 30, 1, 60);
+        const { allocatedBytes } = await backend.reach(
+          kinds,
+          { tokens, limitBytes: 2 ** 30, mostSequences: 1, reservedBytes: 0 },
+          60,
+        );
         expect({ level, allocatedBytes }).toEqual({ level, allocatedBytes: bytes });
         proven += 1;
       }

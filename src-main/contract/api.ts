@@ -77,6 +77,9 @@ export type RunEvent = { readonly sequence: number } & (
   | { readonly type: 'ended'; readonly how: RunEnd }
 );
 
+/** Before it has its number. */
+export type RunEventBody = RunEvent extends infer E ? (E extends unknown ? Omit<E, 'sequence'> : never) : never;
+
 export interface RunControl {
   pause(): void;
   continue(): void;

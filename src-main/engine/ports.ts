@@ -1,5 +1,7 @@
 /** What the engine needs from outside. Implemented by worker/ (real) and test/fakes (scripted). */
-import type { Capacity, Controls, LayerError, Memory, Quality } from '../contract/metrics.ts';
+import type { RunEvent } from '../contract/api.ts';
+import type { Capacity, Controls, LayerError, Memory, Point, Quality } from '../contract/metrics.ts';
+import type { Environment } from '../contract/session.ts';
 import type { PointConfig } from '../contract/sweep.ts';
 
 /** Speculative decoding as it was measured. */
@@ -105,6 +107,17 @@ export class BackendFailure extends Error {
     this.kind = kind;
     this.poisoned = poisoned;
   }
+}
+
+/** What a run is given wherever its points are measured: here, by a fleet, or by an agent. */
+export interface RunSetting {
+  readonly clock: Clock;
+  readonly environment: Environment;
+  /** Makes a row durable. Awaited before the row is told, and before anyone forgets it; if it rejects, the run ends and `finished` rejects alike. */
+  readonly record: (point: Point) => Promise<void>;
+  /** Rows of an earlier run of the same session, by id: not measured again, whatever their outcome. */
+  readonly done?: ReadonlyMap<string, Point>;
+  readonly onEvent?: (event: RunEvent) => void;
 }
 
 /** Every call takes a deadline in seconds and rejects with {@link BackendFailure}, never otherwise. */

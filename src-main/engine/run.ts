@@ -2,30 +2,21 @@
  * Runs a plan: neighbours of one layer and phase are prepared together and sampled in turn (A B C A B C), so that drift of the
  * machine meets all of them alike. Each point ends as a row: measured, skipped or failed. A row is recorded before it is told.
  */
-import type { RunEnd, RunEvent, SweepRun } from '../contract/api.ts';
+import type { RunEnd, RunEvent, RunEventBody, SweepRun } from '../contract/api.ts';
 import type { Point } from '../contract/metrics.ts';
 import type { Environment } from '../contract/session.ts';
 import type { Measuring, PointConfig } from '../contract/sweep.ts';
 import { estimateSeconds } from './estimate.ts';
 import { capacityPoint, failedPoint, measuredPoint, skippedPoint } from './measure.ts';
 import type { PlannedPoint } from './plan.ts';
-import { BackendFailure, type Ceilings, type Clock, type MeasuringBackend, type Prepared } from './ports.ts';
+import { BackendFailure, type Ceilings, type MeasuringBackend, type Prepared, type RunSetting } from './ports.ts';
 import { isEnough, isSlow } from './stopping.ts';
 
-export interface RunPlan {
+/** A point that crashed in an earlier run of the session is quarantined: it gets no second chance to take the worker down. */
+export interface RunPlan extends RunSetting {
   readonly plan: readonly PlannedPoint[];
   readonly backend: MeasuringBackend;
-  readonly clock: Clock;
   readonly measuring: Measuring;
-  readonly environment: Environment;
-  /** Makes a row durable. Awaited before the row is told; if it rejects, the run ends and `finished` rejects alike. */
-  readonly record: (point: Point) => Promise<void>;
-  /**
-   * Rows of an earlier run of the same session, by id: not run again, whatever their outcome. A point that crashed is thereby
-   * quarantined: it gets no second chance to take the worker down.
-   */
-  readonly done?: ReadonlyMap<string, Point>;
-  readonly onEvent?: (event: RunEvent) => void;
 }
 
 /** More would fill the memory with prepared layers and stretch the time between two samples of one point. */
@@ -34,8 +25,6 @@ const mostTogether = 4;
 const rounds = 5;
 /** Different points that crash one after the other: then the fault is not the points'. */
 const crashesBeforePause = 5;
-
-type EventBody = RunEvent extends infer E ? (E extends unknown ? Omit<E, 'sequence'> : never) : never;
 
 /** A point on its way to its row. */
 interface Task {
@@ -296,7 +285,7 @@ class Run {
     this.tell({ type: 'continued' });
   }
 
-  private tell(body: EventBody): void {
+  private tell(body: RunEventBody): void {
     this.sequence += 1;
     this.options.onEvent?.({ ...body, sequence: this.sequence } as RunEvent);
   }

@@ -4,14 +4,13 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Queue } from 'bullmq';
-import type { RunEnd, RunEvent, SweepRun } from '../contract/api.ts';
+import type { RunEnd, RunEvent, RunEventBody, SweepRun } from '../contract/api.ts';
 import { InputError } from '../contract/input-error.ts';
 import { type Point, pointSchema } from '../contract/metrics.ts';
-import type { Environment } from '../contract/session.ts';
 import type { Measuring } from '../contract/sweep.ts';
 import { failedPoint, skippedPoint } from '../engine/measure.ts';
 import type { PlannedPoint } from '../engine/plan.ts';
-import type { Clock } from '../engine/ports.ts';
+import type { RunSetting } from '../engine/ports.ts';
 import { listHosts } from './hosts.ts';
 import { type Connection, type Job, jobId, keepSeconds, keyPrefix, queueOf, rowsKey } from './queue.ts';
 
@@ -25,18 +24,12 @@ export interface FleetPlace {
   readonly onNotice?: (line: string) => void;
 }
 
-export interface FleetPlan extends FleetPlace {
+/** `environment`: of this machine; each row names the one it was measured on, and leaves the queue once it is recorded. */
+export interface FleetPlan extends FleetPlace, RunSetting {
   readonly plan: readonly PlannedPoint[];
   readonly measuring: Measuring;
-  /** Of this machine; each row names the one it was measured on. */
-  readonly environment: Environment;
   /** Id of the session: whoever resumes it finds its jobs and rows. */
   readonly run: string;
-  readonly clock: Clock;
-  /** Makes a row durable. Only then is it taken from the queue. */
-  readonly record: (point: Point) => Promise<void>;
-  readonly done?: ReadonlyMap<string, Point>;
-  readonly onEvent?: (event: RunEvent) => void;
 }
 
 const collectMilliseconds = 100;
@@ -75,8 +68,6 @@ export function startFleetRun(options: FleetPlan): SweepRun {
     finished: run.start(),
   };
 }
-
-type EventBody = RunEvent extends infer E ? (E extends unknown ? Omit<E, 'sequence'> : never) : never;
 
 class FleetRun {
   private readonly options: FleetPlan;
@@ -277,7 +268,7 @@ class FleetRun {
     return this.options.connection.steadily(task);
   }
 
-  private tell(body: EventBody): void {
+  private tell(body: RunEventBody): void {
     this.sequence += 1;
     this.options.onEvent?.({ ...body, sequence: this.sequence } as RunEvent);
   }

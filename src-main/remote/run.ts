@@ -3,16 +3,16 @@
  * lost; found again, the rows are taken up where they were left, and when all are here the agent may forget them.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { RunEnd, RunEvent, SweepRun } from '../contract/api.ts';
+import type { RunEnd, RunEvent, RunEventBody, SweepRun } from '../contract/api.ts';
 import { InputError } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
-import type { Environment } from '../contract/session.ts';
 import type { Sweep } from '../contract/sweep.ts';
-import type { Clock } from '../engine/ports.ts';
+import type { RunSetting } from '../engine/ports.ts';
 import { type Line, LineLost } from './line.ts';
 import { type Followed, type RemoteVerb, unknownRun } from './protocol.ts';
 
-export interface RemotePlan {
+/** `environment`: of the agent's machine. Only when every row is recorded the agent may forget them. */
+export interface RemotePlan extends RunSetting {
   readonly host: string;
   /** The connection now. */
   readonly line: Line;
@@ -21,15 +21,8 @@ export interface RemotePlan {
   readonly onNotice: (line: string) => void;
   readonly sweep: Sweep;
   readonly plan: readonly { readonly id: string }[];
-  /** Of the agent's machine. */
-  readonly environment: Environment;
   /** Id of the session: whoever resumes it finds its rows. */
   readonly run: string;
-  readonly clock: Clock;
-  /** Makes a row durable. Only when all are may the agent forget them. */
-  readonly record: (point: Point) => Promise<void>;
-  readonly done?: ReadonlyMap<string, Point>;
-  readonly onEvent?: (event: RunEvent) => void;
 }
 
 const firstRetryMilliseconds = 100;
@@ -45,8 +38,6 @@ export function startRemoteRun(options: RemotePlan): SweepRun {
     finished: run.start(),
   };
 }
-
-type EventBody = RunEvent extends infer E ? (E extends unknown ? Omit<E, 'sequence'> : never) : never;
 
 class RemoteRun {
   private readonly options: RemotePlan;
@@ -198,7 +189,7 @@ class RemoteRun {
     if (step && status === 'running' && this.open.has(step.pointId)) this.tell({ type: 'progress', ...step });
   }
 
-  private tell(body: EventBody): void {
+  private tell(body: RunEventBody): void {
     this.sequence += 1;
     this.options.onEvent?.({ ...body, sequence: this.sequence } as RunEvent);
   }

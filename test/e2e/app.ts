@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createProfiler } from '../../src-main/hosts/compose.ts';
 import { serve } from '../../src-main/hosts/web/serve.ts';
+import { openBrowser, watch } from './browser.ts';
 
 export async function startApp({ queue, workerScript }: { queue?: string; workerScript?: string } = {}) {
   const folder = await mkdtemp(join(tmpdir(), 'fastmqa-e2e-'));
@@ -30,4 +31,18 @@ export async function startApp({ queue, workerScript }: { queue?: string; worker
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** The window of such an app, loaded and watched. */
+export async function openWindow(
+  { folder, host }: { readonly folder: string; readonly host: { readonly url: string; link(): string } },
+  permissions: readonly string[] = [],
+) {
+  const browser = await openBrowser(join(folder, 'browser'), { width: 1280, height: 800 });
+  await browser.grantPermissions([...permissions], { origin: host.url });
+  const page = browser.pages()[0] ?? (await browser.newPage());
+  const watched = await watch(page, host.url);
+  await page.goto(host.link());
+  await page.getByRole('application').waitFor();
+  return { browser, page, watched };
 }

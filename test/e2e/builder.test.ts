@@ -5,7 +5,8 @@ import type { BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { sweeps } from '../../src-main/engine/sweeps.ts';
 import { pointsOf, startSynthetic, sweepOf } from '../fakes/synthetic-sweep.ts';
-import { chromiumPath, openBrowser, seriousFindings, type Watched, watch } from './browser.ts';
+import { openWindow } from './app.ts';
+import { chromiumPath, seriousFindings, type Watched } from './browser.ts';
 
 const measured = sweepOf({
   level: ['baseline', 'four-bit'],
@@ -22,12 +23,7 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', () => {
   let watched: Watched;
   beforeAll(async () => {
     app = await startSynthetic(measured, pointsOf(measured));
-    browser = await openBrowser(join(app.folder, 'browser'), { width: 1280, height: 800 });
-    await browser.grantPermissions(['clipboard-read', 'clipboard-write'], { origin: app.host.url });
-    page = browser.pages()[0] ?? (await browser.newPage());
-    watched = await watch(page, app.host.url);
-    await page.goto(app.host.link());
-    await page.getByRole('application').waitFor();
+    ({ browser, page, watched } = await openWindow(app, ['clipboard-read', 'clipboard-write']));
   });
   afterAll(async () => {
     await browser?.close();

@@ -1,10 +1,10 @@
 /** What a user does to a chart, and what every other view then shows: in a real Chromium, over a sweep that is known. */
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { pointsOf, startSynthetic, sweepOf, tenThousand } from '../fakes/synthetic-sweep.ts';
-import { chromiumPath, openBrowser, seriousFindings, type Watched, watch } from './browser.ts';
+import { openWindow } from './app.ts';
+import { chromiumPath, seriousFindings, type Watched } from './browser.ts';
 
 const sweep = sweepOf({
   level: ['baseline', 'balanced', 'four-bit'],
@@ -17,12 +17,7 @@ const sweep = sweepOf({
 
 async function open(points: ReturnType<typeof pointsOf>, of: typeof sweep) {
   const app = await startSynthetic(of, points);
-  const browser = await openBrowser(join(app.folder, 'browser'), { width: 1280, height: 800 });
-  const page = browser.pages()[0] ?? (await browser.newPage());
-  const watched = await watch(page, app.host.url);
-  await page.goto(app.host.link());
-  await page.getByRole('application').waitFor();
-  return { app, browser, page, watched };
+  return { app, ...(await openWindow(app)) };
 }
 
 const tab = (page: Page, name: string) => page.getByRole('tab', { name }).click();

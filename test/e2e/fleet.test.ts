@@ -6,8 +6,8 @@ import type { BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { type RedisServer, redisProgram, startRedis } from '../fleet/redis.ts';
 import { type CliRun, fakeWorker, startCli } from '../hosts/run-cli.ts';
-import { startApp } from './app.ts';
-import { chromiumPath, openBrowser, seriousFindings, type Watched, watch } from './browser.ts';
+import { openWindow, startApp } from './app.ts';
+import { chromiumPath, seriousFindings, type Watched } from './browser.ts';
 
 const lacks = chromiumPath === undefined ? 'Chromium' : redisProgram === undefined ? 'Redis' : undefined;
 if (lacks) process.stderr.write(`skipped: the fleet in the window: ${lacks} is not installed\n`);
@@ -27,10 +27,7 @@ describe.skipIf(lacks !== undefined)('the fleet in the window', { timeout: 120_0
     vi.stubEnv('FASTMQA_HOME', home);
     redis = await startRedis();
     app = await startApp({ queue: redis.url, workerScript: fakeWorker });
-    browser = await openBrowser(join(app.folder, 'browser'), { width: 1280, height: 800 });
-    page = browser.pages()[0] ?? (await browser.newPage());
-    watched = await watch(page, app.host.url);
-    await page.goto(app.host.link());
+    ({ browser, page, watched } = await openWindow(app));
     await page.getByRole('button', { name: 'Run', exact: true }).and(page.locator(':enabled')).waitFor();
   });
   afterAll(async () => {

@@ -1,9 +1,9 @@
 /** The window without a mouse: the command palette, the keyboard map, panes, and every key that a command names. */
-import { join } from 'node:path';
 import type { BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { pointsOf, startSynthetic, sweepOf } from '../fakes/synthetic-sweep.ts';
-import { chromiumPath, openBrowser, seriousFindings, type Watched, watch } from './browser.ts';
+import { openWindow } from './app.ts';
+import { chromiumPath, seriousFindings, type Watched } from './browser.ts';
 
 const sweep = sweepOf({
   level: ['baseline', 'four-bit', 'balanced'],
@@ -20,11 +20,7 @@ describe.skipIf(chromiumPath === undefined)('the keyboard', () => {
   let watched: Watched;
   beforeAll(async () => {
     app = await startSynthetic(sweep, pointsOf(sweep));
-    browser = await openBrowser(join(app.folder, 'browser'), { width: 1280, height: 800 });
-    page = browser.pages()[0] ?? (await browser.newPage());
-    watched = await watch(page, app.host.url);
-    await page.goto(app.host.link());
-    await page.getByRole('application').waitFor();
+    ({ browser, page, watched } = await openWindow(app));
   });
   afterAll(async () => {
     await browser?.close();

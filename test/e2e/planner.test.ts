@@ -3,8 +3,8 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { startApp } from './app.ts';
-import { chromiumPath, noChromium, openBrowser, seriousFindings, type Watched, watch } from './browser.ts';
+import { openWindow, startApp } from './app.ts';
+import { chromiumPath, noChromium, seriousFindings, type Watched } from './browser.ts';
 
 if (chromiumPath === undefined) process.stderr.write(`skipped: the planner in a browser: ${noChromium}\n`);
 
@@ -21,10 +21,7 @@ describe.skipIf(chromiumPath === undefined)('the planner', () => {
   beforeAll(async () => {
     app = await startApp();
     await mkdir(join(app.folder, 'sessions'), { recursive: true });
-    browser = await openBrowser(join(app.folder, 'browser'), { width: 1280, height: 800 });
-    page = browser.pages()[0] ?? (await browser.newPage());
-    watched = await watch(page, app.host.url);
-    await page.goto(app.host.link());
+    ({ browser, page, watched } = await openWindow(app));
     await page.getByRole('tab', { name: 'Planner' }).click();
     await row('own-16-bit').waitFor();
   });

@@ -1,11 +1,12 @@
 // Conformance of the CUDA kernels against fp64. Built by a C++ compiler it runs the kernels' own source on the CPU with
 // checks of bounds, of shared memory and of barriers (cuda/primitives/host.h); built by nvcc it runs them on the GPU.
 // One line a check: "ok name" or "FAIL name got ... expected ..."; the exit code is 1 if any failed.
-// Usage: test-cuda [part ...]; parts: decode coded prefill general latent parts append product
+// Usage: test-cuda [part ...]; parts: decode coded prefill general latent parts append expand product
 // hopper (on a GPU of capability 9.0), faults (on the CPU), small (of every kernel a little; only when named)
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 
 #include "fastmqa/status.h"
 #include "test-cuda/attention-case.h"
@@ -117,6 +118,20 @@ void testCoded() {
           runs(named(s, "coded"));
         }
   }
+  // Groups of 64 channels or more: scales are folded into scores and weights.
+  for (int dim : {64, 128})
+    for (Dtype type : {Dtype::int8, Dtype::int4})
+      for (bool symmetric : {false, true}) {
+        CaseSpec wide;
+        wide.paged = true, wide.cacheType = type, wide.keyDim = wide.valueDim = dim, wide.symmetric = symmetric;
+        wide.keySharing = wide.valueSharing = Sharing::token, wide.keyGroup = 64, wide.valueGroup = dim;
+        wide.heads = 6, wide.kvHeads = 2, wide.batch = 2, wide.lengths = {150, 64};
+        runs(named(wide, "coded, wide groups"));
+        wide.keyGroup = dim, wide.valueGroup = 64, wide.batch = 1, wide.lengths = {333}, wide.queryTokens = 2, wide.left = 150, wide.sinks = 3;
+        runs(named(wide, "coded, wide groups"));
+        wide.splits = 2, wide.softcap = 4, wide.queryType = Dtype::bf16;
+        runs(named(wide, "coded, wide groups"));
+      }
   // More than eight rows of a KV head: another kernel, of 16 and of 32 rows a block.
   for (int dim : {64, 128})
     for (Dtype type : {Dtype::e4m3, Dtype::e5m2, Dtype::int8, Dtype::int4}) {
@@ -317,6 +332,23 @@ void testAppend() {
   }
 }
 
+void testExpand() {
+  for (Dtype type : {Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::int8, Dtype::int4, Dtype::int3, Dtype::int2})
+    for (Sharing sharing : {Sharing::tensor, Sharing::token, Sharing::channel})
+      for (int pairs : {0, 5, 16}) {
+        if (sharing != Sharing::tensor && !isInteger(type)) continue;
+        ExpandCase c;
+        c.cacheType = type, c.sharing = sharing, c.pairs = pairs, c.symmetric = pairs == 5;
+        const std::string name = "expand " + check::nameOf(type) + (sharing == Sharing::token ? " token" : sharing == Sharing::channel ? " channel" : "") + " rotated " + std::to_string(2 * pairs);
+        try {
+          const int wrong = runExpand(c);
+          check::report(wrong == 0, name, wrong, "", 0);
+        } catch (const std::exception& error) {
+          check::report(false, name + ": " + error.what(), NAN, "", 0);
+        }
+      }
+}
+
 void testProduct() {
   const struct {
     int m, n, k;
@@ -348,6 +380,11 @@ void testSmall() {
     c.paged = true, c.cacheType = type, c.heads = 4, c.kvHeads = 2, c.lengths = {150};
     c.keySharing = isInteger(type) ? Sharing::channel : Sharing::tensor, c.valueSharing = isInteger(type) ? Sharing::token : Sharing::tensor;
     runs(named(c, "small coded"));
+    c.heads = 24;
+    runs(named(c, "small coded, many rows"));
+    if (!isInteger(type)) continue;
+    c.heads = 4, c.keySharing = Sharing::token, c.keyGroup = c.valueGroup = 64;
+    runs(named(c, "small coded, folded"));
   }
   CaseSpec prefill;
   prefill.path = Path::prefill, prefill.heads = 2, prefill.kvHeads = 1, prefill.queryTokens = 140, prefill.lengths = {150};
@@ -365,19 +402,20 @@ void testSmall() {
   latent.path = Path::latent, latent.keyDim = latent.valueDim = 128, latent.heads = 20, latent.lengths = {70};
   if (device.capability >= 80) runs(named(latent, "small latent"));
   testAppend();
+  testExpand();
   testProduct();
 }
 
 #ifndef __CUDACC__
 /// A planted mistake must show: as a fault of the machine or as a wrong result.
-void finds(const std::string& name, const CaseSpec& spec, host::Plant::Kind kind, int first, int last) {
+void finds(const std::string& name, const std::function<bool()>& isGood, host::Plant::Kind kind, int first, int last) {
   int met = 0, found = 0;
   std::string missed;
   for (int number = first; number <= last; number++) {
     host::plant({kind, number});
     bool wrong = false;
     try {
-      wrong = !runCase(spec, device).good();
+      wrong = !isGood();
     } catch (const Fault&) {
       wrong = true;
     }
@@ -391,38 +429,74 @@ void finds(const std::string& name, const CaseSpec& spec, host::Plant::Kind kind
 
 void testFaults() {
   CaseSpec decode;
-  decode.name = "fault decode";
   decode.heads = 2, decode.lengths = {64 * 5}, decode.splits = 1;
-  runs(decode);
   CaseSpec coded = decode;
-  coded.name = "fault coded";
   coded.cacheType = Dtype::int8, coded.paged = true, coded.keySharing = Sharing::channel, coded.valueSharing = Sharing::token;
-  runs(coded);
-  CaseSpec wide = coded;
-  wide.name = "fault coded sixteen rows";
-  wide.heads = 12;
-  runs(wide);
+  CaseSpec folded = coded;
+  folded.cacheType = Dtype::int4, folded.keySharing = Sharing::token, folded.keyGroup = folded.valueGroup = 64, folded.lengths = {64 * 13};
+  CaseSpec many = coded;
+  many.heads = 12;
   CaseSpec prefill = decode;
-  prefill.name = "fault prefill";
   prefill.path = Path::prefill, prefill.queryTokens = 70, prefill.lengths = {190};
-  runs(prefill);
+  CaseSpec nothing = prefill;
+  nothing.lengths = {0};
+  CaseSpec latent = decode;
+  latent.path = Path::latent, latent.keyDim = latent.valueDim = 128, latent.heads = 20, latent.lengths = {150};
   CaseSpec general = decode;
-  general.name = "fault general";
   general.path = Path::general, general.lengths = {50}, general.keyDim = general.valueDim = 20;
-  runs(general);
+  CaseSpec merged = decode;
+  merged.splits = 3;
+  AppendCase append;
+  append.cacheType = Dtype::int8, append.sharing = Sharing::token;
+  AppendCase settle = append;
+  settle.sharing = Sharing::channel, settle.length = 32, settle.tokens = 32;
+  ExpandCase expand;
+  expand.pairs = 16;
+  const auto attends = [](CaseSpec spec, const char* name) {
+    spec.name = std::string("fault ") + name;
+    return [spec] { return runCase(spec, device).good(); };
+  };
+  const auto appends = [](AppendCase c, const char* name) {
+    c.name = std::string("fault ") + name;
+    return [c] {
+      const AppendResult r = runAppend(c);
+      return r.numbersWrong == 0 && r.outside == 0;
+    };
+  };
+  const auto multiplies = [](int m, int n, int k, Dtype type) { return [=] { return runProduct(m, n, k, type, Dtype::f32, device).good(); }; };
+  using Plant = host::Plant;
+  struct Range {
+    Plant::Kind kind;
+    const char* what;
+    int first, last;  ///< which of them, in the order in which a thread meets them
+  };
+  const Range barrier{Plant::skipBlockBarrier, "a block barrier left out", 0, 5}, warpBarrier{Plant::skipWarpBarrier, "a warp barrier left out", 0, 2},
+      wait{Plant::skipWait, "a wait for copies left out", 0, 1}, fragment{Plant::swapFragment, "a fragment's registers exchanged", 0, 3},
+      store{Plant::shiftSharedStore, "a store to shared memory one off", 3, 7}, load{Plant::shiftGlobalLoad, "a load one off", 0, 2};
   const struct {
     const char* name;
-    const CaseSpec& spec;
-  } kernels[] = {{"decode", decode}, {"coded decode", coded}, {"coded decode, sixteen rows", wide}, {"prefill", prefill}, {"general", general}};
+    std::function<bool()> isGood;
+    std::vector<Range> mistakes;
+  } kernels[] = {
+      {"decode", attends(decode, "decode"), {barrier, warpBarrier, wait, fragment, store, load}},
+      {"coded decode", attends(coded, "coded"), {barrier, warpBarrier, wait, fragment, store, load}},
+      {"coded decode, folded", attends(folded, "folded"), {barrier, warpBarrier, wait, {fragment.kind, fragment.what, 8, 11}, store, load}},
+      {"coded decode, many rows", attends(many, "many"), {barrier, warpBarrier, wait, fragment, store, load}},
+      {"prefill", attends(prefill, "prefill"), {{barrier.kind, barrier.what, 0, 4}, warpBarrier, wait, fragment, store, load}},
+      {"prefill without keys", attends(nothing, "nothing"), {{barrier.kind, barrier.what, 1, 1}}},
+      {"latent", attends(latent, "latent"), {barrier, wait, fragment, store, load}},
+      {"general", attends(general, "general"), {{barrier.kind, barrier.what, 1, 5}, warpBarrier, store, load}},
+      {"merge", attends(merged, "merged"), {barrier, load}},
+      {"append", appends(append, "append"), {load}},
+      {"settle", appends(settle, "settle"), {load}},
+      {"expand", [expand] { return runExpand(expand) == 0; }, {load}},
+      {"product", multiplies(70, 70, 64, Dtype::f16), {barrier, wait, fragment}},
+      {"plain product", multiplies(9, 40, 65, Dtype::f32), {{barrier.kind, barrier.what, 1, 5}, store, load}},
+      {"row product", multiplies(4, 9, 512, Dtype::f16), {barrier, store, load}},
+  };
   for (const auto& k : kernels) {
-    finds(std::string(k.name) + ", a block barrier left out", k.spec, host::Plant::skipBlockBarrier, k.spec.path == Path::general ? 1 : 0, 5);
-    if (k.spec.path != Path::prefill) finds(std::string(k.name) + ", a warp barrier left out", k.spec, host::Plant::skipWarpBarrier, 0, 2);
-    if (k.spec.path != Path::general) {
-      finds(std::string(k.name) + ", a wait for copies left out", k.spec, host::Plant::skipWait, 0, 1);
-      finds(std::string(k.name) + ", a fragment's registers exchanged", k.spec, host::Plant::swapFragment, 0, 3);
-    }
-    if (k.spec.path != Path::prefill) finds(std::string(k.name) + ", a store to shared memory one off", k.spec, host::Plant::shiftSharedStore, 3, 7);
-    finds(std::string(k.name) + ", a load one off", k.spec, host::Plant::shiftGlobalLoad, 0, 2);
+    check::report(k.isGood(), std::string("no fault in ") + k.name, 0, "", 0);
+    for (const Range& r : k.mistakes) finds(std::string(k.name) + ", " + r.what, k.isGood, r.kind, r.first, r.last);
   }
 }
 #endif
@@ -435,7 +509,7 @@ int main(int argc, char** argv) {
     void (*run)();
   } parts[] = {{"decode", testDecode},   {"coded", testCoded}, {"prefill", testPrefill},
                {"general", testGeneral}, {"latent", testLatent}, {"parts", testParts},
-               {"append", testAppend},   {"product", testProduct}, {"small", testSmall},
+               {"append", testAppend},   {"expand", testExpand}, {"product", testProduct}, {"small", testSmall},
 #ifdef __CUDACC__
                {"hopper", testHopper},
 #endif

@@ -26,6 +26,14 @@ struct TokenRows {
     if (pagesPerSequence == 0) return b * batchBytes + g * headBytes + token * tokenBytes;
     return page(b, token) * batchBytes + g * headBytes + token % pageTokens * tokenBytes;
   }
+
+  // The same in steps, for loops over 64 tokens at a time: pageOffset(start(b, g), pageStride(), b, n) == offset(b, g, 64 n).
+  FASTMQA_DEVICE int64_t start(int b, int g) const {
+    return g * headBytes + (pages ? 0 : static_cast<int64_t>(b) * (pagesPerSequence > 0 ? pagesPerSequence : 1) * batchBytes);
+  }
+  FASTMQA_DEVICE int pageStride() const { return static_cast<int>(pagesPerSequence > 0 ? batchBytes : pageTokens * tokenBytes); }
+  FASTMQA_DEVICE int pageOf(int b, int n) const { return pages ? pages[static_cast<int64_t>(b) * pagesPerSequence + n] : n; }
+  FASTMQA_DEVICE int64_t pageOffset(int64_t start, int stride, int b, int n) const { return start + wideProduct(pageOf(b, n), stride); }
 };
 
 enum class Sharing : int { tensor, token, channel };

@@ -62,8 +62,9 @@ decodeManyKernel(const AttentionProblem p) {
   const VisibleTiles tiles(p, length, position + firstRow / group, position + (firstRow + rowsHere - 1) / group, tokens);
   const int share = (tiles.count + p.splits - 1) / p.splits;
   const int begin = split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
+  const typename Storage::Source source(p, b, g);
   const auto copy = [&](int i) {
-    if (i < end) Storage::template copyTiles<1>(p, ring, (i % stages * warps + warp) * Storage::tileBytes, b, g, tiles.tile(i) * tokens + warp * tileRows, length);
+    if (i < end) Storage::template copyTiles<1>(p, ring, (i % stages * warps + warp) * Storage::tileBytes, source, tiles.tile(i) * tokens + warp * tileRows, length);
     commitCopies();
   };
   FASTMQA_UNROLL
@@ -149,7 +150,7 @@ decodeManyKernel(const AttentionProblem p) {
           over |= fmaxf(x, y) > decodeHeadroom;
           const float a = exp2Fast(x), b = exp2Fast(y);
           fresh[2 * n] += a, fresh[2 * n + 1] += b;
-          passed.template store<uint32_t>(weights + chunkByte<32>(warp * tileRows + q + 8 * half, n) + 4 * t, packHalves(Type(), a, b));
+          passed.template store<uint32_t>(weights + chunkByte<32>(warp * tileRows + q + 8 * half, n) + 4 * t, packWeights(Type(), a, b));
         }
       return over;
     };

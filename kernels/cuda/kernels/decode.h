@@ -27,9 +27,9 @@ struct DecodeShape {
   static constexpr int sharedBytes(bool asynchronous) { return queryBytes + ringBytes(asynchronous); }
 };
 
-/// Fills [rows][D] of shared memory with query rows; zeros past the last.
+/// Fills [rows][D] of shared memory, from byte `base` on, with query rows; zeros past the last.
 template <class Storage, int rows, int threads>
-FASTMQA_DEVICE void loadDecodeQueries(const AttentionProblem& p, Shared<uint8_t> queries, int firstRow, int rowsHere, int g, int b) {
+FASTMQA_DEVICE void loadDecodeQueries(const AttentionProblem& p, Shared<uint8_t> queries, int base, int firstRow, int rowsHere, int g, int b) {
   using Type = typename Storage::Type;
   constexpr int D = Storage::D;
   const int group = p.groupSize();
@@ -41,8 +41,8 @@ FASTMQA_DEVICE void loadDecodeQueries(const AttentionProblem& p, Shared<uint8_t>
       loadPair(p.queryType, p.queries, from, x, y);
     }
     const uint32_t both = packHalves(Type(), x, y);
-    queries.template store<uint16_t>(Storage::queryByte(row, channel), static_cast<uint16_t>(both));
-    queries.template store<uint16_t>(Storage::queryByte(row, channel + 1), static_cast<uint16_t>(both >> 16));
+    queries.template store<uint16_t>(base + Storage::queryByte(row, channel), static_cast<uint16_t>(both));
+    queries.template store<uint16_t>(base + Storage::queryByte(row, channel + 1), static_cast<uint16_t>(both >> 16));
   }
 }
 
@@ -106,23 +106,24 @@ decodeKernel(const AttentionProblem p) {
   const int begin = split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
   const int mine = begin + warp < end ? (end - begin - warp + warps - 1) / warps : 0;
   const int ringBase = warp * stages * Shape::stageBytes;
+  const typename Storage::Source source(p, b, g);
   const auto copyTile = [&](int i) {
     if (i < mine) {
-      Storage::template copyTiles<atOnce>(p, ring, ringBase + i % stages * Shape::stageBytes, b, g, tiles.tile(begin + warp + i * warps) * tokens, length);
+      Storage::template copyTiles<atOnce>(p, ring, ringBase + i % stages * Shape::stageBytes, source, tiles.tile(begin + warp + i * warps) * tokens, length);
     }
     commitCopies();
   };
   FASTMQA_UNROLL
   for (int i = 0; i < stages - 1; i++) copyTile(i);
 
-  loadDecodeQueries<Storage, Shape::rows, Shape::threads>(p, queries, firstRow, rowsHere, g, b);
+  loadDecodeQueries<Storage, Shape::rows, Shape::threads>(p, queries, 0, firstRow, rowsHere, g, b);
   blockBarrier();
   FragmentA kept[Shape::keepsQueries ? rowTiles : 1][Shape::keepsQueries ? steps : 1];
   if constexpr (Shape::keepsQueries) {
     FASTMQA_UNROLL
     for (int m = 0; m < rowTiles; m++) {
       FASTMQA_UNROLL
-      for (int s = 0; s < steps; s++) Storage::loadQuery(kept[m][s], queries, 16 * m, s);
+      for (int s = 0; s < steps; s++) Storage::loadQuery(kept[m][s], queries, 0, 16 * m, s);
     }
   }
 
@@ -172,7 +173,7 @@ decodeKernel(const AttentionProblem p) {
           if constexpr (Shape::keepsQueries)
             a = kept[m][s];
           else
-            Storage::loadQuery(a, queries, 16 * m, s);
+            Storage::loadQuery(a, queries, 0, 16 * m, s);
           multiply(Type(), scores[m][2 * n], a, k.r[0], k.r[1]);
           multiply(Type(), scores[m][2 * n + 1], a, k.r[2], k.r[3]);
         }

@@ -78,7 +78,7 @@ FASTMQA_DEVICE void expandNumbers(const ExpandBand& band, int b, int head, int t
     const Word2 w = band.rows.data.load<Word2>(row + channel);
     FASTMQA_UNROLL
     for (int i = 0; i < expandRun; i++) codes[i] = (i < 4 ? w.x : w.y) >> (i % 4 * 8) & 255u;
-  } else if (bits == 4 && count == expandRun && (row + channel / 2) % 4 == 0) {
+  } else if (bits == 4 && count == expandRun && channel % 2 == 0 && (row + channel / 2) % 4 == 0) {
     const uint32_t w = band.rows.data.load<uint32_t>(row + channel / 2);
     FASTMQA_UNROLL
     for (int i = 0; i < expandRun; i++) codes[i] = w >> (4 * i) & 15u;

@@ -6,6 +6,17 @@
 
 namespace fastmqa::gpu {
 
+/// The keys that a block sees (as of VisibleTiles), and whose. It lies in shared memory: registers have better things to keep.
+struct alignas(16) PrefillKeys {
+  int sinkTiles, windowTile, allSeeFrom, allSeeTo;
+  int64_t keyStart, valueStart;  ///< as of TokenRows
+  int keyStride, valueStride, length, b;
+  int unused[4];  // a power of two together
+
+  FASTMQA_DEVICE int tile(int i) const { return i < sinkTiles ? i : windowTile + i - sinkTiles; }
+  FASTMQA_DEVICE bool needsMask(int firstToken, int tokens) const { return firstToken < allSeeFrom || firstToken + tokens > allSeeTo; }
+};
+
 template <class Type_, int D_>
 struct PrefillShape {
   using Type = Type_;
@@ -13,28 +24,19 @@ struct PrefillShape {
   static constexpr int warps = 4, threads = warps * warpSize_;
   static constexpr int rowTiles = D <= 128 ? 2 : 1;  // of 16 rows a warp: operands of keys and values serve all of them
   static constexpr int rows = warps * rowTiles * 16;
-  static constexpr int tokens = 64;
+  static constexpr int tokens = D == 64 ? 128 : 64;
   /// Products take nearly all registers: what the softmax keeps of a row waits in shared memory meanwhile.
   static constexpr bool parks = rowTiles == 2 && D > 64;
   static constexpr int parkedBytes = parks ? 2 * threads * rowTiles * 2 * 4 : 0;
   /// Where copies are not asynchronous, values follow keys into the same tile.
   static constexpr int tiles(bool asynchronous) { return asynchronous ? 2 : 1; }
-  static constexpr int sharedBytes(bool asynchronous) { return 32 + (rows + tiles(asynchronous) * tokens) * D * 2 + parkedBytes; }
+  static constexpr int sharedBytes(bool asynchronous) { return (rows + tiles(asynchronous) * tokens) * D * 2 + parkedBytes + static_cast<int>(sizeof(PrefillKeys)); }
 };
 
 /// A number of each of a lane's rows.
 template <int rowTiles>
 struct alignas(8 * rowTiles) RowNumbers {
   float of[rowTiles][2];
-};
-
-/// The keys that a block sees (as of VisibleTiles), and whose. It lies in shared memory: registers have better things to keep.
-struct alignas(16) PrefillKeys {
-  int sinkTiles, windowTile, allSeeFrom, allSeeTo;
-  int length, b, g, unused;
-
-  FASTMQA_DEVICE int tile(int i) const { return i < sinkTiles ? i : windowTile + i - sinkTiles; }
-  FASTMQA_DEVICE bool needsMask(int firstToken, int tokens) const { return firstToken < allSeeFrom || firstToken + tokens > allSeeTo; }
 };
 
 /// What a block works on. Cheap to compute, so it is computed again where it is needed, and no register keeps it.
@@ -74,11 +76,11 @@ prefillKernel(const AttentionProblem p) {
   const PrefillBlock<Shape> block(p);
 
   SharedCarver carver;
-  const auto keys = carver.take<PrefillKeys>(1);
   const auto queries = carver.take<uint8_t>(Shape::rows * D * 2);
   const auto keyTile = carver.take<uint8_t>(tokens * D * 2);
   const auto valueTile = hasAsyncCopies ? carver.take<uint8_t>(tokens * D * 2) : keyTile;
   const auto parked = carver.take<RowNumbers<rowTiles>>(Shape::parks ? 2 * threads : 0);
+  const auto keys = carver.take<PrefillKeys>(1);  // last: rows start where a copy's sectors do
   const auto park = [&](const RowNumbers<rowTiles>& tops, const RowNumbers<rowTiles>& totals) {
     if constexpr (Shape::parks) parked.store(threadIndex(), tops), parked.store(threads + threadIndex(), totals);
   };
@@ -87,21 +89,23 @@ prefillKernel(const AttentionProblem p) {
   };
 
   const VisibleTiles tiles(p, block.length, block.position + block.token(0), block.position + block.token(block.rowsHere - 1), tokens);
-  if (threadIndex() == 0) keys.store(0, {tiles.sinkTiles, tiles.windowTile, tiles.allSeeFrom, tiles.allSeeTo, block.length, block.b, block.g, 0});
+  if (threadIndex() == 0) keys.store(0, {tiles.sinkTiles, tiles.windowTile, tiles.allSeeFrom, tiles.allSeeTo, p.keys.start(block.b, block.g), p.values.start(block.b, block.g), p.keys.pageStride(),
+                                         p.values.pageStride(), block.length, block.b, {}});
   const int share = (tiles.count + p.splits - 1) / p.splits;
   const int begin = block.split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
   blockBarrier();
 
   // Threads stand so that each keeps its place in every row it copies: all other places are constants away.
   constexpr int threadsPerRow = D % 64 == 0 ? 8 : 4, rowsAtOnce = threads / threadsPerRow;
-  const auto copyRows = [&](Shared<uint8_t> to, const TokenRows& rows, int i) {
+  const auto copyRows = [&](Shared<uint8_t> to, const TokenRows& rows, bool ofKeys, int i) {
     const int thread = keepInLoop(threadIndex()), copyRow = thread / threadsPerRow, copyChunk = thread % threadsPerRow;
     const int copyPlace = chunkByte<D>(copyRow, copyChunk);
     const PrefillKeys seen = keys.load(0);
     FASTMQA_UNROLL
     for (int page = 0; page < tokens / pageTokens; page++) {
       const int first = seen.tile(i) * tokens + page * pageTokens;
-      int64_t from = (first < seen.length ? rows.offset(seen.b, seen.g, first) : 0) + copyRow * rows.tokenBytes + copyChunk * 16;
+      int64_t from = (copyRow * static_cast<int>(rows.tokenBytes) + copyChunk * 16) +
+                     (first < seen.length ? rows.pageOffset(ofKeys ? seen.keyStart : seen.valueStart, ofKeys ? seen.keyStride : seen.valueStride, seen.b, first / pageTokens) : 0);
       FASTMQA_UNROLL
       for (int r = 0; r < pageTokens; r += rowsAtOnce, from += rowsAtOnce * rows.tokenBytes)
         FASTMQA_UNROLL
@@ -116,7 +120,7 @@ prefillKernel(const AttentionProblem p) {
     const int64_t from = block.b * p.queryBatch + block.token(row) * p.queryToken + block.head(row) * p.queryHead + chunk * 8;
     copyAsync<16>(queries, chunkByte<D>(row, chunk), p.queries, from * 2, row < block.rowsHere);
   }
-  if (hasAsyncCopies && begin < end) copyRows(keyTile, p.keys, begin);
+  if (hasAsyncCopies && begin < end) copyRows(keyTile, p.keys, true, begin);
   commitCopies();
 
   const int warpRow = warpIndex() * rowTiles * 16;
@@ -139,7 +143,7 @@ prefillKernel(const AttentionProblem p) {
   for (int i = begin; i < end; i++) {
     waitCopies<0>();
     blockBarrier();  // this tile's keys are here; the values before them are used up
-    copyRows(hasAsyncCopies ? valueTile : keyTile, hasAsyncCopies ? p.values : p.keys, i);
+    copyRows(hasAsyncCopies ? valueTile : keyTile, hasAsyncCopies ? p.values : p.keys, !hasAsyncCopies, i);
     if (hasAsyncCopies)
       commitCopies();
     else
@@ -174,9 +178,9 @@ prefillKernel(const AttentionProblem p) {
     waitCopies<0>();
     blockBarrier();  // the values are here; the keys are used up
     if (!hasAsyncCopies)
-      copyRows(valueTile, p.values, i), blockBarrier();
+      copyRows(valueTile, p.values, false, i), blockBarrier();
     else if (i + 1 < end)
-      copyRows(keyTile, p.keys, i + 1);
+      copyRows(keyTile, p.keys, true, i + 1);
     commitCopies();
 
     const PrefillKeys seen = keys.load(0);
@@ -256,6 +260,7 @@ prefillKernel(const AttentionProblem p) {
     }
   }
   waitCopies<0>();
+  blockBarrier();  // queries are used up, or, without a tile, here
   unpark(tops, totals);
 
   // Eight rows at a time, results go through the shared memory of the warp's own queries: whole lines are written, and the
@@ -275,7 +280,7 @@ prefillKernel(const AttentionProblem p) {
       const int first = warpRow + 16 * m + 8 * half;
       if (t == 0 && first + q < here.rowsHere)
         storeLogSum(p, slot, here.b, here.token(first + q), here.head(first + q), sum > 0 ? tops.of[m][half] + log2f(sum) : minusInfinity);
-      warpBarrier();  // queries, or the eight rows before, are used up
+      if (m + half > 0) warpBarrier();  // the eight rows before are used up
       FASTMQA_UNROLL
       for (int f = 0; f < fragments; f++)
         queries.template store<Word2>(base + resultByte<D>(q, 2 * f + t / 2) + t % 2 * 8,

@@ -44,10 +44,15 @@ struct PlainStorage {
       copyAsync<16>(to, base + chunkByte<D>(row, chunk), rows.data, from + static_cast<int64_t>(row) * rows.tokenBytes + chunk * 16, token + row < length);
     }
   }
+  /// Where the rows of a head begin.
+  struct Source {
+    int b, g;
+    FASTMQA_DEVICE Source(const AttentionProblem&, int b, int g) : b(b), g(g) {}
+  };
   /// `count` tiles of one page, from `token` on.
   template <int count>
-  static FASTMQA_DEVICE void copyTiles(const AttentionProblem& p, Shared<uint8_t> to, int base, int b, int g, int token, int length) {
-    const int64_t key = p.keys.offset(b, g, token), value = p.values.offset(b, g, token);
+  static FASTMQA_DEVICE void copyTiles(const AttentionProblem& p, Shared<uint8_t> to, int base, const Source& source, int token, int length) {
+    const int64_t key = p.keys.offset(source.b, source.g, token), value = p.values.offset(source.b, source.g, token);
     FASTMQA_UNROLL
     for (int n = 0; n < count; n++) {
       const int at = base + n * tileBytes, first = n * tileRows;
@@ -59,9 +64,9 @@ struct PlainStorage {
   /// Queries as [rows][D] in shuffled chunks.
   static FASTMQA_DEVICE int queryByte(int row, int channel) { return chunkByte<D>(row, channel / 8) + channel % 8 * 2; }
   static constexpr int queryRowBytes = D * 2;
-  static FASTMQA_DEVICE void loadQuery(FragmentA& a, Shared<uint8_t> queries, int row, int step) {
+  static FASTMQA_DEVICE void loadQuery(FragmentA& a, Shared<uint8_t> queries, int base, int row, int step) {
     const int lane = laneIndex();
-    loadMatrices(a.r, queries, chunkByte<D>(row + (lane & 15), 2 * step + (lane >> 4)));
+    loadMatrices(a.r, queries, base + chunkByte<D>(row + (lane & 15), 2 * step + (lane >> 4)));
   }
 
   struct KeyOperands {
@@ -91,20 +96,24 @@ struct PlainStorage {
 };
 
 /// Rows of 8-bit or 4-bit codes. Sums are taken of f16 numbers, which hold every code, fp8 up to a power of two, exactly.
-template <Dtype type, Sharing keySharing, int D_>
+/// `folded`: scales of tokens, for whole runs of 64 channels, are left to whoever takes the products: one multiplication of a
+/// score or a weight instead of one of every number.
+template <Dtype type, Sharing keySharing, int D_, bool folded_ = false>
 struct CodedStorage {
   using Type = F16;
   static constexpr int D = D_;
-  static constexpr bool coded = true, isInt = type == Dtype::int8 || type == Dtype::int4, nibbles = type == Dtype::int4;
+  static constexpr bool folded = folded_, coded = true, isInt = type == Dtype::int8 || type == Dtype::int4, nibbles = type == Dtype::int4;
   static constexpr int rowBytes = nibbles ? D / 2 : D;
   static constexpr int keyBytes = tileRows * rowBytes, valueBytes = keyBytes;
-  static constexpr int planeBytes = keySharing == Sharing::channel ? 2 * D : 16 * 2 * (D / 32);  // groups of 32 or more
-  static constexpr int valuePlaneBytes = 16 * 2 * (D / 32);
+  static constexpr int leastGroup = folded ? 64 : 32;
+  static constexpr int planeBytes = keySharing == Sharing::channel ? 2 * D : 16 * 2 * (D / leastGroup);
+  static constexpr int valuePlaneBytes = 16 * 2 * (D / leastGroup);
   static constexpr int scaleBytes = isInt ? 2 * planeBytes + 2 * valuePlaneBytes : 0;
   static constexpr int tileBytes = keyBytes + valueBytes + scaleBytes;
-  /// fp8 codes moved into f16 bits are too small by this factor.
-  static constexpr float codeFactor = type == Dtype::e4m3 ? 256.0f : 1.0f;
-  static constexpr int laneChannels = nibbles && D >= 128 ? 32 : 16;  // consecutive channels of a lane's key read
+  static constexpr bool converts = type == Dtype::e4m3 && hasFp8Conversions;
+  /// e4m3 codes moved into f16 bits are too small by this factor.
+  static constexpr float codeFactor = type == Dtype::e4m3 && !converts ? 256.0f : 1.0f;
+  static constexpr int laneChannels = nibbles && D >= 128 && !folded ? 32 : 16;  // consecutive channels of a lane's key read
   static constexpr int readBytes = nibbles ? laneChannels / 2 : laneChannels;
 
   /// Where 16-byte chunk `chunk` of `row` lies: lanes that read at once find different banks, for keys (4 consecutive
@@ -117,6 +126,20 @@ struct CodedStorage {
   }
   static FASTMQA_DEVICE int byteAt(int row, int byte) { return chunkAt(row, byte / 16) + byte % 16; }
 
+  /// Where a lane's pieces of the rows and scales of a head begin, in page 0 or, with a table, in any. Kept, since a tile is
+  /// soon copied and long multiplications are not.
+  struct Source {
+    int b;
+    int64_t keys, values, keyScales, valueScales;
+    FASTMQA_DEVICE Source(const AttentionProblem& p, int b, int g) : b(b) {
+      const int piece = laneIndex() * 16;
+      keys = p.keys.start(b, g) + piece, values = p.values.start(b, g) + piece;
+      keyScales = scaleStart(p.keys, p.keyScales, g) + piece, valueScales = scaleStart(p.values, p.valueScales, g) + piece;
+    }
+    FASTMQA_DEVICE int64_t scaleStart(const TokenRows& rows, const CodeScales& s, int g) const {
+      return g * s.headBytes + (rows.pages ? 0 : static_cast<int64_t>(b) * rows.pagesPerSequence * s.pageBytes);
+    }
+  };
   /// Rows of a page lie one after another: the launcher checks it.
   static FASTMQA_DEVICE void copyRows(Shared<uint8_t> to, int base, const TokenRows& rows, int64_t from, int token, int length) {
     const int lane = laneIndex();
@@ -125,24 +148,36 @@ struct CodedStorage {
     for (int i = 0; i < (tileRows * chunks + warpSize_ - 1) / warpSize_; i++) {
       const int at = i * warpSize_ + lane, row = at / chunks, chunk = at % chunks;
       if (tileRows * chunks % warpSize_ == 0 || at < tileRows * chunks)
-        copyAsync<16>(to, base + chunkAt(row, chunk), rows.data, from + at * 16, token + row < length);
+        copyAsync<16>(to, base + chunkAt(row, chunk), rows.data, from + i * warpSize_ * 16, token + row < length);
     }
   }
-  /// A tile's share of a plane of scales, one 16-byte piece a lane; whole pages of scales exist, so it may run past the
-  /// length.
-  static FASTMQA_DEVICE void copyScales(Shared<uint8_t> to, int base, int plane, const CodeScales& s, int64_t head, int inPage) {
+  /// The share of `count` tiles in a plane of scales, one 16-byte piece a lane; whole pages of scales exist, so it may run
+  /// past the length.
+  template <int count, Sharing sharing>
+  static FASTMQA_DEVICE void copyScales(Shared<uint8_t> to, int base, int plane, const CodeScales& s, int64_t from, int inPage) {
     const int lane = laneIndex();
-    const bool perToken = s.sharing == Sharing::token;
-    const int first = perToken ? inPage * 2 * s.groups : inPage / s.group * 2 * D;
-    if (lane >= (perToken ? 2 * s.groups : D / 8)) return;
-    const int64_t from = head + first + lane * 16;
-    copyAsync<16>(to, base + lane * 16, s.data, from, true);
-    if (s.shiftBytes) copyAsync<16>(to, base + plane + lane * 16, s.data, from + s.shiftBytes, true);
+    int tile, piece;
+    if constexpr (sharing == Sharing::token) {  // pieces of consecutive tiles follow each other
+      const int piecesLog2 = (D == 64 ? 7 : 8) - s.groupShift;  // of 2 * D / group pieces a tile
+      static_assert(D == 64 || D == 128);
+      tile = lane >> piecesLog2, piece = lane - (tile << piecesLog2);
+      from += inPage << piecesLog2;
+    } else {  // tiles of a group share theirs
+      tile = lane / (D / 8), piece = lane % (D / 8);
+      from += ((inPage + tile * tileRows) >> s.groupShift) * 2 * D - tile * 2 * D;
+    }
+    if (tile >= count) return;
+    const int at = base + tile * tileBytes + piece * 16;
+    copyAsync<16>(to, at, s.data, from, true);
+    if (s.shiftBytes) copyAsync<16>(to, at + plane, s.data, from + s.shiftBytes, true);
   }
   /// `count` tiles of one page, from `token` on.
   template <int count>
-  static FASTMQA_DEVICE void copyTiles(const AttentionProblem& p, Shared<uint8_t> to, int base, int b, int g, int token, int length) {
-    const int64_t key = p.keys.offset(b, g, token), value = p.values.offset(b, g, token);
+  static FASTMQA_DEVICE void copyTiles(const AttentionProblem& p, Shared<uint8_t> to, int base, const Source& source, int token, int length) {
+    static_assert(count * (D / 8) <= warpSize_);
+    const int inPage = token % pageTokens, keyPage = p.keys.pageOf(source.b, token / pageTokens), valuePage = p.values.pageOf(source.b, token / pageTokens);
+    const int64_t key = source.keys + wideProduct(keyPage, static_cast<int>(p.keys.batchBytes)) + inPage * rowBytes;
+    const int64_t value = source.values + wideProduct(valuePage, static_cast<int>(p.values.batchBytes)) + inPage * rowBytes;
     FASTMQA_UNROLL
     for (int n = 0; n < count; n++) {
       const int at = base + n * tileBytes, first = n * tileRows;
@@ -150,14 +185,9 @@ struct CodedStorage {
       copyRows(to, at + keyBytes, p.values, value + first * rowBytes, token + first, length);
     }
     if constexpr (isInt) {
-      const int64_t keyScales = p.keys.page(b, token) * p.keyScales.pageBytes + g * p.keyScales.headBytes;
-      const int64_t valueScales = p.values.page(b, token) * p.valueScales.pageBytes + g * p.valueScales.headBytes;
-      FASTMQA_UNROLL
-      for (int n = 0; n < count; n++) {
-        const int at = base + n * tileBytes + keyBytes + valueBytes, inPage = token % pageTokens + n * tileRows;
-        copyScales(to, at, planeBytes, p.keyScales, keyScales, inPage);
-        copyScales(to, at + 2 * planeBytes, valuePlaneBytes, p.valueScales, valueScales, inPage);
-      }
+      const int planes = base + keyBytes + valueBytes;
+      copyScales<count, keySharing>(to, planes, planeBytes, p.keyScales, source.keyScales + wideProduct(keyPage, static_cast<int>(p.keyScales.pageBytes)), inPage);
+      copyScales<count, Sharing::token>(to, planes + 2 * planeBytes, valuePlaneBytes, p.valueScales, source.valueScales + wideProduct(valuePage, static_cast<int>(p.valueScales.pageBytes)), inPage);
     }
   }
 
@@ -169,8 +199,8 @@ struct CodedStorage {
     constexpr int stepsOfRead = laneChannels / 4;
     return step / stepsOfRead * 4 * laneChannels + laneIndex() % 4 * laneChannels + step % stepsOfRead * 4;
   }
-  static FASTMQA_DEVICE void loadQuery(FragmentA& a, Shared<uint8_t> queries, int row, int step) {
-    const int at = (row + laneIndex() / 4) * queryRowBytes + stepChannel(step) * 2;
+  static FASTMQA_DEVICE void loadQuery(FragmentA& a, Shared<uint8_t> queries, int base, int row, int step) {
+    const int at = base + (row + laneIndex() / 4) * queryRowBytes + stepChannel(step) * 2;
     const Word2 upper = queries.load<Word2>(at), lower = queries.load<Word2>(at + 8 * queryRowBytes);
     a.r[0] = upper.x, a.r[1] = lower.x, a.r[2] = upper.y, a.r[3] = lower.y;
   }
@@ -185,6 +215,7 @@ struct CodedStorage {
     return (bytesInHighPlaces >> 1 & 0x3f803f80u) | (bytesInHighPlaces & 0x80008000u);
   }
   static constexpr uint32_t f16Base = 0x64006400u;   // 1024, 1024
+  static constexpr uint32_t f16HighBase = 0x54005400u;  // 64, 64: a nibble four bits further is worth one as well
   static constexpr uint32_t sixteenth = 0x2c002c00u;  // 1/16, 1/16
 
   struct KeyOperands {
@@ -221,7 +252,7 @@ struct CodedStorage {
           const Word2 w = tile_.load<Word2>(base_ + byteAt(q + 8 * half, byte));
           codes_[half][0] = w.x, codes_[half][1] = w.y;
         }
-        if constexpr (isInt && keySharing == Sharing::token) {
+        if constexpr (isInt && keySharing == Sharing::token && !folded) {
           scale_[half] = scalePair(0, q + 8 * half, channel);
           shift_[half] = symmetric_ ? 0 : scalePair(planeBytes, q + 8 * half, channel);
         }
@@ -254,18 +285,26 @@ struct CodedStorage {
       FASTMQA_UNROLL
       for (int half = 0; half < 2; half++) {
         uint32_t first, second;
-        if constexpr (nibbles) {
+        if constexpr (folded && nibbles) {
           const uint32_t w = codes_[half][inRead / 2] >> (inRead % 2 * 8);
-          first = halfAdd((w & 0x000f000fu) | f16Base, zeroLow_);
-          second = halfFma((w & 0x00f000f0u) | f16Base, sixteenth, zeroHigh_);
+          first = maskedOr(w, 0x000f000fu, f16Base), second = maskedOr(w, 0x00f000f0u, f16HighBase);
+        } else if constexpr (folded) {
+          first = permuteBytes(codes_[half][inRead], 0x64646464u, 0x4140), second = permuteBytes(codes_[half][inRead], 0x64646464u, 0x4342);
+        } else if constexpr (nibbles) {
+          const uint32_t w = codes_[half][inRead / 2] >> (inRead % 2 * 8);
+          first = halfAdd(maskedOr(w, 0x000f000fu, f16Base), zeroLow_);
+          second = halfFma(maskedOr(w, 0x00f000f0u, f16Base), sixteenth, zeroHigh_);
         } else if constexpr (type == Dtype::int8) {
           first = halfAdd(permuteBytes(codes_[half][inRead], 0x64646464u, 0x4140), zeroLow_);
           second = halfAdd(permuteBytes(codes_[half][inRead], 0x64646464u, 0x4342), zeroLow_);
+        } else if constexpr (converts) {
+          first = halvesOfE4m3<false>(codes_[half][inRead]), second = halvesOfE4m3<true>(codes_[half][inRead]);
         } else {
           first = fp8Pair(permuteBytes(codes_[half][inRead], 0, 0x1404));
           second = fp8Pair(permuteBytes(codes_[half][inRead], 0, 0x3424));
         }
-        if constexpr (isInt && keySharing == Sharing::token) {
+        if constexpr (folded) {
+        } else if constexpr (isInt && keySharing == Sharing::token) {
           first = halfFma(first, scale_[half], shift_[half]);
           second = halfFma(second, scale_[half], shift_[half]);
         } else if constexpr (isInt && keySharing == Sharing::channel) {
@@ -278,7 +317,9 @@ struct CodedStorage {
   };
 
   static constexpr int valueChannels = D / 8;  // consecutive channels of a lane's value read, one of each fragment
-  static FASTMQA_DEVICE int valueChannel(int fragment, int column) { return column * valueChannels + fragment; }
+  static FASTMQA_DEVICE int valueChannel(int fragment, int column) {
+    return folded ? fragment / 8 * 64 + column * 8 + fragment % 8 : column * valueChannels + fragment;
+  }
   /// Reads `bytes` consecutive bytes of values of four tokens, piece number `piece` of a row.
   template <int bytes>
   struct ValueReaderOf {
@@ -310,7 +351,7 @@ struct CodedStorage {
           codes_[i][0] = tile_.load<uint8_t>(at);
         }
       }
-      if constexpr (isInt) {
+      if constexpr (isInt && !folded) {
         constexpr int channels = nibbles ? 2 * bytes : bytes;
         const int planes = base_ + keyBytes + valueBytes + 2 * planeBytes, column = piece * channels >> p.valueScales.groupShift, groups = p.valueScales.groups;
         FASTMQA_UNROLL
@@ -333,15 +374,17 @@ struct CodedStorage {
           if constexpr (nibbles) {
             const uint32_t both = permuteBytes(codes_[2 * half][channel / 8], codes_[2 * half + 1][channel / 8], channel % 8 < 4 ? 0x5410 : 0x7632);
             const uint32_t w = both >> (channel % 4 / 2 * 8);
-            x = channel % 2 == 0 ? halfAdd((w & 0x000f000fu) | f16Base, zeroLow_) : halfFma((w & 0x00f000f0u) | f16Base, sixteenth, zeroHigh_);
+            x = channel % 2 == 0 ? halfAdd(maskedOr(w, 0x000f000fu, f16Base), zeroLow_) : halfFma(maskedOr(w, 0x00f000f0u, f16Base), sixteenth, zeroHigh_);
           } else {
             const uint32_t both = permuteBytes(codes_[2 * half][channel / 4], codes_[2 * half + 1][channel / 4], channel % 4 < 2 ? 0x5140 : 0x7362);
-            if constexpr (type == Dtype::int8)
+            if constexpr (converts)
+              x = channel % 2 == 0 ? halvesOfE4m3<false>(both) : halvesOfE4m3<true>(both);
+            else if constexpr (type == Dtype::int8)
               x = halfAdd(permuteBytes(both, 0x64646464u, channel % 2 == 0 ? 0x4140 : 0x4342), zeroLow_);
             else
               x = fp8Pair(permuteBytes(both, 0, channel % 2 == 0 ? 0x1404 : 0x3424));
           }
-          if constexpr (isInt) x = halfFma(x, scale_[half], shift_[half]);
+          if constexpr (isInt && !folded) x = halfFma(x, scale_[half], shift_[half]);
           r[2 * f + half] = x;
         }
       }
@@ -350,6 +393,30 @@ struct CodedStorage {
   struct ValueReader : ValueReaderOf<rowBytes / 8> {
     FASTMQA_DEVICE ValueReader(const AttentionProblem& p, Shared<uint8_t> tile, int base) : ValueReaderOf<rowBytes / 8>(p, tile, base, laneIndex() / 4) {}
   };
+
+  // Folded: runs of 64 channels, each with a scale of its own for every token.
+  static constexpr int runs = D / 64, runBytes = nibbles ? 4 : 8;  // bytes of a lane's value read
+  /// What raw keys are worth too much, negated, as operands of tokens: times the queries, it is what scores start from.
+  static FASTMQA_DEVICE FragmentA rawKeyBias(const AttentionProblem& p) {
+    const bool symmetric = p.keyScales.shiftBytes == 0;
+    const uint32_t low = zeroPair(symmetric, false), high = nibbles ? zeroPair(symmetric, true) : low;
+    return {{low, low, high, high}};
+  }
+  /// Of a token in a run: scale (`plane` 0) or shift (1) of keys; scales of values, of the next token too; shift of values.
+  static FASTMQA_DEVICE float keyScale(const AttentionProblem& p, Shared<uint8_t> tile, int base, int plane, int token, int run) {
+    const int at = base + keyBytes + valueBytes + plane * planeBytes + 2 * (token * p.keyScales.groups + (run * 64 >> p.keyScales.groupShift));
+    return lowHalf(F16(), tile.load<uint16_t>(at));
+  }
+  static FASTMQA_DEVICE int valueScaleByte(const AttentionProblem& p, int base, int plane, int token, int run) {
+    return base + keyBytes + valueBytes + 2 * planeBytes + plane * valuePlaneBytes + 2 * (token * p.valueScales.groups + (run * 64 >> p.valueScales.groupShift));
+  }
+  static FASTMQA_DEVICE uint32_t valueScales(const AttentionProblem& p, Shared<uint8_t> tile, int base, int token, int run) {
+    const int at = valueScaleByte(p, base, 0, token, run);
+    return tile.load<uint16_t>(at) | static_cast<uint32_t>(tile.load<uint16_t>(at + 2 * p.valueScales.groups)) << 16;
+  }
+  static FASTMQA_DEVICE float valueShift(const AttentionProblem& p, Shared<uint8_t> tile, int base, int token, int run) {
+    return lowHalf(F16(), tile.load<uint16_t>(valueScaleByte(p, base, 1, token, run)));
+  }
 };
 
 }  // namespace fastmqa::gpu

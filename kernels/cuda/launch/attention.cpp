@@ -37,7 +37,7 @@ AttentionKernel decodeKernelFor(const AttentionProblem& p, const Device& device)
   if (isInt ? !areTileScales(p.keyScales, p.keyDim, true) || !areTileScales(p.valueScales, p.valueDim, false)
             : p.keyScales.sharing != Sharing::tensor || p.valueScales.sharing != Sharing::tensor)
     return {};
-  return codedDecodeKernel(p.cacheType, p.keyScales.sharing, p.keyDim, rows, device);
+  return codedDecodeKernel(p, rows, device);
 }
 
 bool isPrefill(const AttentionProblem& p) {

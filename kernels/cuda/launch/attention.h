@@ -41,7 +41,7 @@ int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count,
 // One file each, so that they compile side by side. Nothing is returned (run is null) for what has no instance. `rows`: query
 // rows of a KV head; a block of the kernel may take fewer.
 AttentionKernel plainDecodeKernel(Dtype type, int headDim, int rows, const Device& device);
-AttentionKernel codedDecodeKernel(Dtype type, Sharing keySharing, int headDim, int rows, const Device& device);
+AttentionKernel codedDecodeKernel(const AttentionProblem& p, int rows, const Device& device);
 AttentionKernel prefillKernelFor(Dtype type, int headDim, const Device& device);
 AttentionKernel latentKernelFor(Dtype type, int keyDim, int valueDim);
 

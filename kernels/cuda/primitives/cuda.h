@@ -18,6 +18,12 @@ constexpr bool hasAsyncCopies = false;
 constexpr bool hasAsyncCopies = true;
 #endif
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+constexpr bool hasFp8Conversions = true;
+#else
+constexpr bool hasFp8Conversions = false;
+#endif
+
 FASTMQA_DEVICE int threadIndex() { return static_cast<int>(threadIdx.x); }
 FASTMQA_DEVICE int laneIndex() { return static_cast<int>(threadIdx.x & 31); }
 FASTMQA_DEVICE int warpIndex() { return static_cast<int>(threadIdx.x >> 5); }
@@ -249,6 +255,11 @@ FASTMQA_DEVICE uint32_t halfAdd(uint32_t a, uint32_t b) {
   asm("add.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
   return r;
 }
+FASTMQA_DEVICE uint32_t halfMultiply(uint32_t a, uint32_t b) {
+  uint32_t r;
+  asm("mul.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
 FASTMQA_DEVICE uint32_t halfFma(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t r;
   asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
@@ -256,6 +267,34 @@ FASTMQA_DEVICE uint32_t halfFma(uint32_t a, uint32_t b, uint32_t c) {
 }
 /// Byte i of the result is byte (selector >> 4i) & 7 of b:a.
 FASTMQA_DEVICE uint32_t permuteBytes(uint32_t a, uint32_t b, uint32_t selector) { return __byte_perm(a, b, selector); }
+
+/// Two e4m3 numbers, in the low or the high half of x, as f16; from 8.9 on.
+template <bool high>
+FASTMQA_DEVICE uint32_t halvesOfE4m3(uint32_t x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  uint32_t r;
+  if constexpr (high)
+    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.rn.f16x2.e4m3x2 %0, h;}" : "=r"(r) : "r"(x));
+  else
+    asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.rn.f16x2.e4m3x2 %0, l;}" : "=r"(r) : "r"(x));
+  return r;
+#else
+  (void)x;
+  __trap();
+  return 0;
+#endif
+}
+/// (x & mask) | bits, as the one instruction that it is: the compiler would make two of it, for two constants.
+FASTMQA_DEVICE uint32_t maskedOr(uint32_t x, uint32_t mask, uint32_t bits) {
+  uint32_t r;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(x), "r"(mask), "r"(bits));
+  return r;
+}
+FASTMQA_DEVICE int64_t wideProduct(int a, int b) {
+  int64_t r;
+  asm("mul.wide.s32 %0, %1, %2;" : "=l"(r) : "r"(a), "r"(b));
+  return r;
+}
 
 FASTMQA_DEVICE float exp2Fast(float x) {
   float r;

@@ -8,7 +8,7 @@
 //   memory      Global<T> Shared<T> SharedCarver load store atomicAdd
 //   copies      copyAsync commitCopies waitCopies
 //   matrices    loadMatrices loadMatricesTransposed transposeMatrix multiply (16x8x16, f32 sums)
-//   numbers     packHalves unpackHalves halfAdd halfFma permuteBytes exp2Fast reciprocal
+//   numbers     packHalves unpackHalves halfAdd halfMultiply halfFma permuteBytes maskedOr wideProduct exp2Fast reciprocal
 #pragma once
 #include <cstdint>
 

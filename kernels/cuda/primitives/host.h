@@ -20,7 +20,7 @@ namespace fastmqa::gpu {
 #ifndef FASTMQA_EMULATED_CAPABILITY
 #define FASTMQA_EMULATED_CAPABILITY 80
 #endif
-constexpr bool hasAsyncCopies = FASTMQA_EMULATED_CAPABILITY >= 80;
+constexpr bool hasAsyncCopies = FASTMQA_EMULATED_CAPABILITY >= 80, hasFp8Conversions = false;
 
 /// What a kernel did wrong.
 struct Fault : std::runtime_error {
@@ -242,6 +242,10 @@ inline uint32_t halfAdd(uint32_t a, uint32_t b) {
   const F16 f;
   return packHalves(f, lowHalf(f, a) + lowHalf(f, b), highHalf(f, a) + highHalf(f, b));
 }
+inline uint32_t halfMultiply(uint32_t a, uint32_t b) {
+  const F16 f;
+  return packHalves(f, lowHalf(f, a) * lowHalf(f, b), highHalf(f, a) * highHalf(f, b));
+}
 inline uint32_t halfFma(uint32_t a, uint32_t b, uint32_t c) {
   const F16 f;
   return packHalves(f, std::fma(lowHalf(f, a), lowHalf(f, b), lowHalf(f, c)), std::fma(highHalf(f, a), highHalf(f, b), highHalf(f, c)));
@@ -252,6 +256,12 @@ inline uint32_t permuteBytes(uint32_t a, uint32_t b, uint32_t selector) {
   for (int i = 0; i < 4; i++) r |= static_cast<uint32_t>(both >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
   return r;
 }
+template <bool high>
+uint32_t halvesOfE4m3(uint32_t) {
+  host::fault("the emulated capability has no fp8 conversions");
+}
+inline uint32_t maskedOr(uint32_t x, uint32_t mask, uint32_t bits) { return (x & mask) | bits; }
+inline int64_t wideProduct(int a, int b) { return static_cast<int64_t>(a) * b; }
 inline float exp2Fast(float x) { return std::exp2(x); }
 inline float reciprocal(float x) { return 1 / x; }
 

@@ -193,6 +193,83 @@ AppendResult runAppend(const AppendCase& c) {
   return result;
 }
 
+int runExpand(const ExpandCase& c) {
+  check::Random random(static_cast<uint64_t>(c.pairs * 100 + static_cast<int>(c.cacheType) * 10 + static_cast<int>(c.sharing)));
+  const int stored = c.firstToken + c.tokens, pagesPer = (stored + pageTokens - 1) / pageTokens, pages = pagesPer * c.batch, bits = bitsOf(c.cacheType);
+  const int64_t rowBytes = packedBytes(c.cacheType, c.channels), headBytes = pageTokens * rowBytes, pageBytes = c.heads * headBytes;
+  const bool coded = isInteger(c.cacheType), grouped = coded && c.sharing != Sharing::tensor;
+  const int groups = c.sharing == Sharing::token ? c.channels / c.group : pageTokens / c.group;
+  const int64_t plane = grouped ? 2 * (c.sharing == Sharing::token ? pageTokens * groups : groups * c.channels) : 0, scaleHead = plane * (c.symmetric ? 1 : 2);
+  std::vector<int32_t> table;
+  for (int i = 0; i < pages; i++) table.push_back(pages - 1 - i);
+  std::vector<uint8_t> bytes(static_cast<size_t>(pages * pageBytes)), scaleBytes(static_cast<size_t>(pages * c.heads * scaleHead));
+  for (int64_t i = 0; i < static_cast<int64_t>(scaleBytes.size()) / 2; i++) putFloat(Dtype::f16, scaleBytes.data(), i, static_cast<float>(0.1 + random.uniform()));
+  std::vector<float> numbers(static_cast<size_t>(c.batch * stored * c.heads * c.channels)), cosine(static_cast<size_t>(stored * std::max(1, c.pairs))), sine(cosine.size());
+  const auto number = [&](int b, int t, int h, int channel) -> float& { return numbers[static_cast<size_t>(((b * stored + t) * c.heads + h) * c.channels + channel)]; };
+  for (int b = 0; b < c.batch; b++)
+    for (int t = 0; t < stored; t++)
+      for (int h = 0; h < c.heads; h++) {
+        const int64_t page = table[static_cast<size_t>(b * pagesPer + t / pageTokens)];
+        uint8_t* row = bytes.data() + page * pageBytes + h * headBytes + t % pageTokens * rowBytes;
+        for (int channel = 0; channel < c.channels; channel++) {
+          float& x = number(b, t, h, channel);
+          if (!coded) {
+            putFloat(c.cacheType, row, channel, static_cast<float>(random.normal()));
+            x = numberAt(c.cacheType, row, channel);
+            continue;
+          }
+          const auto code = static_cast<uint32_t>(random.between(0, (1 << bits) - 1));
+          putCode(c.cacheType, row, channel, code);
+          float scale = 0.25f, shift = -static_cast<float>(1 << (bits - 1)) * scale;
+          if (grouped) {
+            const int64_t index = c.sharing == Sharing::token ? t % pageTokens * groups + channel / c.group : t % pageTokens / c.group * c.channels + channel;
+            const uint8_t* planes = scaleBytes.data() + (page * c.heads + h) * scaleHead;
+            scale = numberAt(Dtype::f16, planes, index);
+            shift = c.symmetric ? -static_cast<float>(1 << (bits - 1)) * scale : numberAt(Dtype::f16, planes + plane, index);
+          }
+          x = static_cast<float>(code) * scale + shift;
+        }
+      }
+  for (size_t i = 0; i < cosine.size(); i++) {
+    const double angle = random.uniform() * 6.28;
+    cosine[i] = static_cast<float>(std::cos(angle)), sine[i] = static_cast<float>(std::sin(angle));
+  }
+  const int channelsOut = c.channels + 5;  // zeros follow
+  DeviceArray<uint8_t> codes(bytes), scales(scaleBytes), out(static_cast<size_t>(4 * c.batch * c.tokens * c.heads * channelsOut), 0xff);
+  DeviceArray<int32_t> tableArray(table);
+  DeviceArray<float> cosines(cosine), sines(sine);
+  ExpandProblem p;
+  ExpandBand& band = p.bands[0];
+  band.rows.data = codes.constant(), band.rows.pages = tableArray.constant(), band.rows.pagesPerSequence = pagesPer;
+  band.rows.batchBytes = pageBytes, band.rows.headBytes = headBytes, band.rows.tokenBytes = rowBytes;
+  band.type = c.cacheType, band.channels = c.channels;
+  band.scales.data = scales.constant(), band.scales.sharing = grouped ? c.sharing : Sharing::tensor, band.scales.group = c.group, band.scales.tensorScale = 0.25f;
+  band.scales.headBytes = scaleHead, band.scales.pageBytes = scaleHead * c.heads, band.scales.shiftBytes = c.symmetric ? 0 : plane;
+  p.channels = channelsOut, p.batch = c.batch, p.heads = c.heads, p.tokens = c.tokens, p.firstToken = c.firstToken, p.pairs = c.pairs;
+  p.out = out.view(), p.outType = Dtype::f32;
+  p.outHead = channelsOut, p.outToken = c.heads * p.outHead, p.outBatch = c.tokens * p.outToken;
+  p.cosine = cosines.constant(), p.sine = sines.constant();
+  require(expand(p, nullptr), "expand");
+  finish();
+  const std::vector<uint8_t>& got = out.back();
+  int wrong = 0;
+  for (int b = 0; b < c.batch; b++)
+    for (int t = 0; t < c.tokens; t++)
+      for (int h = 0; h < c.heads; h++)
+        for (int channel = 0; channel < channelsOut; channel++) {
+          const int at = c.firstToken + t, pair = channel % std::max(1, c.pairs);
+          float expected = channel < c.channels ? number(b, at, h, channel) : 0;
+          if (channel < 2 * c.pairs) {
+            const size_t angle = static_cast<size_t>(at * c.pairs + pair);
+            const float other = number(b, at, h, channel < c.pairs ? channel + c.pairs : channel - c.pairs);
+            expected = expected * cosine[angle] + (channel < c.pairs ? -other : other) * sine[angle];
+          }
+          const float x = numberAt(Dtype::f32, got.data(), b * p.outBatch + t * p.outToken + h * p.outHead + channel);
+          if (!(std::fabs(x - expected) <= 2e-6f * std::max(1.0f, std::fabs(expected)) * (bits <= 8 ? 64.0f : 1.0f))) wrong++;
+        }
+  return wrong;
+}
+
 CaseResult runProduct(int m, int n, int k, Dtype type, Dtype outType, const Device& device) {
   check::Random random(static_cast<uint64_t>(m * 1000003 + n * 1009 + k));
   const auto make = [&](int64_t count) {

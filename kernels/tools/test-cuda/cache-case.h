@@ -23,8 +23,19 @@ struct AppendResult {
   int misfits = 0;
 };
 
+/// A cache read back as rows, by the codec's definition of what it holds.
+struct ExpandCase {
+  Dtype cacheType = Dtype::int8;
+  Sharing sharing = Sharing::token;
+  int group = 16;
+  bool symmetric = false;
+  int channels = 48, heads = 2, batch = 2, tokens = 70, firstToken = 3, pairs = 0;
+};
+
 std::vector<AppendCase> appendCases();
 AppendResult runAppend(const AppendCase& c);
+/// Returns how many numbers are wrong.
+int runExpand(const ExpandCase& c);
 CaseResult runProduct(int m, int n, int k, Dtype type, Dtype outType, const Device& device);
 
 }  // namespace fastmqa::gpu

@@ -1,5 +1,6 @@
 #include "accelerator-executor.h"
 
+#include <algorithm>
 #include <exception>
 #include <map>
 #include <mutex>
@@ -35,6 +36,7 @@ class DeviceWeights {
       : accelerator_(accelerator), device_(device), numbers_(numbers), weights_(std::move(weights)), model_(accelerator.destroyModel) {
     const DecoderWeights& w = *weights_;
     const DecoderShape& s = w.shape;
+    if (s.latentRank > 0) refuse("layers with multi-head latent attention run on the CPU only");  // before anything goes there
     for (const DecoderWeights::Layer& layer : w.layers)
       if (layer.experts) refuse("mixtures of experts run on the CPU only");
     call(accelerator.createModel(device, static_cast<int32_t>(numbers), model_.place()));
@@ -45,8 +47,8 @@ class DeviceWeights {
     for (const DecoderWeights::Layer& layer : w.layers) {
       if (cancel) cancel->check();
       for (const NormWeights* norm : {&layer.attentionNorm, &layer.mlpNorm, &layer.afterAttention, &layer.afterMlp}) add(*norm);
-      const int32_t gate = s.gatedMlp ? matrix(layer.gate, {}) : -1, up = matrix(layer.up, layer.upBias);
-      mlps.push_back({gate, up, matrix(layer.down, layer.downBias), static_cast<int32_t>(s.activation)});
+      const int32_t up = s.gatedMlp ? gateAndUp(layer) : matrix(layer.up, layer.upBias);
+      mlps.push_back({up, matrix(layer.down, layer.downBias), s.gatedMlp, static_cast<int32_t>(s.activation)});
     }
   }
   bool is(const Accelerator& accelerator, int device, Dtype numbers, const DecoderWeights* weights) const {
@@ -72,6 +74,19 @@ class DeviceWeights {
     return number;
   }
   int32_t matrix(const PackedWeights& from, const std::vector<float>& bias) { return matrix(from.unpacked(), from.rows(), from.columns(), bias); }
+  /// As one product: gate above up, each filled up to a multiple of 8 rows, as the device has the columns of `down`.
+  int32_t gateAndUp(const DecoderWeights::Layer& layer) {
+    const int64_t rows = layer.up.rows(), filled = (rows + 7) / 8 * 8, columns = layer.up.columns();
+    std::vector<float> both(static_cast<size_t>(2 * filled * columns), 0.0f), bias;
+    const std::vector<float> gate = layer.gate.unpacked(), up = layer.up.unpacked();
+    std::copy(gate.begin(), gate.end(), both.begin());
+    std::copy(up.begin(), up.end(), both.begin() + filled * columns);
+    if (!layer.upBias.empty()) {
+      bias.resize(static_cast<size_t>(2 * filled), 0.0f);
+      std::copy(layer.upBias.begin(), layer.upBias.end(), bias.begin() + filled);
+    }
+    return matrix(both, 2 * filled, columns, bias);
+  }
   int32_t vector(const std::vector<float>& from) {
     int32_t number = -1;
     if (!from.empty()) call(accelerator_.addVector(model_.get(), from.data(), static_cast<int64_t>(from.size()), &number));

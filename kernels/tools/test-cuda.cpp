@@ -356,7 +356,8 @@ void testProduct() {
   } cases[] = {{5, 7, 3, Dtype::f32, Dtype::f32},       {70, 40, 65, Dtype::f32, Dtype::f32},     {33, 17, 20, Dtype::bf16, Dtype::f32},
                {128, 128, 64, Dtype::f16, Dtype::f16},  {130, 60, 72, Dtype::f16, Dtype::f32},    {3, 129, 200, Dtype::bf16, Dtype::bf16},
                {1, 64, 264, Dtype::f16, Dtype::f16},    {140, 131, 8, Dtype::bf16, Dtype::f32},
-               {8, 33, 256, Dtype::f32, Dtype::f32},    {4, 41, 520, Dtype::f16, Dtype::f16}};
+               {8, 33, 256, Dtype::f32, Dtype::f32},    {4, 41, 520, Dtype::f16, Dtype::f16},
+               {1, 9, 2056, Dtype::f16, Dtype::f16},    {2, 6, 1304, Dtype::f32, Dtype::f32}};
   for (const auto& c : cases) {
     const std::string name = "product " + check::nameOf(c.type) + " " + std::to_string(c.m) + "x" + std::to_string(c.n) + "x" + std::to_string(c.k) + " to " + check::nameOf(c.outType);
     try {

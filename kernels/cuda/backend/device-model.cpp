@@ -42,6 +42,7 @@ void DeviceRun::embed(int32_t embedding, int32_t positions, const int32_t* token
   const Weights& table = model_->matrix(embedding).weights;
   rows_ = rows;
   stride_ = table.k;
+  added_.clear();
   // Tokens that are there already are not copied: a recorded step reads them where they are.
   if (static_cast<int64_t>(tokens_.size()) != rows || !std::equal(tokens_.begin(), tokens_.end(), tokens)) {
     tokens_.assign(tokens, tokens + rows);
@@ -76,6 +77,11 @@ void DeviceRun::normalise(const AcceleratorNorm& norm, Place from, Place to) {
   p.x = at(from).view<const uint8_t>();
   p.y = at(to).view<uint8_t>();
   p.fromType = typeOf(from), p.toType = typeOf(to);
+  if (from == Place::stream) {
+    for (size_t i = 0; i < added_.size(); i++) p.added[i] = at(added_[i]).view<const uint8_t>();
+    p.sum = at(from).view<uint8_t>();
+    added_.clear();
+  }
   p.weight = weight.view<const float>();
   if (norm.bias >= 0) p.bias = model_->vector(norm.bias).view<const float>();
   p.width = static_cast<int>(width_), p.stride = static_cast<int>(stride_);
@@ -84,32 +90,54 @@ void DeviceRun::normalise(const AcceleratorNorm& norm, Place from, Place to) {
   runtime::check(gpu::normalise(p, rows_, lane_->stream), "starting a norm");
 }
 
-void DeviceRun::attend(DeviceLayer& layer, bool prefills, Place from, Place to) { at(to) = layer.attend(at(from), rows_ / layer.batch(), prefills); }
-
-void DeviceRun::feedForward(const AcceleratorMlp& mlp, Place from, Place to) {
-  const Weights& up = model_->matrix(mlp.up).weights;
-  DeviceBlock gate;
-  if (mlp.gate >= 0) gate = lane_->product(at(from), rows_, model_->matrix(mlp.gate).weights);
-  const DeviceBlock inner = lane_->product(at(from), rows_, up);
-  ElementProblem p;
-  p.kind = ElementProblem::activate;
-  if (gate) p.x = gate.view<const uint8_t>();
-  p.y = inner.view<uint8_t>();
-  p.xType = p.yType = lane_->dtype;
-  p.count = rows_ * up.n;
-  p.activation = static_cast<ActivationKind>(mlp.activation);
-  runtime::check(eachElement(p, lane_->stream), "starting an activation");
-  at(to) = lane_->product(inner, rows_, model_->matrix(mlp.down).weights);
+void DeviceRun::attend(DeviceLayer& layer, bool prefills, Place from, Place to) {
+  if (isAwaited(to)) sumUp();
+  at(to) = layer.attend(at(from), rows_ / layer.batch(), prefills);
 }
 
-void DeviceRun::add(Place from) {
+void DeviceRun::feedForward(const AcceleratorMlp& mlp, Place from, Place to) {
+  const Weights &up = model_->matrix(mlp.up).weights, &down = model_->matrix(mlp.down).weights;
+  DeviceBlock inner = lane_->product(at(from), rows_, up);
   ElementProblem p;
-  p.kind = ElementProblem::add;
-  p.x = at(from).view<const uint8_t>();
-  p.y = at(Place::stream).view<uint8_t>();
-  p.xType = typeOf(from), p.yType = Dtype::f32;
-  p.count = rows_ * stride_;
-  runtime::check(eachElement(p, lane_->stream), "starting a sum");
+  p.activation = static_cast<ActivationKind>(mlp.activation);
+  p.xType = p.yType = lane_->dtype;
+  p.stride = static_cast<int>(down.k);
+  p.count = rows_ * down.k;
+  DeviceBlock gated;
+  if (mlp.isGated) {
+    gated = DeviceBlock(lane_->pool, lane_->bytes(p.count));
+    p.kind = ElementProblem::gate;
+    p.x = inner.view<const uint8_t>();
+    p.y = gated.view<uint8_t>();
+  } else {
+    p.kind = ElementProblem::activate;
+    p.y = inner.view<uint8_t>();
+  }
+  runtime::check(eachElement(p, lane_->stream), "starting an activation");
+  if (isAwaited(to)) sumUp();
+  at(to) = lane_->product(mlp.isGated ? gated : inner, rows_, down);
+}
+
+// Not at once: a norm of the stream follows, which adds on its way. The sum after the last layer of a prompt whose logits
+// nobody asks for is never made.
+void DeviceRun::add(Place from) {
+  if (added_.size() == 2) sumUp();
+  added_.push_back(from);
+}
+
+bool DeviceRun::isAwaited(Place place) const { return std::find(added_.begin(), added_.end(), place) != added_.end(); }
+
+void DeviceRun::sumUp() {
+  for (const Place from : added_) {
+    ElementProblem p;
+    p.kind = ElementProblem::add;
+    p.x = at(from).view<const uint8_t>();
+    p.y = at(Place::stream).view<uint8_t>();
+    p.xType = typeOf(from), p.yType = Dtype::f32;
+    p.count = rows_ * stride_;
+    runtime::check(eachElement(p, lane_->stream), "starting a sum");
+  }
+  added_.clear();
 }
 
 void DeviceRun::download(const DeviceBlock& from, Dtype type, int64_t stride, int64_t width, float* to) {
@@ -119,7 +147,10 @@ void DeviceRun::download(const DeviceBlock& from, Dtype type, int64_t stride, in
     for (int64_t c = 0; c < width; c++) to[r * width + c] = numberOf(type, numbers.data(), r * stride + c);
 }
 
-void DeviceRun::read(Place from, float* to) { download(at(from), typeOf(from), stride_, width_, to); }
+void DeviceRun::read(Place from, float* to) {
+  sumUp();
+  download(at(from), typeOf(from), stride_, width_, to);
+}
 
 void DeviceRun::logits(int32_t head, float softcap, Place from, float* to) {
   const DeviceModel::Matrix& matrix = model_->matrix(head);

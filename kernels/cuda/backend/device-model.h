@@ -50,6 +50,9 @@ class DeviceRun {
   void sample(const std::function<void()>& step, double seconds, const AcceleratorCancel* cancel, AcceleratorSamples& to);
 
  private:
+  /// Adds what waits for it to the stream.
+  void sumUp();
+  bool isAwaited(Place place) const;
   DeviceBlock& at(Place place) { return places_[static_cast<size_t>(place)]; }
   Dtype typeOf(Place place) const { return place == Place::stream ? Dtype::f32 : lane_->dtype; }
   void download(const DeviceBlock& from, Dtype type, int64_t stride, int64_t width, float* to);
@@ -58,6 +61,7 @@ class DeviceRun {
   std::shared_ptr<Lane> lane_;
   int64_t rows_ = 0, width_ = 0, stride_ = 0;
   std::array<DeviceBlock, 4> places_;
+  std::vector<Place> added_;     ///< to the stream, by the next norm of it
   std::vector<int32_t> tokens_;  ///< those that are on the device
   DeviceBlock tokenList_, logits_;
   std::unique_ptr<Timer> timer_;  ///< until anything else is asked, which would use the memory that the recorded step works in

@@ -31,9 +31,11 @@ FASTMQA_KERNEL(elementThreads, 1) embedKernel(const EmbedProblem p) {
 }
 
 /// y = (x - mean) / sqrt(variance + epsilon) * weight + bias of each row; without `centred` the mean is taken as 0 (RMSNorm).
-/// x and y may be the same rows.
+/// x and y may be the same rows. What is added to x, which is f32 then, is there afterwards.
 struct NormProblem {
   Global<const uint8_t> x;
+  Global<const uint8_t> added[2];  ///< of the type of y, or nothing
+  Global<uint8_t> sum;             ///< x
   Global<uint8_t> y;
   Dtype fromType = Dtype::f32, toType = Dtype::f16;
   Global<const float> weight, bias;  ///< [width]; no bias: nothing is added
@@ -64,6 +66,13 @@ normKernel(const NormProblem p) {
   const auto parts = carver.take<float>(warps);
   const int64_t row = static_cast<int64_t>(blockIndex().x) * p.stride;
   float mean = 0, squares = 0;
+  if (p.added[0]) {  // a thread meets its own sums only
+    for (int c = threadIndex(); c < p.width; c += threads) {
+      float x = loadNumber(Dtype::f32, p.x, row + c) + loadNumber(p.toType, p.added[0], row + c);
+      if (p.added[1]) x += loadNumber(p.toType, p.added[1], row + c);
+      storeNumber(Dtype::f32, p.sum, row + c, x);
+    }
+  }
   if (p.centred) {
     for (int c = threadIndex(); c < p.width; c += threads) mean += loadNumber(p.fromType, p.x, row + c);
     mean = blockSum<warps>(mean, parts) / static_cast<float>(p.width);
@@ -94,7 +103,8 @@ FASTMQA_DEVICE float activated(ActivationKind kind, float x) {
 /// One number a thread, by what is to be done. `y` is read and written.
 struct ElementProblem {
   enum Kind : int {
-    activate,  ///< y = activation(x) * y, or activation(y) without an x
+    activate,  ///< y = activation(y)
+    gate,      ///< y of a row = activation(first half of a row of x) * the second half
     add,       ///< y += x
     softcap,   ///< y = cap * tanh(y / cap)
     reorder    ///< y of a row = x of the same row at `order`
@@ -106,7 +116,7 @@ struct ElementProblem {
   ActivationKind activation = ActivationKind::silu;
   float cap = 0;
   Global<const int32_t> order;  ///< [width]
-  int width = 0, stride = 0;
+  int width = 0, stride = 0;    ///< of y
 };
 
 FASTMQA_KERNEL(elementThreads, 1) elementKernel(const ElementProblem p) {
@@ -117,10 +127,15 @@ FASTMQA_KERNEL(elementThreads, 1) elementKernel(const ElementProblem p) {
     storeNumber(p.yType, p.y, i, column < p.width ? loadNumber(p.xType, p.x, i - column + p.order[column]) : 0.0f);
     return;
   }
+  if (p.kind == ElementProblem::gate) {
+    const int64_t at = i / p.stride * 2 * p.stride + i % p.stride;
+    storeNumber(p.yType, p.y, i, activated(p.activation, loadNumber(p.xType, p.x, at)) * loadNumber(p.xType, p.x, at + p.stride));
+    return;
+  }
   const Global<const uint8_t> before(p.y.data(), p.count * (p.yType == Dtype::f32 ? 4 : 2));
   float y = loadNumber(p.yType, before, i);
   if (p.kind == ElementProblem::activate)
-    y = p.x ? activated(p.activation, loadNumber(p.xType, p.x, i)) * y : activated(p.activation, y);
+    y = activated(p.activation, y);
   else if (p.kind == ElementProblem::add)
     y += loadNumber(p.xType, p.x, i);
   else

@@ -11,50 +11,81 @@ struct RowProductShape {
   static constexpr int mostShared = 128 << 10;
 };
 
-/// Eight numbers from element i on, a multiple of eight.
-FASTMQA_DEVICE void loadEight(Dtype type, Global<const uint8_t> from, int64_t i, float (&to)[8]) {
-  if (type == Dtype::f32) {
-    const Word4 a = from.load<Word4>(i * 4), b = from.load<Word4>(i * 4 + 16);
-    to[0] = floatOf(a.x), to[1] = floatOf(a.y), to[2] = floatOf(a.z), to[3] = floatOf(a.w);
-    to[4] = floatOf(b.x), to[5] = floatOf(b.y), to[6] = floatOf(b.z), to[7] = floatOf(b.w);
-    return;
-  }
-  const Word4 a = from.load<Word4>(i * 2);
-  const uint32_t pairs[4] = {a.x, a.y, a.z, a.w};
-  FASTMQA_UNROLL
-  for (int j = 0; j < 4; j++) {
-    to[2 * j] = type == Dtype::f16 ? lowHalf(F16(), pairs[j]) : lowHalf(Bf16(), pairs[j]);
-    to[2 * j + 1] = type == Dtype::f16 ? highHalf(F16(), pairs[j]) : highHalf(Bf16(), pairs[j]);
-  }
-}
+/// Eight numbers as they are stored.
+template <Dtype type>
+struct EightNumbers {
+  static constexpr int words = type == Dtype::f32 ? 2 : 1, bytes = type == Dtype::f32 ? 4 : 2;
+  Word4 w[words];
 
-template <int rows>
-FASTMQA_KERNEL(RowProductShape::threads, 1)
+  /// From element i on, a multiple of eight.
+  FASTMQA_DEVICE void load(Global<const uint8_t> from, int64_t i) {
+    FASTMQA_UNROLL
+    for (int j = 0; j < words; j++) w[j] = from.load<Word4>(i * bytes + 16 * j);
+  }
+  FASTMQA_DEVICE void unpack(float (&to)[8]) const {
+    if (type == Dtype::f32) {
+      FASTMQA_UNROLL
+      for (int j = 0; j < words; j++) {
+        to[4 * j] = floatOf(w[j].x), to[4 * j + 1] = floatOf(w[j].y);
+        to[4 * j + 2] = floatOf(w[j].z), to[4 * j + 3] = floatOf(w[j].w);
+      }
+      return;
+    }
+    const uint32_t pairs[4] = {w[0].x, w[0].y, w[0].z, w[0].w};
+    FASTMQA_UNROLL
+    for (int j = 0; j < 4; j++) {
+      to[2 * j] = type == Dtype::f16 ? lowHalf(F16(), pairs[j]) : lowHalf(Bf16(), pairs[j]);
+      to[2 * j + 1] = type == Dtype::f16 ? highHalf(F16(), pairs[j]) : highHalf(Bf16(), pairs[j]);
+    }
+  }
+};
+
+template <int rows, Dtype type>
+FASTMQA_KERNEL(RowProductShape::threads, 6)
 rowProductKernel(const ProductProblem p) {
-  constexpr int lanes = RowProductShape::lanes;
+  constexpr int lanes = RowProductShape::lanes, stride = warpSize_ * lanes, ahead = type == Dtype::f32 ? 2 : 4;
+  const int n = blockIndex().x * RowProductShape::warps + warpIndex(), lane = laneIndex();
+  const int64_t row = static_cast<int64_t>(n) * p.k;
+  // Weights are on their way before anything waits: one row alone would leave the memory idle most of the time.
+  EightNumbers<type> coming[ahead] = {};
+  const auto fetch = [&](int first) {
+    FASTMQA_UNROLL
+    for (int i = 0; i < ahead; i++)
+      if (n < p.n && first + i * stride < p.k) coming[i].load(p.w, row + first + i * stride);
+  };
+  fetch(lane * lanes);
   SharedCarver carver;
   const auto x = carver.take<float>(p.m * p.k);
   for (int i = threadIndex() * lanes; i < p.m * p.k; i += RowProductShape::threads * lanes) {
+    EightNumbers<type> stored;
+    stored.load(p.x, i);
     float v[lanes];
-    loadEight(p.type, p.x, i, v);
+    stored.unpack(v);
     x.store(i, Word4{bitsOfFloat(v[0]), bitsOfFloat(v[1]), bitsOfFloat(v[2]), bitsOfFloat(v[3])});
     x.store(i + 4, Word4{bitsOfFloat(v[4]), bitsOfFloat(v[5]), bitsOfFloat(v[6]), bitsOfFloat(v[7])});
   }
   blockBarrier();
-  const int n = blockIndex().x * RowProductShape::warps + warpIndex(), lane = laneIndex();
   if (n >= p.n) return;
   float sums[rows] = {};
-  const int64_t row = static_cast<int64_t>(n) * p.k;
-  for (int k = lane * lanes; k < p.k; k += warpSize_ * lanes) {
-    float w[lanes];
-    loadEight(p.type, p.w, row + k, w);
+  for (int k = lane * lanes; k < p.k; k += ahead * stride) {
+    EightNumbers<type> now[ahead];
     FASTMQA_UNROLL
-    for (int m = 0; m < rows; m++) {
-      if (m >= p.m) continue;
+    for (int i = 0; i < ahead; i++) now[i] = coming[i];
+    fetch(k + ahead * stride);
+    FASTMQA_UNROLL
+    for (int i = 0; i < ahead; i++) {
+      const int at = k + i * stride;
+      if (at >= p.k) continue;
+      float w[lanes];
+      now[i].unpack(w);
       FASTMQA_UNROLL
-      for (int half = 0; half < 2; half++) {
-        const Word4 v = x.template load<Word4>(m * p.k + k + 4 * half);
-        sums[m] += floatOf(v.x) * w[4 * half] + floatOf(v.y) * w[4 * half + 1] + floatOf(v.z) * w[4 * half + 2] + floatOf(v.w) * w[4 * half + 3];
+      for (int m = 0; m < rows; m++) {
+        if (m >= p.m) continue;
+        FASTMQA_UNROLL
+        for (int half = 0; half < 2; half++) {
+          const Word4 v = x.template load<Word4>(m * p.k + at + 4 * half);
+          sums[m] += floatOf(v.x) * w[4 * half] + floatOf(v.y) * w[4 * half + 1] + floatOf(v.z) * w[4 * half + 2] + floatOf(v.w) * w[4 * half + 3];
+        }
       }
     }
   }

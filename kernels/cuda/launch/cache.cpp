@@ -15,6 +15,11 @@ void complete(AppendSide& side) {
     refuse("expected groups of a multiple of 8 channels for codes of " + std::to_string(bits) + " bits but received " + std::to_string(side.scales.group));
 }
 
+template <Dtype type>
+auto rowProductOf(int rows) {
+  return rows == 1 ? rowProductKernel<1, type> : rows <= 4 ? rowProductKernel<4, type> : rowProductKernel<RowProductShape::mostRows, type>;
+}
+
 }  // namespace
 
 int append(AppendProblem p, Stream stream) {
@@ -55,7 +60,7 @@ int multiplyMatrices(const ProductProblem& p, const Device& device, Stream strea
   const auto tiles = [](int n, int tile) { return (n + tile - 1) / tile; };
   if (p.m <= RowProductShape::mostRows && p.k % 8 == 0) {
     const int shared = RowProductShape::sharedBytes(p.m, p.k);
-    const auto kernel = p.m == 1 ? rowProductKernel<1> : p.m <= 4 ? rowProductKernel<4> : rowProductKernel<RowProductShape::mostRows>;
+    const auto kernel = p.type == Dtype::f32 ? rowProductOf<Dtype::f32>(p.m) : p.type == Dtype::f16 ? rowProductOf<Dtype::f16>(p.m) : rowProductOf<Dtype::bf16>(p.m);
     if (shared <= device.sharedBytesPerBlock && shared <= RowProductShape::mostShared)
       return launch(kernel, GridSize{tiles(p.n, RowProductShape::warps), 1, 1}, RowProductShape::threads, shared, stream, p);
   }

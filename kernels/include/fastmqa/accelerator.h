@@ -119,9 +119,10 @@ struct AcceleratorNorm {
   float epsilon;
 };
 
-/// Numbers of matrices; gate -1: down(activation(up x)), else down(activation(gate x) * up x).
+/// Numbers of matrices: down(activation(up x)); or, gated, down(activation(first half of up x) * its second half).
 struct AcceleratorMlp {
-  int32_t gate, up, down;
+  int32_t up, down;
+  int32_t isGated;
   int32_t activation;  ///< 0 SiLU, 1 GELU, 2 GELU by tanh
 };
 

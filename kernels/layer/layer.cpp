@@ -89,7 +89,7 @@ std::vector<std::pair<int64_t, int64_t>> splitsOf(const Technique& t, int64_t mo
 }
 
 /// Channels of a layer's input that are kept in 16 bit. Trained models have a handful that are far louder than the rest.
-int64_t loudChannels(int64_t hiddenDim) { return std::min(hiddenDim / 2, std::max<int64_t>(2, hiddenDim / 256)); }
+int64_t loudChannels(int64_t hiddenDim) { return std::min(hiddenDim / 2, std::max<int64_t>(4, hiddenDim / 256)); }
 
 void addBias(float* rows, int64_t count, const std::vector<float>& bias) {
   if (bias.empty()) return;

@@ -82,7 +82,7 @@ function storesOf(c: PointConfig): readonly Store[] {
   const groupSize = c.keyGroupSize ?? 32;
   if (c.cacheKind === 'input') {
     // The loudest channels of the input stay in 16 bit (layer.cpp: loudChannels).
-    const most = Math.min(Math.floor(c.hiddenDim / 2), Math.max(2, Math.floor(c.hiddenDim / 256)));
+    const most = Math.min(Math.floor(c.hiddenDim / 2), Math.max(4, Math.floor(c.hiddenDim / 256)));
     const loud = bits[c.keyDtype] < 16 ? most : 0;
     const rest = bandOf(c.hiddenDim - loud, c.keyDtype, c.symmetric);
     return [{ heads: 1, bands: loud > 0 ? [bandOf(loud, 'f16', false), rest] : [rest], groupSize }];

@@ -60,7 +60,8 @@ exec "$here/node" "$here/dist/src-main/hosts/cli/main.js" "$@"
 const howTo = `FastMQA for a machine with an NVIDIA GPU and nothing else: no network, no Node, no compiler.
 
 ./fastmqa devices                                the GPU, or why it cannot be used
-./fastmqa sweep levels --backend cuda:0          every level, on the GPU
+./fastmqa sweep levels --backend cuda:0          every level of a layer, on the GPU
+./fastmqa sweep quick --backend cuda:0           whole models
 programs/fastmqa-test-gpu                        conformance of the kernels against fp64
 programs/fastmqa-test-accelerator --gpu          whole sweep points against fp64 and against the CPU
 programs/fastmqa-bench-gpu                       the kernels against the ceilings of this GPU

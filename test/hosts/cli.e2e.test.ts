@@ -561,7 +561,7 @@ describe('bad input is one sentence and exit code 2', () => {
     [
       'attend on a GPU',
       () => attend(tensors('gpu'), '--backend', 'cuda:0'),
-      /^expected cpu for --backend but received cuda:0$/,
+      /^expected a usable backend for backend but received cuda:0: ./,
     ],
   ];
 

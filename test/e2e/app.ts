@@ -43,6 +43,6 @@ export async function openWindow(
   const page = browser.pages()[0] ?? (await browser.newPage());
   const watched = await watch(page, host.url);
   await page.goto(host.link());
-  await page.getByRole('application').waitFor();
+  await page.getByRole('tab', { name: 'Trade-off' }).waitFor();
   return { browser, page, watched };
 }

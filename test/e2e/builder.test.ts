@@ -24,6 +24,7 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', () => {
   beforeAll(async () => {
     app = await startSynthetic(measured, pointsOf(measured));
     ({ browser, page, watched } = await openWindow(app, ['clipboard-read', 'clipboard-write']));
+    await page.getByRole('application').waitFor();
   });
   afterAll(async () => {
     await browser?.close();

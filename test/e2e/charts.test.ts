@@ -17,7 +17,9 @@ const sweep = sweepOf({
 
 async function open(points: ReturnType<typeof pointsOf>, of: typeof sweep) {
   const app = await startSynthetic(of, points);
-  return { app, ...(await openWindow(app)) };
+  const window = await openWindow(app);
+  await window.page.getByRole('application').waitFor();
+  return { app, ...window };
 }
 
 const tab = (page: Page, name: string) => page.getByRole('tab', { name }).click();

@@ -21,6 +21,7 @@ describe.skipIf(chromiumPath === undefined)('the keyboard', () => {
   beforeAll(async () => {
     app = await startSynthetic(sweep, pointsOf(sweep));
     ({ browser, page, watched } = await openWindow(app));
+    await page.getByRole('application').waitFor();
   });
   afterAll(async () => {
     await browser?.close();

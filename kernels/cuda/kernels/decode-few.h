@@ -131,17 +131,17 @@ decodeFewKernel(const AttentionProblem p) {
         }
       }
     } else {
-    FASTMQA_UNROLL
-    for (int n = 0; n < atOnce; n++) {
-      scores[n] = {};
-      typename Storage::KeyReader keys(p, ring, base + n * Storage::tileBytes);
       FASTMQA_UNROLL
-      for (int s = 0; s < steps; s++) {
-        typename Storage::KeyOperands k;
-        keys.operands(k, s);
-        multiply(Type(), scores[n], FragmentA{{k.r[0], k.r[2], k.r[1], k.r[3]}}, kept[s][0], kept[s][1]);
+      for (int n = 0; n < atOnce; n++) {
+        scores[n] = {};
+        typename Storage::KeyReader keys(p, ring, base + n * Storage::tileBytes);
+        FASTMQA_UNROLL
+        for (int s = 0; s < steps; s++) {
+          typename Storage::KeyOperands k;
+          keys.operands(k, s);
+          multiply(Type(), scores[n], FragmentA{{k.r[0], k.r[2], k.r[1], k.r[3]}}, kept[s][0], kept[s][1]);
+        }
       }
-    }
     }
 
     const bool masked = tiles.needsMask(token, tokens), capped = p.softcap != 0;
@@ -168,8 +168,9 @@ decodeFewKernel(const AttentionProblem p) {
       for (int mask = 4; mask < warpSize_; mask *= 2) most = fmaxf(most, shuffleXor(most, mask));
       const float before = top[c];
       top[c] = fmaxf(before, most * factor);
-      shift[c] = top[c] == minusInfinity ? 0 : top[c];
-      fade[c] = exp2Fast(before - shift[c]);
+      const float now = top[c] == minusInfinity ? 0 : top[c];
+      fade[c] = exp2Fast(before - now);
+      shift[c] = now - Storage::weightBoost;
     }
     if (anyLane(fade[0] != 1 || fade[1] != 1)) {  // rare once the largest score has been met
       FASTMQA_UNROLL
@@ -234,7 +235,7 @@ decodeFewKernel(const AttentionProblem p) {
     }
     const int row = 2 * t + c;
     if (q == 0) {
-      ring.template store<float>(mergedByte<rows>(warp, row), top[c]);
+      ring.template store<float>(mergedByte<rows>(warp, row), top[c] - Storage::weightBoost);
       ring.template store<float>(mergedByte<rows>(warp, row) + 4, sum);
     }
     FASTMQA_UNROLL

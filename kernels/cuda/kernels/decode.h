@@ -1,7 +1,7 @@
 // Attention of a few query tokens over a long cache. A block takes one KV head of one sequence and a share of its
 // tokens; the query heads of that KV head (times the query tokens) fill the 16 rows of the matrix unit. Each warp runs
 // on its own: it streams tiles of 16 tokens through a ring in shared memory and keeps its own softmax; the warps meet
-// once, at the end. Shares are merged by `combineKernel`.
+// once, at the end. Shares are merged by `combineKernel`. Coded caches have kernels of their own: decode-few.h, decode-many.h.
 #pragma once
 #include "storage.h"
 
@@ -16,10 +16,10 @@ struct DecodeShape {
   static constexpr bool keepsQueries = rowTiles * Storage::D <= 128;
   static constexpr int queryBytes = rows * Storage::queryRowBytes;
   /// Tiles of an iteration: two where the work on a tile, not its arrival, takes the time.
-  static constexpr int tilesAtOnce = Storage::coded || (rowTiles == 2 && Storage::D == 64) ? 2 : 1;
+  static constexpr int tilesAtOnce = rowTiles == 2 && Storage::D == 64 ? 2 : 1;
   static constexpr int stageBytes = tilesAtOnce * Storage::tileBytes;
   static constexpr int stages(bool asynchronous) { return asynchronous ? 3 : 1; }
-  static constexpr int blocks = rowTiles == 1 ? (Storage::coded ? 3 : 2) : 1;  ///< resident on a multiprocessor
+  static constexpr int blocks = rowTiles == 1 ? 2 : 1;  ///< resident on a multiprocessor
   static constexpr int ringBytes(bool asynchronous) {
     const int ring = warps * stages(asynchronous) * stageBytes, merge = warps * rows * (Storage::D + 2) * 4;
     return ring > merge ? ring : merge;
@@ -139,8 +139,7 @@ decodeKernel(const AttentionProblem p) {
     FASTMQA_UNROLL
     for (int f = 0; f < fragments; f++) sums[m][f] = {};
   }
-  float scale = p.scale * log2OfE;
-  if constexpr (Storage::coded) scale *= Storage::codeFactor * p.keyScales.wholeScale();
+  const float scale = p.scale * log2OfE;
 
   for (int i = 0; i < mine; i++) {
     if constexpr (stages == 1) {

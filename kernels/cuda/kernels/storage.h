@@ -394,6 +394,10 @@ struct CodedStorage {
     FASTMQA_DEVICE ValueReader(const AttentionProblem& p, Shared<uint8_t> tile, int base) : ValueReaderOf<rowBytes / 8>(p, tile, base, laneIndex() / 4) {}
   };
 
+  /// log2 of the largest weight. Weights times scales are f16: larger, so that few of them fall below its normal numbers, and
+  /// none above the largest, since values are f16 as well and a scale is at most 2 * 65504 / (2^bits - 1).
+  static constexpr float weightBoost = !folded ? 0.0f : nibbles ? 2.0f : 6.0f;
+
   // Folded: runs of 64 channels, each with a scale of its own for every token.
   static constexpr int runs = D / 64, runBytes = nibbles ? 4 : 8;  // bytes of a lane's value read
   /// What raw keys are worth too much, negated, as operands of tokens: times the queries, it is what scores start from.

@@ -110,17 +110,19 @@ struct Visibility {
   }
 };
 
-/// State of the online softmax of a block of rows.
+/// State of the online softmax of a block of rows; f32 arrays are padded as softmaxRows() wants it.
 struct RowState {
   int64_t rows;
-  std::vector<double> top;  // running maximum
+  std::vector<float> top;       // running maximum; of f64 scores: what those of the step at hand are relative to
+  std::vector<double> wideTop;  // running maximum of f64 scores
   std::vector<double> total;
-  std::vector<float> keep;  // factor for what was summed before
-  std::vector<double> next;             // of the step at hand: the new maximum,
-  std::vector<float> stepTop, stepSum;  // the maximum that its scores are relative to, and their sum
-  explicit RowState(int64_t n)
-      : rows(n), top(n, -INFINITY), total(n, 0.0), keep(n, 1.0f), next(n), stepTop(n), stepSum(n) {}
-  double logSumExp(int64_t i) const { return total[i] > 0 ? top[i] + std::log(total[i]) : -INFINITY; }
+  std::vector<float> keep;     // factor for what was summed before
+  std::vector<float> stepSum;  // of the step at hand
+  RowState(int64_t n, bool wide)
+      : rows(n), top(n + padFloats, -INFINITY), wideTop(wide ? n : 0, -INFINITY), total(n, 0.0), keep(n + padFloats, 1.0f), stepSum(n) {}
+  double logSumExp(int64_t i) const {
+    return total[i] > 0 ? (wideTop.empty() ? static_cast<double>(top[i]) : wideTop[i]) + std::log(total[i]) : -INFINITY;
+  }
 };
 
 /// Turns scores [rows][stride] (or their f64 twin) into probabilities and updates the state, from `firstRow` on.
@@ -129,8 +131,9 @@ void softmaxStep(const AttentionShape& shape, const Visibility& seen, const Mask
                  const int64_t* queryIndex, const int64_t* headIndex, float* scores, double* wide, int64_t stride,
                  int64_t columns, bool allSeen, int64_t firstRow, RowState& state) {
   const Simd& v = simd();
-  const bool explicitMask = mask.additive || mask.boolean;
-  for (int64_t i = firstRow; i < state.rows; i++) {
+  const bool explicitMask = mask.additive || mask.boolean, plain = allSeen && !explicitMask && !wide && !(shape.softcap > 0);
+  std::vector<float> wideKeep(wide ? static_cast<size_t>(state.rows) : 0);
+  for (int64_t i = firstRow; i < state.rows && !plain; i++) {
     float* row = scores + i * stride;
     double* wideRow = wide ? wide + i * stride : nullptr;
     if (shape.softcap > 0) {
@@ -166,24 +169,20 @@ void softmaxStep(const AttentionShape& shape, const Visibility& seen, const Mask
       }
     }
     if (wideRow) {
-      double& newTop = state.next[i] = state.top[i];
+      double newTop = state.wideTop[i];
       for (int64_t c = 0; c < columns; c++) newTop = std::max(newTop, wideRow[c]);
       for (int64_t c = 0; c < columns; c++)
         row[c] = newTop == -INFINITY ? -INFINITY : static_cast<float>(wideRow[c] - newTop);
-      state.stepTop[i] = newTop == -INFINITY ? -INFINITY : 0.0f;
-    } else {
-      state.stepTop[i] = static_cast<float>(state.top[i]);
+      state.top[i] = newTop == -INFINITY ? -INFINITY : 0.0f;
+      wideKeep[i] = newTop == state.wideTop[i] ? 1.0f : static_cast<float>(std::exp(state.wideTop[i] - newTop));
+      state.wideTop[i] = newTop;
     }
   }
-  v.softmaxRows(state.rows - firstRow, scores + firstRow * stride, stride, columns, state.stepTop.data() + firstRow,
-                state.stepSum.data() + firstRow);
-  for (int64_t i = firstRow; i < state.rows; i++) {
-    const double newTop = wide ? state.next[i] : static_cast<double>(state.stepTop[i]);
-    const double keep = newTop == state.top[i] ? 1.0 : std::exp(state.top[i] - newTop);
-    state.keep[i] = static_cast<float>(keep);
-    state.total[i] = state.total[i] * keep + static_cast<double>(state.stepSum[i]);
-    state.top[i] = newTop;
-  }
+  v.softmaxRows(state.rows - firstRow, scores + firstRow * stride, stride, columns, state.top.data() + firstRow,
+                state.keep.data() + firstRow, state.stepSum.data() + firstRow);
+  if (wide) std::copy(wideKeep.begin() + firstRow, wideKeep.end(), state.keep.begin() + firstRow);
+  for (int64_t i = firstRow; i < state.rows; i++)
+    state.total[i] = state.total[i] * static_cast<double>(state.keep[i]) + static_cast<double>(state.stepSum[i]);
 }
 
 /// Partial results of one sequence: slot s holds the normalised output and log-sum-exp of its part of the keys.
@@ -198,22 +197,20 @@ struct Partials {
   }
 };
 
-/// Merge by log-sum-exp; associative, and a part without keys has weight zero.
-void mergePartials(const Partials& p, const SequenceQueries& s, const AttentionShape& shape) {
-  parallelFor(p.rows, [&](int64_t r) {
-    float* out = s.out + r / shape.heads * s.outTokenStride + r % shape.heads * s.outHeadStride;
-    double top = -INFINITY, total = 0;
-    for (int64_t k = 0; k < p.slots; k++) top = std::max(top, p.lse[k * p.rows + r]);
-    std::fill_n(out, shape.valueDim, 0.0f);
-    if (top == -INFINITY) return;
-    for (int64_t k = 0; k < p.slots; k++) total += std::exp(p.lse[k * p.rows + r] - top);
-    for (int64_t k = 0; k < p.slots; k++) {
-      const float weight = static_cast<float>(std::exp(p.lse[k * p.rows + r] - top) / total);
-      if (weight == 0) continue;
-      const float* part = p.out.data() + (k * p.rows + r) * p.valueDim;
-      for (int64_t c = 0; c < p.valueDim; c++) out[c] += weight * part[c];
-    }
-  });
+/// Merge of a row by log-sum-exp; associative, and a part without keys has weight zero.
+void mergeRow(const Partials& p, int64_t r, const SequenceQueries& s, const AttentionShape& shape) {
+  float* out = s.out + r / shape.heads * s.outTokenStride + r % shape.heads * s.outHeadStride;
+  double top = -INFINITY, total = 0;
+  for (int64_t k = 0; k < p.slots; k++) top = std::max(top, p.lse[k * p.rows + r]);
+  std::fill_n(out, shape.valueDim, 0.0f);
+  if (top == -INFINITY) return;
+  for (int64_t k = 0; k < p.slots; k++) total += std::exp(p.lse[k * p.rows + r] - top);
+  for (int64_t k = 0; k < p.slots; k++) {
+    const float weight = static_cast<float>(std::exp(p.lse[k * p.rows + r] - top) / total);
+    if (weight == 0) continue;
+    const float* part = p.out.data() + (k * p.rows + r) * p.valueDim;
+    for (int64_t c = 0; c < p.valueDim; c++) out[c] += weight * part[c];
+  }
 }
 
 /// One unit of direct work: a block of query tokens of some KV heads against a range of tiles.
@@ -235,7 +232,7 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
   std::fill_n(sums, rows * outStride, 0.0f);
   float* scores = w.scores.floats(rows * tileTokens);
   double* wide = shape.wideScores ? reinterpret_cast<double*>(w.wide.floats(rows * tileTokens * 2)) : nullptr;
-  RowState state(rows);
+  RowState state(rows, wide);
   std::vector<int64_t> positions(rows), queryIndex(rows), headIndex(rows);
   for (int64_t i = 0; i < rows; i++) {  // rows ordered by KV head, then token, then head of the group
     queryIndex[i] = item.firstToken + i % perHead / group;
@@ -288,8 +285,9 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
         for (int64_t i = 0; i < seeing; i++)
           for (int64_t c = 0; c < columns; c++) logits[i * tileTokens + c] *= static_cast<double>(shape.scale);
       } else {
+        const Ahead ahead = tile.values->ahead(tile.page, head);
         visibleRows(first, seeing, [&](int64_t row, int64_t count, int64_t visible) {
-          v.gemmF32(count, visible, d, q + row * d, d, keys, stride, scores + row * tileTokens, tileTokens, nullptr);
+          v.gemmF32(count, visible, d, q + row * d, d, keys, stride, scores + row * tileTokens, tileTokens, nullptr, ahead);
         });
       }
     }
@@ -305,9 +303,10 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
         continue;
       }
       const float* values = tile.values->read(tile.page, head, scratch);
+      const Ahead ahead = next ? next->keys->ahead(next->page, head) : Ahead{};
       visibleRows(first, seeing, [&](int64_t row, int64_t count, int64_t visible) {
         v.gemmF32(count, outStride, std::min(visible, tile.values->spec().pageTokens), scores + row * tileTokens, tileTokens,
-                  values, tile.values->rowStride(), sums + row * outStride, outStride, state.keep.data() + row);
+                  values, tile.values->rowStride(), sums + row * outStride, outStride, state.keep.data() + row, ahead);
       });
     }
   }
@@ -332,7 +331,7 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
   float* sums = w.sums.floats(rows * latentStride);
   std::fill_n(sums, rows * latentStride, 0.0f);
   float* scores = w.scores.floats(rows * tileTokens);
-  RowState state(rows);
+  RowState state(rows, false);
   std::vector<int64_t> positions(rows), queryIndex(rows), headIndex(rows);
   std::vector<float> offset(static_cast<size_t>(rows), 0.0f);
   const std::vector<float> ones(static_cast<size_t>(maps.own ? rows : 0), 1.0f);
@@ -353,7 +352,7 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
   if (maps.absorbed)
     for (int64_t g = 0; g < shape.kvHeads; g++)
       v.gemmF32(perHead, maps.keyStride, d, plain + g * perHead * d, d, maps.upKeys + g * d * maps.keyStride,
-                maps.keyStride, q + g * perHead * queryWidth, queryWidth, nullptr);
+                maps.keyStride, q + g * perHead * queryWidth, queryWidth, nullptr, {});
   const int64_t firstPosition = s.firstPosition, lastPosition = s.firstPosition + s.tokens - 1;
   for (size_t t = firstTile; t < lastTile; t++) {
     const Tile& tile = tiles[t];
@@ -373,23 +372,23 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
       }
       float* turned = w.transposed.floats(latentStride * stride);
       v.transpose(tile.values->spec().pageTokens, latentStride, values, tile.values->rowStride(), turned, stride);
-      v.gemmF32(rows, columns, maps.valueRank, q, d, turned, stride, scores, tileTokens, nullptr);
-      v.gemmF32(rows, columns, maps.keyRank, q + maps.valueRank, d, latent, stride, scores, tileTokens, ones.data());
+      v.gemmF32(rows, columns, maps.valueRank, q, d, turned, stride, scores, tileTokens, nullptr, {});
+      v.gemmF32(rows, columns, maps.keyRank, q + maps.valueRank, d, latent, stride, scores, tileTokens, ones.data(), {});
     } else if (maps.absorbed) {
-      v.gemmF32(rows, columns, maps.keyRank, q, queryWidth, latent, stride, scores, tileTokens, nullptr);
+      v.gemmF32(rows, columns, maps.keyRank, q, queryWidth, latent, stride, scores, tileTokens, nullptr, {});
       for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < columns; c++) scores[i * tileTokens + c] += offset[i];
     } else {
       float* rebuilt = w.rebuilt.floats(shape.kvHeads * d * stride);
       v.gemmF32(shape.kvHeads * d, stride, maps.keyRank, maps.upKeys, maps.keyStride, latent, stride, rebuilt, stride,
-                nullptr);
+                nullptr, {});
       for (int64_t g = 0; g < shape.kvHeads; g++) {
         float* keys = rebuilt + g * d * stride;
         if (maps.meanKeys)
           for (int64_t c = 0; c < d; c++) v.scaleByNumber(keys + c * stride, stride, 1, maps.meanKeys[g * d + c]);
         if (rope) rope->rotateTile(keys, stride, tile.base, tile.keys->spec().pageTokens);
         v.gemmF32(perHead, columns, d, q + g * perHead * d, d, keys, stride, scores + g * perHead * tileTokens,
-                  tileTokens, nullptr);
+                  tileTokens, nullptr, {});
       }
     }
     softmaxStep(shape, seen, s.mask, positions.data(), queryIndex.data(), headIndex.data(), scores, nullptr, tileTokens,
@@ -402,7 +401,7 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
       values = turned;
     }
     v.gemmF32(rows, latentStride, tile.keys->spec().pageTokens, scores, tileTokens, values, latentStride, sums,
-              latentStride, state.keep.data());
+              latentStride, state.keep.data(), {});
   }
   if (maps.own) {
     for (int64_t i = 0; i < rows; i++) {
@@ -420,7 +419,7 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
   float* out = w.rebuilt.floats(perHead * outStride);
   for (int64_t g = 0; g < shape.kvHeads; g++) {
     v.gemmF32(perHead, outStride, maps.valueRank, sums + g * perHead * latentStride, latentStride,
-              maps.upValues + g * maps.valueRank * outStride, outStride, out, outStride, nullptr);
+              maps.upValues + g * maps.valueRank * outStride, outStride, out, outStride, nullptr, {});
     for (int64_t i = 0; i < perHead; i++) {
       const int64_t r = g * perHead + i, row = queryIndex[r] * shape.heads + headIndex[r];
       if (!(state.total[r] > 0)) continue;
@@ -578,8 +577,14 @@ void attend(const AttentionShape& shape, const std::vector<SequenceQueries>& seq
     runLatent(shape, sequences[item.sequence], latents[item.sequence], item.firstTile, item.lastTile, item.slot, *latent,
               rope, partials[item.sequence], cancel);
   });
+  constexpr int64_t runRows = 16;
+  std::vector<std::pair<size_t, int64_t>> runs;  // sequence, first row
   for (size_t i = 0; i < sequences.size(); i++)
-    if (partials[i].slots > 0) mergePartials(partials[i], sequences[i], shape);
+    for (int64_t r = 0; partials[i].slots > 0 && r < partials[i].rows; r += runRows) runs.emplace_back(i, r);
+  parallelFor(static_cast<int64_t>(runs.size()), [&](int64_t k) {
+    const auto [i, first] = runs[static_cast<size_t>(k)];
+    for (int64_t r = first; r < std::min(first + runRows, partials[i].rows); r++) mergeRow(partials[i], r, sequences[i], shape);
+  });
 }
 
 }  // namespace fastmqa

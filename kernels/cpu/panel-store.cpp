@@ -381,7 +381,7 @@ void PanelStore::multiply(int64_t index, int64_t head, int64_t m, const float* a
   }
   const Simd& v = simd();
   if (!whole)
-    return v.gemmF32(m, columns, channelRows ? spec_.channels : spec_.pageTokens, a, lda, read(index, head, scratch), columns, c, ldc, beta);
+    return v.gemmF32(m, columns, channelRows ? spec_.channels : spec_.pageTokens, a, lda, read(index, head, scratch), columns, c, ldc, beta, {});
   const Page& source = page(index);
   const float* numbers = numbersOf(source, head);
   static const std::vector<float> ones(mostRows, 1.0f);

@@ -70,6 +70,8 @@ class PanelStore {
     const uint8_t* from = this->page(page).codes.data() + head * headBytes_;
     for (int64_t i = 0; i < std::min(fetchAhead, headBytes_ * (spec_.heads - head)); i += 64) __builtin_prefetch(from + i, 0, 2);
   }
+  /// What read() reads.
+  Ahead ahead(int64_t page, int64_t head) const { return {this->page(page).codes.data() + head * headBytes_, headBytes_}; }
   /// Tokens [token, token + count) of one head as f32 rows[count][stride].
   void readRows(int64_t head, int64_t token, int64_t count, float* rows, int64_t stride) const;
   /// Frees pages that lie wholly before `token`.

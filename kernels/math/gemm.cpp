@@ -20,7 +20,7 @@ struct Dispatch<float> {
   static int panel() { return simd().panelF32; }
   static void run(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
                   int64_t ldc, const float* beta) {
-    simd().gemmF32(m, n, k, a, lda, b, ldb, c, ldc, beta);
+    simd().gemmF32(m, n, k, a, lda, b, ldb, c, ldc, beta, {});
   }
 };
 template <>
@@ -28,7 +28,7 @@ struct Dispatch<double> {
   static int panel() { return simd().panelF64; }
   static void run(int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, const double* b, int64_t ldb,
                   double* c, int64_t ldc, const double* beta) {
-    simd().gemmF64(m, n, k, a, lda, b, ldb, c, ldc, beta);
+    simd().gemmF64(m, n, k, a, lda, b, ldb, c, ldc, beta, {});
   }
 };
 
@@ -145,7 +145,7 @@ void PackedWeights::multiply(int64_t m, const float* x, int64_t ldx, float* y, i
     for (int64_t j = panels * group / groups; j < panels * (group + 1) / groups; j++) {
       for (int64_t k0 = 0; k0 < k_; k0 += depthBlock)
         simd().gemmF32(rows, panel, std::min(depthBlock, k_ - k0), x + i0 * ldx + k0, ldx,
-                       packed_.data() + (j * k_ + k0) * panel, panel, tile, panel, k0 ? keep : nullptr);
+                       packed_.data() + (j * k_ + k0) * panel, panel, tile, panel, k0 ? keep : nullptr, {});
       const int64_t width = std::min(panel, n_ - j * panel);
       for (int64_t r = 0; r < rows; r++) std::copy_n(tile + r * panel, width, y + (i0 + r) * ldy + j * panel);
     }

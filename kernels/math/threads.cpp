@@ -43,6 +43,21 @@ struct Job {
 
 thread_local bool insidePool = false;
 
+// A step of decode is several jobs of tens of microseconds one after the other; to sleep and be woken costs as much.
+// Who waits looks this often first, about 20 to 50 microseconds.
+constexpr int looks = 1500;
+
+template <class Done>
+void lookFor(const Done& done) {
+  for (int i = 0; i < looks && !done(); i++) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+}
+
 class Pool {
  public:
   explicit Pool(int helpers) {
@@ -52,6 +67,7 @@ class Pool {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       stopping_ = true;
+      generation_++;
     }
     wake_.notify_all();
     for (auto& thread : threads_) thread.join();
@@ -63,28 +79,34 @@ class Pool {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = &job;
-      active_ = static_cast<int>(threads_.size());
       generation_++;
     }
     wake_.notify_all();
     insidePool = true;
     job.work();
     insidePool = false;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = nullptr;  // nothing is left to take: who wakes now need not be waited for
+    }
+    lookFor([this] { return active_ == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return active_ == 0; });
-    job_ = nullptr;
   }
 
  private:
   void loop() {
     insidePool = true;
     uint64_t seen = 0;
-    std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
+      lookFor([&] { return generation_ != seen; });
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [&] { return generation_ != seen; });
       if (stopping_) return;
       seen = generation_;
       Job* job = job_;
+      if (!job) continue;
+      active_++;
       lock.unlock();
       job->work();
       lock.lock();
@@ -95,9 +117,10 @@ class Pool {
   std::vector<std::thread> threads_;
   std::mutex mutex_, runMutex_;
   std::condition_variable wake_, done_;
+  // Written with the mutex held; atomic for those who look without it.
+  std::atomic<int> active_{0};
+  std::atomic<uint64_t> generation_{0};
   Job* job_ = nullptr;
-  int active_ = 0;
-  uint64_t generation_ = 0;
   bool stopping_ = false;
 };
 

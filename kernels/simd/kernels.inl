@@ -58,9 +58,12 @@ inline typename Vec<T>::Type splat(T x) {
   return x - typename Vec<T>::Type{};
 }
 
+constexpr int64_t lineBytes = 64;  // of a cache
+
 // Register tile: MR rows by NV vectors. Sums of one call start at zero and meet C once, which bounds rounding growth.
 template <class T, int MR, int NV>
-inline void micro(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, const T* beta) {
+inline void micro(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, const T* beta,
+                  const char* fetch) {
   using V = typename Vec<T>::Type;
   constexpr int lanes = vectorBytes / sizeof(T);
   V sum[MR][NV];
@@ -70,6 +73,7 @@ inline void micro(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T
     for (int j = 0; j < NV; j++) sum[i][j] = V{};
   for (int64_t p = 0; p < k; p++) {
     V column[NV];
+    __builtin_prefetch(fetch + p * lineBytes, 0, 2);
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++) column[j] = load(b + p * ldb + j * lanes);
 #pragma GCC unroll 16
@@ -90,33 +94,39 @@ inline void micro(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T
 
 template <class T, int NV, int MR>
 inline void rowsOf(int64_t rows, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
-                   const T* beta) {
-  if (rows == MR) return micro<T, MR, NV>(k, a, lda, b, ldb, c, ldc, beta);
-  if constexpr (MR > 1) rowsOf<T, NV, MR - 1>(rows, k, a, lda, b, ldb, c, ldc, beta);
+                   const T* beta, const char* fetch) {
+  if (rows == MR) return micro<T, MR, NV>(k, a, lda, b, ldb, c, ldc, beta, fetch);
+  if constexpr (MR > 1) rowsOf<T, NV, MR - 1>(rows, k, a, lda, b, ldb, c, ldc, beta, fetch);
 }
 
 // m rows in register tiles of at most `tall` rows, as even as can be: 32 rows are 11 + 11 + 10, not 12 + 12 + 8.
 template <class T, int NV, int tall>
 inline void allRows(int64_t m, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
-                    const T* beta) {
+                    const T* beta, Ahead& ahead) {
   for (int64_t tiles = (m + tall - 1) / tall, done = 0; tiles > 0; tiles--) {
     const int64_t rows = (m - done + tiles - 1) / tiles;
-    rowsOf<T, NV, tall>(rows, k, a + done * lda, lda, b, ldb, c + done * ldc, ldc, beta ? beta + done : nullptr);
+    // A line for each step of k; with nothing left to ask for, what is in the cache anyway.
+    const bool asks = ahead.bytes >= k * lineBytes;
+    rowsOf<T, NV, tall>(rows, k, a + done * lda, lda, b, ldb, c + done * ldc, ldc, beta ? beta + done : nullptr,
+                        asks ? static_cast<const char*>(ahead.from) : reinterpret_cast<const char*>(b));
+    if (asks) ahead = {static_cast<const char*>(ahead.from) + k * lineBytes, ahead.bytes - k * lineBytes};
     done += rows;
   }
 }
 
 template <class T>
 void gemmTile(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
-              const T* beta) {
+              const T* beta, Ahead ahead) {
   constexpr int lanes = vectorBytes / sizeof(T);
   constexpr int tall = manyRegisters ? 12 : 6;
   int64_t j = 0;
-  // Few rows: wide tiles hide the latency of the multiply-add chain.
-  if (m <= 2)
-    for (; j + 4 * lanes <= n; j += 4 * lanes) allRows<T, 4, 2>(m, k, a, lda, b + j, ldb, c + j, ldc, beta);
-  for (; j + 2 * lanes <= n; j += 2 * lanes) allRows<T, 2, tall>(m, k, a, lda, b + j, ldb, c + j, ldc, beta);
-  for (; j + lanes <= n; j += lanes) allRows<T, 1, tall>(m, k, a, lda, b + j, ldb, c + j, ldc, beta);
+  // Wide tiles where registers allow: fewer loads for a multiply-add, and few rows hide the latency of its chain.
+  if constexpr (vectorBytes == 64)
+    for (; j + 4 * lanes <= n; j += 4 * lanes) allRows<T, 4, 6>(m, k, a, lda, b + j, ldb, c + j, ldc, beta, ahead);
+  else if (m <= 2)
+    for (; j + 4 * lanes <= n; j += 4 * lanes) allRows<T, 4, 2>(m, k, a, lda, b + j, ldb, c + j, ldc, beta, ahead);
+  for (; j + 2 * lanes <= n; j += 2 * lanes) allRows<T, 2, tall>(m, k, a, lda, b + j, ldb, c + j, ldc, beta, ahead);
+  for (; j + lanes <= n; j += lanes) allRows<T, 1, tall>(m, k, a, lda, b + j, ldb, c + j, ldc, beta, ahead);
 }
 
 void gemmWide(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, double* c,
@@ -146,22 +156,32 @@ inline VF larger(VF a, VF b) {
 #endif
 }
 
-// exp of x <= 0 as 2^n 2^r, |r| <= 1/2: 2^r by a minimax polynomial of degree 5, relative error below 1.6e-7 in f32, exact
-// at 0; below -87.7 the result is 0, a masked score's -inf included. NaN stays.
-inline VF expVector(VF x) {
-  const VF log2e = splat(1.44269504088896341f), magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const VF bounded = larger(splat(-104.0f), x);
-  const VF shifted = bounded * log2e + magic;
-  const VF r = bounded * log2e - (shifted - magic);
+/// 2^r, |r| <= 1/2, by a minimax polynomial of degree 5: relative error below 1.6e-7 in f32, exact at 0.
+inline VF halfPower(VF r) {
   VF p = splat(0.001326472731307149f);
   p = p * r + splat(0.009671512991189957f);
   p = p * r + splat(0.05550733581185341f);
   p = p * r + splat(0.24022242426872253f);
   p = p * r + splat(0.6931470036506653f);
-  p = p * r + splat(1.0f);
+  return p * r + splat(1.0f);
+}
+
+// exp of x <= 0 as 2^n 2^r; below -87.7 the result is 0, a masked score's -inf included. NaN stays.
+inline VF expVector(VF x) {
+  const VF log2e = splat(1.44269504088896341f);
+#if defined(__AVX512F__)
+  const VF n = (VF)_mm512_roundscale_ps((__m512)(x * log2e), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const VF p = halfPower((VF)_mm512_fmsub_ps((__m512)x, (__m512)log2e, (__m512)n));
+  return (VF)_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask((__m512)n, _mm512_set1_ps(-127), _CMP_NLE_UQ), (__m512)p, (__m512)n);
+#else
+  const VF magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const VF bounded = larger(splat(-104.0f), x);
+  const VF shifted = bounded * log2e + magic;
+  const VF r = bounded * log2e - (shifted - magic);
   VI exponent = (VI)shifted - ((VI)magic - 127);
   exponent = exponent > 0 ? exponent : VI{};
-  return p * (VF)(exponent << 23);
+  return halfPower(r) * (VF)(exponent << 23);
+#endif
 }
 
 template <int n>
@@ -207,12 +227,16 @@ inline void interleave(V& a, V& b) {
   a = low;
 }
 
-// Two passes over all rows, not one row after the other: the folds of a row wait for nothing that the next row needs.
-void softmaxRows(int64_t rows, float* scores, int64_t stride, int64_t n, float* top, float* sums) {
+// Passes over all rows, not one row after the other: the folds of a row wait for nothing that the next row needs.
+void softmaxRows(int64_t rows, float* scores, int64_t stride, int64_t n, float* top, float* keep, float* sums) {
   for (int64_t i = 0; i < rows; i++) {
-    VF highest = splat(top[i]);
+    VF highest = splat(keep[i] = top[i]);
     for (int64_t c = 0; c < n; c += lanesF32) highest = larger(load(scores + i * stride + c), highest);
     top[i] = foldLanes(highest, larger);
+  }
+  for (int64_t i = 0; i < rows; i += lanesF32) {
+    const VF now = load(top + i);
+    store(keep + i, select(now == splat(-INFINITY), splat(1.0f), expVector(load(keep + i) - now)));
   }
   for (int64_t i = 0; i < rows; i++) {
     const VF base = splat(top[i] == -INFINITY ? 0 : top[i]);

@@ -28,21 +28,30 @@ constexpr int64_t packedDepth = 128;
 /// How far before their use gemmPacked asks for codes: the blocks of a page lie one behind the other.
 constexpr int64_t fetchAhead = 8192;
 
+/// Memory that the next step will read. Products ask the caches for it bit by bit as they go: all at once would fill the
+/// queue of outstanding reads and stop them.
+struct Ahead {
+  const void* from = nullptr;
+  int64_t bytes = 0;
+};
+
 struct Simd {
   const char* name;
   /// C[m,n] = A[m,k] B[k,n] (+ C * beta[row], beta == nullptr: C is overwritten). n a multiple of 16 (f32) or 8 (f64).
   void (*gemmF32)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
-                  int64_t ldc, const float* beta);
+                  int64_t ldc, const float* beta, Ahead ahead);
   void (*gemmF64)(int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, const double* b, int64_t ldb, double* c,
-                  int64_t ldc, const double* beta);
+                  int64_t ldc, const double* beta, Ahead ahead);
   /// The same product of f32 inputs accumulated in f64, for logits too large for f32. Result f64, [m][ldc].
   void (*gemmF32Wide)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,
                       double* c, int64_t ldc);
   /// Column widths the two products like best.
   int panelF32, panelF64;
-  /// One online-softmax step of each row: scores[row][0..n) become exp(score - top) where top[row] becomes the larger of
-  /// itself and the row's scores, and sums[row] their sum; n a multiple of 16. A row of -inf leaves its top and gives zeros.
-  void (*softmaxRows)(int64_t rows, float* scores, int64_t stride, int64_t n, float* top, float* sums);
+  /// One online-softmax step of each row: top[row] becomes the larger of itself and the row's scores, scores[row][0..n)
+  /// become exp(score - top), sums[row] their sum, and keep[row] exp(old top - top), what earlier sums are to be multiplied
+  /// by; n a multiple of 16. A row of -inf leaves its top, keeps all and gives zeros. `top` and `keep` are written in whole
+  /// vectors, up to padFloats beyond the rows.
+  void (*softmaxRows)(int64_t rows, float* scores, int64_t stride, int64_t n, float* top, float* keep, float* sums);
   /// x[i] = cap * tanh(x[i] / cap)
   void (*softcapRow)(float* x, int64_t n, float cap);
   /// Stored numbers to f32: n a multiple of 8. `dtype` is a Dtype; integers come as raw unsigned codes.

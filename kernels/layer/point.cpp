@@ -170,7 +170,7 @@ void MeasuredPoint::evaluateSteps() {
 Ceilings measureCeilings() {
   const int64_t threads = threadCount();
   Ceilings best{0, 0};
-  constexpr int64_t iterations = 400000, floats = 1 << 25;  // 128 MiB a thread: beyond any last-level cache
+  constexpr int64_t iterations = 400000, floats = 1 << 24;  // 64 MiB a thread: beyond the last-level cache of most
   Arena arena;  // as caches are: in huge pages where the system grants them
   const Buffer<float> data(arena, threads * floats);
   std::vector<double> done(static_cast<size_t>(threads));

@@ -21,6 +21,7 @@ export interface RunPlan extends RunSetting {
 
 /** More would fill the memory with prepared layers and stretch the time between two samples of one point. */
 const mostTogether = 4;
+const firstTogether = 2;
 /** A point is sampled in this many rounds at least, each taking turns with its neighbours. */
 const rounds = 5;
 /** Different points that crash one after the other: then the fault is not the points'. */
@@ -332,14 +333,22 @@ const layerOf = (c: PointConfig): string =>
     c.seed,
   ].join();
 
-/** Consecutive points of one layer and phase, a few at a time; refused ones take no part in sampling but keep their place. */
+/**
+ * Consecutive points of one layer and phase, a few at a time; refused ones take no part in sampling but keep their place. A row
+ * is not told before its group is measured: where there are more than fit together anyway, the first group of a run is small,
+ * so that its first row comes soon.
+ */
 function groupsOf(points: readonly PlannedPoint[]): PlannedPoint[][] {
-  const groups: PlannedPoint[][] = [];
+  const layers: PlannedPoint[][] = [];
   for (const point of points) {
-    const last = groups.at(-1);
-    const fits = last && last.length < mostTogether && layerOf(last[0].config) === layerOf(point.config);
-    if (fits) last.push(point);
-    else groups.push([point]);
+    const last = layers.at(-1);
+    if (last && layerOf(last[0].config) === layerOf(point.config)) last.push(point);
+    else layers.push([point]);
   }
-  return groups;
+  return layers.flatMap((layer, i) => {
+    const small = i === 0 && layer.length > mostTogether ? firstTogether : 0;
+    const groups = small > 0 ? [layer.slice(0, small)] : [];
+    for (let at = small; at < layer.length; at += mostTogether) groups.push(layer.slice(at, at + mostTogether));
+    return groups;
+  });
 }

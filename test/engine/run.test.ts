@@ -110,6 +110,8 @@ describe('a run', () => {
     const { points } = await start().finished;
     expect(most).toBe(4);
     expect(points.map(({ id }) => id)).toEqual(plan.map(({ id }) => id));
+    // The first row of a long run waits for one neighbour only.
+    expect(backend.calls.findIndex((call) => call.startsWith('sample'))).toBe(2);
   });
 
   it('derives the figures of a point from what the backend counted', async () => {

@@ -10,6 +10,8 @@
 namespace fastmqa {
 namespace {
 
+constexpr int64_t blockRows = 64;  // query rows that share a pass over the keys and values of a head
+
 std::vector<double> widened(const float* x, int64_t n) { return std::vector<double>(x, x + n); }
 
 // out[rows][n] = x[rows][d] W[n][d]^T + bias in fp64.
@@ -127,32 +129,39 @@ std::vector<double> referenceOutput(const LayerWeights& l, const float* x, int64
   const int64_t queryWidth = l.heads * keyDim, mixedWidth = l.heads * valueDim;
   const double scale = l.scale > 0 ? l.scale : 1 / std::sqrt(static_cast<double>(l.headDim));
   std::vector<double> mixed(static_cast<size_t>(rows * mixedWidth), 0.0);
-  parallelFor(rows * l.heads, [&](int64_t item) {
-    const int64_t r = item / l.heads, h = item % l.heads, g = h / (l.heads / heads.kvHeads);
-    const int64_t end = std::min(seen, positions[static_cast<size_t>(r)] + 1);
-    const int64_t first = l.window > 0 ? std::max<int64_t>(0, end - l.window) : 0;
-    std::vector<double> p(static_cast<size_t>(end - first), 1.0);
-    if (!uniform) {
-      const double* q = &heads.queries[static_cast<size_t>(r * queryWidth + h * keyDim)];
-      double top = -INFINITY;
-      for (int64_t s = first; s < end; s++) {
-        const double* k = &heads.keys[static_cast<size_t>(s * keyWidth + g * keyDim)];
-        double dot = 0;
-        for (int64_t c = 0; c < keyDim; c++) dot += q[c] * k[c];
-        const double score = l.softcap > 0 ? l.softcap * std::tanh(dot * scale / l.softcap) : dot * scale;
-        p[static_cast<size_t>(s - first)] = score;
-        top = std::max(top, score);
+  const int64_t blocks = (rows + blockRows - 1) / blockRows;
+  parallelFor(blocks * l.heads, [&](int64_t item) {
+    const int64_t r0 = item / l.heads * blockRows, h = item % l.heads, g = h / (l.heads / heads.kvHeads);
+    const int64_t count = std::min(blockRows, rows - r0);
+    const auto endOf = [&](int64_t i) { return std::min(seen, positions[static_cast<size_t>(r0 + i)] + 1); };
+    const auto firstOf = [&](int64_t i) { return l.window > 0 ? std::max<int64_t>(0, endOf(i) - l.window) : 0; };
+    // Tokens that some row of the block sees; a row's own are [firstOf, endOf), all others weigh nothing.
+    const int64_t from = firstOf(0), width = endOf(count - 1) - from;
+    std::vector<double> p(static_cast<size_t>(count * width));
+    if (!uniform)
+      gemm(count, width, keyDim, &heads.queries[static_cast<size_t>(r0 * queryWidth + h * keyDim)], queryWidth, false,
+           &heads.keys[static_cast<size_t>(from * keyWidth + g * keyDim)], keyWidth, true, p.data(), width, false);
+    for (int64_t i = 0; i < count; i++) {
+      double* const row = p.data() + i * width;
+      double* const first = row + (firstOf(i) - from);
+      double* const end = row + (endOf(i) - from);
+      if (uniform) {
+        std::fill(first, end, 1.0);
+      } else {
+        double top = -INFINITY;
+        for (double* w = first; w < end; w++) {
+          *w = l.softcap > 0 ? l.softcap * std::tanh(*w * scale / l.softcap) : *w * scale;
+          top = std::max(top, *w);
+        }
+        for (double* w = first; w < end; w++) *w = std::exp(*w - top);
       }
-      for (double& w : p) w = std::exp(w - top);
+      std::fill(row, first, 0.0);
+      std::fill(end, row + width, 0.0);
+      const double total = std::accumulate(first, end, 0.0);
+      for (double* w = first; w < end; w++) *w /= total;
     }
-    double total = 0;
-    for (double w : p) total += w;
-    double* out = &mixed[static_cast<size_t>(r * mixedWidth + h * valueDim)];
-    for (int64_t s = first; s < end; s++) {
-      const double* v = &heads.values[static_cast<size_t>(s * valueWidth + g * valueDim)];
-      const double w = p[static_cast<size_t>(s - first)] / total;
-      for (int64_t c = 0; c < valueDim; c++) out[c] += w * v[c];
-    }
+    gemm(count, valueDim, width, p.data(), width, false, &heads.values[static_cast<size_t>(from * valueWidth + g * valueDim)],
+         valueWidth, false, &mixed[static_cast<size_t>(r0 * mixedWidth + h * valueDim)], mixedWidth, false);
   });
   return project(mixed, rows, mixedWidth, l.wo, l.bo);
 }

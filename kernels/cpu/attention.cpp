@@ -327,14 +327,16 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
   const Simd& v = simd();
   Workspace& w = workspace();
   const int64_t group = shape.heads / shape.kvHeads, perHead = s.tokens * group, rows = perHead * shape.kvHeads;
-  const int64_t d = shape.keyDim, latentStride = padded(maps.valueRank);
-  float* sums = w.sums.floats(rows * latentStride);
-  std::fill_n(sums, rows * latentStride, 0.0f);
+  const int64_t d = shape.keyDim, latentStride = padded(maps.valueRank), turnedRows = padded(rows);
+  // A joint latent lies by channel, as the scores want it: its value sums are kept the same way, [valueRank][turnedRows], so
+  // that the small probabilities are turned for every tile and not the latent.
+  float* sums = w.sums.floats(maps.joint ? maps.valueRank * turnedRows : rows * latentStride);
+  std::fill_n(sums, maps.joint ? maps.valueRank * turnedRows : rows * latentStride, 0.0f);
   float* scores = w.scores.floats(rows * tileTokens);
   RowState state(rows, false);
   std::vector<int64_t> positions(rows), queryIndex(rows), headIndex(rows);
   std::vector<float> offset(static_cast<size_t>(rows), 0.0f);
-  const std::vector<float> ones(static_cast<size_t>(maps.own ? rows : 0), 1.0f);
+  const std::vector<float> ones(static_cast<size_t>(maps.own ? rows : maps.joint ? maps.valueRank : 0), 1.0f);
   const int64_t queryWidth = maps.absorbed ? maps.keyStride : d;
   float* q = w.q.floats(rows * (queryWidth + d));
   float* plain = q + rows * queryWidth;
@@ -359,8 +361,12 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
     const Visibility seen{shape, tile};
     if (seen.none(firstPosition, lastPosition)) continue;
     if (cancel) cancel->check();
-    const int64_t stride = tile.keys->tileStride(), columns = stride;
+    const int64_t stride = tile.keys->tileStride(), columns = stride, tokens = tile.keys->spec().pageTokens;
     const bool all = seen.all(firstPosition, lastPosition, columns);
+    const Tile* next = t + 1 < lastTile ? &tiles[t + 1] : nullptr;
+    const Ahead nextKeys = next ? next->keys->ahead(next->page, 0) : Ahead{};
+    // While scores are made: what is read after them, or what the next tile begins with.
+    const Ahead ahead = maps.joint ? nextKeys : !maps.own ? tile.values->ahead(tile.page, 0) : next ? next->values->ahead(next->page, 0) : Ahead{};
     float* scratch = w.keys.floats(tile.keys->tileFloats());
     const float* latent = tile.keys->read(tile.page, 0, scratch);
     const float* values = maps.joint ? nullptr : tile.values->read(tile.page, 0, w.values.floats(tile.values->tileFloats()));
@@ -372,16 +378,16 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
       }
       float* turned = w.transposed.floats(latentStride * stride);
       v.transpose(tile.values->spec().pageTokens, latentStride, values, tile.values->rowStride(), turned, stride);
-      v.gemmF32(rows, columns, maps.valueRank, q, d, turned, stride, scores, tileTokens, nullptr, {});
+      v.gemmF32(rows, columns, maps.valueRank, q, d, turned, stride, scores, tileTokens, nullptr, ahead);
       v.gemmF32(rows, columns, maps.keyRank, q + maps.valueRank, d, latent, stride, scores, tileTokens, ones.data(), {});
     } else if (maps.absorbed) {
-      v.gemmF32(rows, columns, maps.keyRank, q, queryWidth, latent, stride, scores, tileTokens, nullptr, {});
+      v.gemmF32(rows, columns, maps.keyRank, q, queryWidth, latent, stride, scores, tileTokens, nullptr, ahead);
       for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < columns; c++) scores[i * tileTokens + c] += offset[i];
     } else {
       float* rebuilt = w.rebuilt.floats(shape.kvHeads * d * stride);
       v.gemmF32(shape.kvHeads * d, stride, maps.keyRank, maps.upKeys, maps.keyStride, latent, stride, rebuilt, stride,
-                nullptr, {});
+                nullptr, ahead);
       for (int64_t g = 0; g < shape.kvHeads; g++) {
         float* keys = rebuilt + g * d * stride;
         if (maps.meanKeys)
@@ -394,14 +400,21 @@ void runLatent(const AttentionShape& shape, const SequenceQueries& s, const std:
     softmaxStep(shape, seen, s.mask, positions.data(), queryIndex.data(), headIndex.data(), scores, nullptr, tileTokens,
                 columns, all, 0, state);
     if (maps.joint) {
-      float* turned = w.transposed.floats(stride * latentStride);
-      v.transpose(maps.valueRank, stride, latent, stride, turned, latentStride);
-      for (int64_t k = 0; k < stride; k++)
-        std::fill(turned + k * latentStride + maps.valueRank, turned + (k + 1) * latentStride, 0.0f);
-      values = turned;
+      float* turned = w.transposed.floats(tileTokens * turnedRows);
+      if (turnedRows > rows) std::fill_n(turned, tileTokens * turnedRows, 0.0f);
+      v.transpose(rows, stride, scores, tileTokens, turned, turnedRows);
+      if (std::any_of(state.keep.begin(), state.keep.begin() + rows, [](float keep) { return keep != 1.0f; }))
+        for (int64_t c = 0; c < maps.valueRank; c++)
+          for (int64_t i = 0; i < rows; i++) sums[c * turnedRows + i] *= state.keep[i];
+      v.gemmF32(maps.valueRank, turnedRows, tokens, latent, stride, turned, turnedRows, sums, turnedRows, ones.data(), {});
+    } else {
+      v.gemmF32(rows, latentStride, tokens, scores, tileTokens, values, latentStride, sums, latentStride, state.keep.data(), nextKeys);
     }
-    v.gemmF32(rows, latentStride, tile.keys->spec().pageTokens, scores, tileTokens, values, latentStride, sums,
-              latentStride, state.keep.data(), {});
+  }
+  if (maps.joint) {
+    float* straight = w.transposed.floats(turnedRows * latentStride);
+    v.transpose(maps.valueRank, turnedRows, sums, turnedRows, straight, latentStride);
+    sums = straight;
   }
   if (maps.own) {
     for (int64_t i = 0; i < rows; i++) {

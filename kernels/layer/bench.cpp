@@ -101,6 +101,7 @@ std::vector<BenchCase> runBench(const BenchOptions& options, const std::function
       if (cancel) cancel->check();
       fma.push_back(meter.fma());
       read.push_back(meter.read());
+      if (options.warm) step();
       const double before = secondsNow();
       step();
       seconds.push_back(secondsNow() - before);

@@ -21,6 +21,9 @@ struct BenchCase {
 struct BenchOptions {
   int64_t decodeTokens = 32768;  ///< context of the decode cases
   double secondsPerCase = 1;
+  /// Each timed step follows an untimed one. Otherwise it follows the reading of the ceilings, which leaves the caches cold, as
+  /// the other layers of a model would.
+  bool warm = false;
   std::string only;  ///< runs the cases whose name contains it
 };
 

@@ -73,7 +73,7 @@ inline void micro(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T
     for (int j = 0; j < NV; j++) sum[i][j] = V{};
   for (int64_t p = 0; p < k; p++) {
     V column[NV];
-    __builtin_prefetch(fetch + p * lineBytes, 0, 2);
+    if constexpr (MR <= 6) __builtin_prefetch(fetch + p * lineBytes, 0, 2);  // taller tiles have no general register left
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++) column[j] = load(b + p * ldb + j * lanes);
 #pragma GCC unroll 16
@@ -106,7 +106,7 @@ inline void allRows(int64_t m, int64_t k, const T* a, int64_t lda, const T* b, i
   for (int64_t tiles = (m + tall - 1) / tall, done = 0; tiles > 0; tiles--) {
     const int64_t rows = (m - done + tiles - 1) / tiles;
     // A line for each step of k; with nothing left to ask for, what is in the cache anyway.
-    const bool asks = ahead.bytes >= k * lineBytes;
+    const bool asks = rows <= 6 && ahead.bytes >= k * lineBytes;
     rowsOf<T, NV, tall>(rows, k, a + done * lda, lda, b, ldb, c + done * ldc, ldc, beta ? beta + done : nullptr,
                         asks ? static_cast<const char*>(ahead.from) : reinterpret_cast<const char*>(b));
     if (asks) ahead = {static_cast<const char*>(ahead.from) + k * lineBytes, ahead.bytes - k * lineBytes};
@@ -291,6 +291,18 @@ inline typename Wide<n>::I widen(typename Wide<n>::B bytes) {
   return __builtin_convertvector(bytes, typename Wide<n>::I);
 }
 
+// The same of signed bytes.
+template <int n>
+inline typename Wide<n>::I widenSigned(typename Wide<n>::B bytes) {
+#if defined(__AVX512F__)
+  if constexpr (n == 16) return (typename Wide<n>::I)_mm512_cvtepi8_epi32((__m128i)bytes);
+#endif
+#if defined(__AVX2__)
+  if constexpr (n == 8) return (typename Wide<n>::I)_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(loadBytes<int64_t>(&bytes)));
+#endif
+  return (typename Wide<n>::I)(widen<n>(bytes) << 24) >> 24;
+}
+
 // Codes of less than a byte, one to a byte: eight of them are `bits` bytes.
 template <int bits>
 inline uint64_t unpackEight(const uint8_t* codes) {
@@ -440,6 +452,10 @@ inline void decodeColumns(const uint8_t* row, int64_t c, Packed::F* out) {
       out[j] = nibble(w);
       out[j + 1] = nibble(w >> 4);
     }
+  } else if constexpr (dtype == Dtype::int8) {  // centred before they are widened: a quarter of the work
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++)
+      out[j] = __builtin_convertvector(widenSigned<lanesDecode>(loadBytes<Packed::B>(row + c + j * lanesDecode) ^ 0x80), Packed::F);
   } else {
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++) out[j] = decodeLanes<dtype, lanesDecode>(row, c + j * lanesDecode) - centre<dtype>();

@@ -231,6 +231,7 @@ BenchOptions benchOptions(const Napi::Object& o) {
   options.decodeTokens = whole(o, "decodeTokens", options.decodeTokens);
   options.secondsPerCase = number(o, "secondsPerCase", options.secondsPerCase);
   options.only = text(o, "only");
+  options.warm = truth(o, "warm");
   return options;
 }
 

@@ -89,6 +89,8 @@ export interface BenchOptions {
   /** Context of the decode cases, tokens. */
   readonly decodeTokens?: number;
   readonly secondsPerCase?: number;
+  /** Kernels: each timed step follows an untimed one, not the reading of the ceilings, which empties the caches. */
+  readonly warm?: boolean;
   /** Only cases whose name contains this. */
   readonly only?: string;
 }

@@ -24,13 +24,13 @@ struct PrefillShape {
   static constexpr int warps = 4, threads = warps * warpSize_;
   static constexpr int rowTiles = D <= 128 ? 2 : 1;  // of 16 rows a warp: operands of keys and values serve all of them
   static constexpr int rows = warps * rowTiles * 16;
-  static constexpr int tokens = D == 64 ? 128 : 64;
+  static constexpr int tokens(bool asynchronous) { return D == 64 && asynchronous ? 128 : 64; }  ///< of a tile
   /// Products take nearly all registers: what the softmax keeps of a row waits in shared memory meanwhile.
   static constexpr bool parks = rowTiles == 2 && D > 64;
   static constexpr int parkedBytes = parks ? 2 * threads * rowTiles * 2 * 4 : 0;
   /// Where copies are not asynchronous, values follow keys into the same tile.
   static constexpr int tiles(bool asynchronous) { return asynchronous ? 2 : 1; }
-  static constexpr int sharedBytes(bool asynchronous) { return (rows + tiles(asynchronous) * tokens) * D * 2 + parkedBytes + static_cast<int>(sizeof(PrefillKeys)); }
+  static constexpr int sharedBytes(bool asynchronous) { return (rows + tiles(asynchronous) * tokens(asynchronous)) * D * 2 + parkedBytes + static_cast<int>(sizeof(PrefillKeys)); }
 };
 
 /// A number of each of a lane's rows.
@@ -71,7 +71,7 @@ template <class Shape>
 FASTMQA_KERNEL(Shape::threads, 1)
 prefillKernel(const AttentionProblem p) {
   using Type = typename Shape::Type;
-  constexpr int D = Shape::D, rowTiles = Shape::rowTiles, tokens = Shape::tokens, threads = Shape::threads;
+  constexpr int D = Shape::D, rowTiles = Shape::rowTiles, tokens = Shape::tokens(hasAsyncCopies), threads = Shape::threads;
   constexpr int steps = D / 16, fragments = D / 8, keyFragments = tokens / 8, chunks = D / 8;
   const PrefillBlock<Shape> block(p);
 

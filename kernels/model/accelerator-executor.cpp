@@ -106,12 +106,13 @@ class DeviceWeights {
   std::map<const NormWeights*, AcceleratorNorm> norms_;
 };
 
+std::mutex lastMutex;
+std::shared_ptr<const DeviceWeights> last;
+
 /// Those asked for last. Others leave the device before new ones come, unless a decoder still works with them.
 std::shared_ptr<const DeviceWeights> weightsOn(const Accelerator& accelerator, int device, Dtype numbers, const std::shared_ptr<const DecoderWeights>& weights,
                                                const CancelFlag* cancel) {
-  static std::mutex mutex;
-  static std::shared_ptr<const DeviceWeights> last;
-  std::lock_guard<std::mutex> lock(mutex);
+  std::lock_guard<std::mutex> lock(lastMutex);
   if (last && last->is(accelerator, device, numbers, weights.get())) return last;
   last = nullptr;
   return last = std::make_shared<const DeviceWeights>(accelerator, device, numbers, weights, cancel);
@@ -262,6 +263,11 @@ class AcceleratorExecutor : public Executor {
 };
 
 }  // namespace
+
+void forgetDeviceModels() {
+  std::lock_guard<std::mutex> lock(lastMutex);
+  last = nullptr;
+}
 
 std::unique_ptr<Executor> executeOn(const Accelerator& accelerator, int device, Dtype numbers, const std::shared_ptr<const DecoderWeights>& weights,
                                     const Layers& attention, const std::vector<Technique>& techniques, int64_t positions, const CancelFlag* cancel) {

@@ -13,4 +13,7 @@ std::unique_ptr<Executor> executeOn(const Accelerator& accelerator, int device, 
                                     const std::vector<std::unique_ptr<AttentionLayer>>& attention, const std::vector<Technique>& techniques,
                                     int64_t positions, const CancelFlag* cancel);
 
+/// Takes the weights that no decoder works with off their device, where something else is to have its memory.
+void forgetDeviceModels();
+
 }  // namespace fastmqa

@@ -19,6 +19,7 @@
 #include "layer/recent.h"
 #include "layer/tensors.h"
 #include "math/threads.h"
+#include "model/accelerator-executor.h"
 #include "model/layer-point.h"
 #include "simd/simd.h"
 
@@ -205,7 +206,11 @@ Napi::Value prepare(const Napi::CallbackInfo& call) {
   cancelFlag.clear();
   using Point = std::shared_ptr<MeasuredPoint>;
   return Task<Point>::run(
-      call.Env(), [spec] { return std::make_shared<MeasuredPoint>(spec, &cancelFlag); },
+      call.Env(),
+      [spec] {
+        forgetDeviceModels();
+        return std::make_shared<MeasuredPoint>(spec, &cancelFlag);
+      },
       [](Napi::Env env, Point& point) {
         Napi::Object out = preparedPoint(env, *point);
         setControls(out, point->inputs());
@@ -361,7 +366,11 @@ Napi::Value reachCall(const Napi::CallbackInfo& call) {
   if (!asked.Get("limitBytes").IsUndefined()) limits.bytes = number("limitBytes");
   cancelFlag.clear();
   return Task<Reached>::run(
-      call.Env(), [=] { return reach(kinds, limits, &cancelFlag); },
+      call.Env(),
+      [=] {
+        forgetDeviceModels();
+        return reach(kinds, limits, &cancelFlag);
+      },
       [](Napi::Env env, Reached& r) {
         Napi::Object out = Napi::Object::New(env);
         out["sequences"] = static_cast<double>(r.sequences);

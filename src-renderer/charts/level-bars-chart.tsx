@@ -169,7 +169,8 @@ export function LevelBarsChart({ columns, beside, width, height, levels, linked,
 
 function sharesOf(columns: readonly LevelBars[], row: number): Record<string, number | string> {
   const entries = columns.flatMap(({ metric, axis, bars }, i) => {
-    const share = longestShare * shareOf(bars[row], axis);
+    // A bar of no length would not be drawn, and figures are counted by bars.
+    const share = Math.max(1e-6, longestShare * shareOf(bars[row], axis));
     const { value } = bars[row];
     // The head of the column names the unit already.
     const figure = value === undefined ? 'none' : formatMetric(value, metric.unit).replace(/ ?tokens\/s$/, '');

@@ -33,7 +33,7 @@ export function NothingToDraw() {
           <Text size="sm" mt="sm">
             Or look at one from an NVIDIA H100:
           </Text>
-          <Group gap="xs" justify="center" wrap="nowrap">
+          <Group gap="xs" justify="center" maw={420}>
             {examples.map((example) => (
               <Button key={example.fileName} size="xs" variant="default" onClick={() => void openExample(app, example)}>
                 {example.label}

@@ -108,6 +108,7 @@ export function tellingFields(points: readonly Point[], along: string): string[]
 /** `batch 8`, `byte-mqa`: words speak for themselves, numbers need their names. */
 export const valueInWords = (point: Point, field: string): string => {
   const value = readField(point, field);
+  if (field === 'seqLen') return `${value} tokens`; // told most often, and beside long names
   const [name] = fieldTitle(field).split(',');
   return typeof value === 'string' ? value : `${name} ${value ?? 'none'}`;
 };

@@ -12,7 +12,9 @@ export function metricOf(id: string): Metric {
 
 /** Metrics that span decades; shares and similarities do not. */
 export const isLogarithmic = ({ id, unit }: Metric): boolean =>
-  unit !== '%' && unit !== 'count' && id !== 'cosine' && id !== 'rooflineFraction';
+  sequenceCounts.includes(id) || (unit !== '%' && unit !== 'count' && id !== 'cosine' && id !== 'rooflineFraction');
+/** From one to tens of thousands. */
+const sequenceCounts: readonly string[] = ['plannedSequences', 'reachedSequences'];
 
 /** `relative L2 error · lower is better`. */
 export const axisLabel = ({ title, better }: Metric): string =>

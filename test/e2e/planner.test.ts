@@ -115,6 +115,7 @@ describe.skipIf(chromiumPath === undefined)('the planner', () => {
           [1920, 1080],
         ] as const) {
           await page.setViewportSize({ width, height });
+          await page.mouse.move(620, 4);
           await page.waitForTimeout(400);
           await page.screenshot({ path: join(process.env.FASTMQA_PICTURES, `planner-${width}-${colorScheme}.png`) });
         }

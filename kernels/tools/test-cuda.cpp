@@ -251,6 +251,30 @@ void testHopper() {
       s.splits = 0, s.queryTokens = 7, s.heads = 24, s.kvHeads = 3, s.paged = false;
       runs(named(s, "hopper, packed"));
     }
+    for (int rope : {64, 0}) {
+      s = CaseSpec{};
+      s.path = Path::hopperLatent;
+      s.cacheType = s.queryType = type;
+      s.keyDim = 512 + rope, s.valueDim = 512;
+      s.kvHeads = 1, s.heads = 64, s.lengths = {64};
+      runs(named(s, "hopper latent, one tile"));
+      s.lengths = {640}, s.splits = 1;
+      runs(named(s, "hopper latent"));
+      s.heads = 16, s.lengths = {333}, s.batch = 2, s.paged = true, s.splits = 0;
+      runs(named(s, "hopper latent"));
+      s.heads = 128, s.lengths = {300, 1, 0, 577}, s.batch = 4, s.outType = type;
+      runs(named(s, "hopper latent, two blocks"));
+      s.splits = 1;
+      runs(named(s, "hopper latent, two blocks"));
+      s.splits = 3, s.heads = 50, s.queryTokens = 3, s.lengths = {700, 400}, s.batch = 2, s.left = 150, s.sinks = 5, s.outType = Dtype::f32;
+      runs(named(s, "hopper latent"));
+      s.queryTokens = 5, s.left = 200;
+      runs(named(s, "hopper latent, two blocks"));
+      s.left = unlimitedTokens, s.sinks = 0, s.splits = 0, s.magnitude = 6, s.queryTokens = 1, s.heads = 128, s.paged = false, s.lengths = {300}, s.batch = 1;
+      runs(named(s, "hopper latent, two blocks"));
+      s.magnitude = 1, s.batch = 70, s.lengths = {20};
+      runs(named(s, "hopper latent, several rounds"));
+    }
   }
 }
 #endif
@@ -395,6 +419,13 @@ void testSmall() {
       prefill.path = Path::hopperPrefill, prefill.cacheType = prefill.queryType = Dtype::bf16, prefill.keyDim = prefill.valueDim = dim;
       runs(named(prefill, "small hopper"));
     }
+  }
+  if (device.capability == 90) {
+    CaseSpec hopper;
+    hopper.path = Path::hopperLatent, hopper.keyDim = 576, hopper.valueDim = 512, hopper.heads = 20, hopper.lengths = {200}, hopper.paged = true;
+    runs(named(hopper, "small hopper latent"));
+    hopper.heads = 128;
+    runs(named(hopper, "small hopper latent, two blocks"));
   }
   CaseSpec general;
   general.path = Path::general, general.keyDim = general.valueDim = 40, general.queryTokens = 2, general.lengths = {40}, general.splits = 2;

@@ -359,6 +359,36 @@ void DeviceLayer::expandTail(const DeviceBlock& out, bool values, int64_t firstT
   runtime::check(expand(p, stream_), "starting to read the exact tokens back");
 }
 
+/// Adds the body as a part whose keys and values the kernel makes of latents, unless it cannot; `made` says how.
+bool DeviceLayer::addMadePart(const AttentionProblem& whole, Reconstruction& made, std::vector<AttentionProblem>& parts) const {
+  constexpr int fewTokens = 8;  // rows of more would have the tiles made again and again
+  if (!isLatent_ || dtype_ == Dtype::f32 || whole.queryTokens > fewTokens || keys_->bandCount() > Reconstruction::mostBands) return false;
+  if (rotatesOnRead_ && pairs_ > 0 && 2 * pairs_ != headDim_) return false;
+  const auto bands = [](const PageStore& store, ExpandBand* to) {
+    for (int64_t i = 0; i < store.bandCount(); i++) to[i] = store.band(i);
+    return static_cast<int>(store.bandCount());
+  };
+  made.keyBandCount = bands(*keys_, made.keyBands);
+  made.valueBandCount = values_ ? bands(*values_, made.valueBands) : 0;
+  const auto up = [](const Weights& w, Global<const uint8_t>& data, Global<const float>& mean, int& rank) {
+    data = w.data->view<const uint8_t>();
+    rank = static_cast<int>(w.k);
+    if (w.bias) mean = w.bias->view<const float>();
+  };
+  up(cachesInput_ ? key_ : upKeys_, made.upKeys, made.meanKeys, made.keyRank);
+  up(cachesInput_ ? value_ : upValues_, made.upValues, made.meanValues, made.valueRank);
+  if (rotatesOnRead_ && pairs_ > 0) made.rotates = true, made.cosine = cosines(), made.sine = sines();
+  AttentionProblem part = whole;
+  part.made = &made;
+  part.sinks = 0;  // they have a part of their own
+  part.length = static_cast<int>(settled_ - bodyStart());
+  part.firstKey = static_cast<int>(bodyStart());
+  part.firstSeen = static_cast<int>(bodyFirst() - bodyStart());
+  if (!reconstructKernel(part, limits_).start) return false;
+  parts.push_back(part);
+  return true;
+}
+
 void DeviceLayer::attendParts(std::vector<AttentionProblem>& parts) {
   std::vector<AttentionPlan> plans;
   int slots = 0;
@@ -377,8 +407,9 @@ DeviceBlock DeviceLayer::queriesOf(const DeviceBlock& x, int64_t perSequence, in
   return q;
 }
 
-// Keys that are cached as they are used are read where they lie. Others, and formats that the matrix kernels do not take,
-// are first read back as rows: latents and inputs become keys and values by a product.
+// Keys that are cached as they are used are read where they lie. Short latents become keys and values tile by tile in the
+// kernel that attends. Others (long latents and layer inputs, whose products tiles could not share; keys from before the rotary
+// embedding and formats that the matrix kernels do not take) are first read back as rows.
 DeviceBlock DeviceLayer::attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition) {
   const DeviceBlock q = queriesOf(x, perSequence, firstPosition), mixed(pool_, bytes(batch_ * perSequence * output_.k));
   const AttentionProblem whole = problemFor(q, perSequence, firstPosition, mixed);
@@ -405,6 +436,11 @@ DeviceBlock DeviceLayer::attention(const DeviceBlock& x, int64_t perSequence, in
     const bool isCoded = bitsOf(keys.type) <= 8 || bitsOf(values.type) <= 8;
     expands = needsRows(keys) || needsRows(values) || (isCoded && dtype_ != Dtype::f32 && planAttention(part, limits_).path == Path::general);
     if (!expands) parts.push_back(part);
+  }
+  Reconstruction made;
+  if (expands && bodyTokens > 0 && addMadePart(whole, made, parts)) {
+    attendParts(parts);
+    return product(mixed, batch_ * perSequence, output_);
   }
   DeviceBlock keyRows, valueRows;
   if (expands && bodyTokens + tailTokens > 0) {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "../kernels/reconstruct.h"
 #include "../launch/attention.h"
 #include "../launch/cache.h"
 #include "../launch/decoder.h"
@@ -93,6 +94,7 @@ class DeviceLayer : LayerWeights {
   void setRows(AttentionProblem& part, const DeviceBlock& keys, const DeviceBlock& values, int64_t perSequence) const;
   void expandInto(const DeviceBlock& out, const PageStore& store, int64_t firstToken, int64_t tokens, int64_t perSequence, int64_t width, bool rotates);
   void expandTail(const DeviceBlock& out, bool values, int64_t firstToken, int64_t tokens, int64_t perSequence, int64_t at);
+  bool addMadePart(const AttentionProblem& whole, Reconstruction& made, std::vector<AttentionProblem>& parts) const;
   void attendParts(std::vector<AttentionProblem>& parts);
   DeviceBlock queriesOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
   DeviceBlock attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);

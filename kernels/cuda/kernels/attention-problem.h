@@ -52,9 +52,12 @@ struct CodeScales {
   FASTMQA_BOTH float wholeScale() const { return sharing == Sharing::tensor ? tensorScale : 1; }
 };
 
+struct Reconstruction;
+
 struct AttentionProblem {
   int batch = 1, heads = 1, kvHeads = 1, keyDim = 64, valueDim = 64;
   int queryTokens = 1;
+  int blockRows = 0;    ///< decode kernel: query rows of a block, no more than it has room for; set by the plan
   bool packed = false;  ///< prefill kernel: rows are (token, head) pairs of a KV head; set by the plan
   Dtype queryType = Dtype::f16, cacheType = Dtype::f16, valueType = Dtype::f16, outType = Dtype::f16;
 
@@ -66,6 +69,7 @@ struct AttentionProblem {
   Global<const int32_t> lengths;  ///< tokens of each sequence in this part of the cache; without it `length`
   int length = 0;
   int firstKey = 0;               ///< position of the part's token 0
+  int firstSeen = 0;              ///< tokens of the part before this one are attended elsewhere
   Global<const int32_t> positions;  ///< of query 0 of each sequence; without it `position`
   int position = 0;
 
@@ -81,6 +85,7 @@ struct AttentionProblem {
   Global<uint8_t> out;  ///< strides in elements; written directly when slots is 1
   int64_t outBatch = 0, outToken = 0, outHead = 0;
   bool alignedOut = false;  ///< rows of the output are aligned to 16 bytes; set by the plan
+  const Reconstruction* made = nullptr;  ///< keys and values are made of latents (reconstruct.h); in the host's memory
   Global<float> logSums;  ///< [batch][queryTokens][heads], natural logarithm, or nothing
 
   FASTMQA_DEVICE int tokensOf(int b) const { return lengths ? lengths[b] : length; }
@@ -95,7 +100,7 @@ struct VisibleTiles {
 
   FASTMQA_DEVICE VisibleTiles(const AttentionProblem& p, int length, int firstPosition, int lastPosition, int tileTokens) {
     const int end = clamp(lastPosition + p.right + 1 - p.firstKey, length);
-    const int begin = clamp(firstPosition - p.left - p.firstKey, end);
+    const int inWindow = firstPosition - p.left - p.firstKey, begin = clamp(inWindow < p.firstSeen ? p.firstSeen : inWindow, end);
     windowTile = begin / tileTokens;
     const int sinkEnd = clamp(p.sinks - p.firstKey, end);
     sinkTiles = (sinkEnd + tileTokens - 1) / tileTokens;
@@ -103,6 +108,7 @@ struct VisibleTiles {
     const int endTile = (end + tileTokens - 1) / tileTokens;
     count = sinkTiles + (endTile > windowTile ? endTile - windowTile : 0);
     allSeeFrom = lastPosition - p.left - p.firstKey;
+    allSeeFrom = allSeeFrom < p.firstSeen ? p.firstSeen : allSeeFrom;
     allSeeTo = clamp(firstPosition + p.right + 1 - p.firstKey, length);
   }
   FASTMQA_DEVICE int tile(int i) const { return i < sinkTiles ? i : windowTile + i - sinkTiles; }
@@ -119,6 +125,7 @@ struct RowMask {
   int from, to, sinkEnd;
   FASTMQA_DEVICE RowMask(const AttentionProblem& p, int length, int position) {
     from = position - p.left - p.firstKey;
+    from = from < p.firstSeen ? p.firstSeen : from;
     to = position + p.right + 1 - p.firstKey;
     to = to < length ? to : length;
     sinkEnd = p.sinks - p.firstKey;

@@ -10,6 +10,7 @@ constexpr int combineThreads = 128;
 FASTMQA_KERNEL(combineThreads, 1) combineKernel(const AttentionProblem p) {
   const int64_t row = blockIndex().x, rowCount = static_cast<int64_t>(p.batch) * p.queryTokens * p.heads;
   const int head = static_cast<int>(row % p.heads), token = static_cast<int>(row / p.heads % p.queryTokens), b = static_cast<int>(row / p.heads / p.queryTokens);
+  releaseFollower();
   SharedCarver carver;
   const auto logs = carver.take<float>(p.slots);
   awaitPredecessor();

@@ -30,11 +30,12 @@ decodeFewKernel(const AttentionProblem p) {
   constexpr int stages = Shape::stages(hasAsyncCopies), D = Storage::D, warps = Shape::warps, rows = Shape::rows;
   constexpr int steps = D / 16, pairs = D / 16, atOnce = Shape::tilesAtOnce, tokens = atOnce * tileRows;
   const int lane = laneIndex(), warp = warpIndex(), q = lane / 4, t = lane % 4;
-  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + rows - 1) / rows;
-  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * rows, b = blockIndex().z;
-  const int rowsHere = allRows - firstRow < rows ? allRows - firstRow : rows;
+  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + p.blockRows - 1) / p.blockRows;
+  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * p.blockRows, b = blockIndex().z;
+  const int rowsHere = allRows - firstRow < p.blockRows ? allRows - firstRow : p.blockRows;
 
   releaseFollower();
+  awaitPredecessor();
   SharedCarver carver;
   const auto ring = carver.take<uint8_t>(Shape::ringBytes(hasAsyncCopies));
 

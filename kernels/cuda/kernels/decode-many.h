@@ -47,11 +47,12 @@ decodeManyKernel(const AttentionProblem p) {
   constexpr int steps = Shape::steps, tokens = Shape::tokens, columns = 2 * columnTiles;  // of a lane
   constexpr int valueBytes = Storage::rowBytes / (8 * warps), valueTiles = D / (16 * warps), valueChannels = D / (8 * warps);
   const int lane = laneIndex(), warp = warpIndex(), q = lane / 4, t = lane % 4;
-  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + rows - 1) / rows;
-  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * rows, b = blockIndex().z;
-  const int rowsHere = allRows - firstRow < rows ? allRows - firstRow : rows;
+  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + p.blockRows - 1) / p.blockRows;
+  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * p.blockRows, b = blockIndex().z;
+  const int rowsHere = allRows - firstRow < p.blockRows ? allRows - firstRow : p.blockRows;
 
   releaseFollower();
+  awaitPredecessor();
   SharedCarver carver;
   const auto queries = carver.take<uint8_t>(Shape::queryBytes);
   const auto passed = carver.take<uint8_t>(2 * Shape::weightBytes);  // weights [2][token][row], of alternating iterations

@@ -16,9 +16,9 @@ struct DecodeShape {
   static constexpr bool keepsQueries = rowTiles * Storage::D <= 128;
   static constexpr int queryBytes = rows * Storage::queryRowBytes;
   /// Tiles of an iteration: two where the work on a tile, not its arrival, takes the time.
-  static constexpr int tilesAtOnce = rowTiles == 2 && Storage::D == 64 ? 2 : 1;
+  static constexpr int tilesAtOnce = Storage::reconstructed || (rowTiles == 2 && Storage::D == 64) ? 2 : 1;
   static constexpr int stageBytes = tilesAtOnce * Storage::tileBytes;
-  static constexpr int stages(bool asynchronous) { return asynchronous ? 3 : 1; }
+  static constexpr int stages(bool asynchronous) { return asynchronous && !Storage::reconstructed ? 3 : 1; }
   static constexpr int blocks = rowTiles == 1 ? 2 : 1;  ///< resident on a multiprocessor
   static constexpr int ringBytes(bool asynchronous) {
     const int ring = warps * stages(asynchronous) * stageBytes, merge = warps * rows * (Storage::D + 2) * 4;
@@ -82,18 +82,19 @@ FASTMQA_DEVICE void mergeDecodeWarps(const AttentionProblem& p, Shared<uint8_t> 
 
 template <class Storage, int rowTiles>
 FASTMQA_KERNEL((DecodeShape<Storage, rowTiles>::threads), (DecodeShape<Storage, rowTiles>::blocks))
-decodeKernel(const AttentionProblem p) {
+decodeKernel(const typename Storage::Problem p) {
   using Shape = DecodeShape<Storage, rowTiles>;
   using Type = typename Storage::Type;
   constexpr int stages = Shape::stages(hasAsyncCopies), ringBytes = Shape::ringBytes(hasAsyncCopies);
   constexpr int D = Storage::D, warps = Shape::warps, rows = Shape::rows, steps = D / 16, fragments = D / 8;
   constexpr int atOnce = Shape::tilesAtOnce, tokens = atOnce * tileRows;  // of an iteration
   const int lane = laneIndex(), warp = warpIndex(), q = lane / 4, t = lane % 4;
-  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + rows - 1) / rows;
-  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * rows, b = blockIndex().z;
-  const int rowsHere = allRows - firstRow < rows ? allRows - firstRow : rows;
+  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + p.blockRows - 1) / p.blockRows;
+  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * p.blockRows, b = blockIndex().z;
+  const int rowsHere = allRows - firstRow < p.blockRows ? allRows - firstRow : p.blockRows;
 
   releaseFollower();
+  awaitPredecessor();
   SharedCarver carver;
   const auto queries = carver.take<uint8_t>(Shape::queryBytes);
   const auto ring = carver.take<uint8_t>(ringBytes);

@@ -82,9 +82,35 @@ FASTMQA_DEVICE void expandNumbers(const ExpandBand& band, int b, int head, int t
     const uint32_t w = band.rows.data.load<uint32_t>(row + channel / 2);
     FASTMQA_UNROLL
     for (int i = 0; i < expandRun; i++) codes[i] = w >> (4 * i) & 15u;
+  } else if (bits < 8 && count == expandRun && channel % expandRun == 0) {  // eight codes are as many bytes as a code has bits
+    uint32_t w = 0;
+    for (int i = 0; i < bits; i++) w |= static_cast<uint32_t>(band.rows.data[row + channel / 8 * bits + i]) << (8 * i);
+    FASTMQA_UNROLL
+    for (int i = 0; i < expandRun; i++) codes[i] = w >> (bits * i) & ((1u << bits) - 1);
   } else {
     FASTMQA_UNROLL
     for (int i = 0; i < expandRun; i++) codes[i] = i < count ? packedCode(band.rows, row, bits, channel + i) : 0;
+  }
+  if (count == expandRun && channel % expandRun == 0 && s.sharing != Sharing::tensor) {  // scales of a run lie together, or it has one
+    const bool perChannel = s.sharing == Sharing::channel;
+    const int64_t at = plane + 2 * (perChannel ? static_cast<int64_t>(slot / s.group) * band.channels + channel : static_cast<int64_t>(slot) * groups + channel / s.group);
+    if (perChannel && at % 16 == 0 && s.shiftBytes % 16 == 0) {
+      const Word4 a = s.data.load<Word4>(at), b = s.shiftBytes ? s.data.load<Word4>(at + s.shiftBytes) : Word4{0, 0, 0, 0};
+      const uint32_t scales[4] = {a.x, a.y, a.z, a.w}, shifts[4] = {b.x, b.y, b.z, b.w};
+      FASTMQA_UNROLL
+      for (int i = 0; i < expandRun; i++) {
+        const float scale = i % 2 ? highHalf(F16(), scales[i / 2]) : lowHalf(F16(), scales[i / 2]);
+        const float shift = i % 2 ? highHalf(F16(), shifts[i / 2]) : lowHalf(F16(), shifts[i / 2]);
+        x[i] = static_cast<float>(codes[i]) * scale + (s.shiftBytes ? shift : -zero * scale);
+      }
+      return;
+    }
+    if (!perChannel && s.group % expandRun == 0) {
+      const float scale = lowHalf(F16(), s.data.load<uint16_t>(at)), shift = s.shiftBytes ? lowHalf(F16(), s.data.load<uint16_t>(at + s.shiftBytes)) : -zero * scale;
+      FASTMQA_UNROLL
+      for (int i = 0; i < expandRun; i++) x[i] = static_cast<float>(codes[i]) * scale + shift;
+      return;
+    }
   }
   float scale = s.tensorScale, shift = -zero * scale;
   int64_t last = -1;

@@ -86,15 +86,6 @@ FASTMQA_DEVICE PrefillWork<Shape> prefillWork(const PrefillProblem& all, int ind
   return work;
 }
 
-/// A place in a ring of `stages`, and the parity of the phase that it is in.
-template <int stages>
-struct RingPlace {
-  int index = 0, parity = 0;
-  FASTMQA_DEVICE void advance() {
-    if (++index == stages) index = 0, parity ^= 1;
-  }
-};
-
 /// Places of barriers in shared memory, 8 bytes each.
 template <int stages>
 struct PrefillBarriers {
@@ -163,18 +154,6 @@ FASTMQA_DEVICE void feedPrefill(const PrefillProblem& all, uint32_t memory, Pref
     }
   }
   if (atomicAdd(counter + 1, 1) == gridSize().x - 1) counter[0] = counter[1] = 0;
-}
-
-/// Exchanges registers within four lanes: lane t ends up with x[t] of each, in order.
-FASTMQA_DEVICE void transposeQuad(uint32_t (&x)[4]) {
-  const int t = laneIndex() % 4;
-  const auto swap = [&](uint32_t& low, uint32_t& high, int bit) {
-    const bool upper = t & bit;
-    const uint32_t received = __shfl_xor_sync(0xffffffffu, upper ? low : high, bit);
-    (upper ? low : high) = received;
-  };
-  swap(x[0], x[1], 1), swap(x[2], x[3], 1);
-  swap(x[0], x[2], 2), swap(x[1], x[3], 2);
 }
 
 template <class Shape>

@@ -31,10 +31,11 @@ FASTMQA_DEVICE int chunksOn(int byte, int chunks) {
 template <class Type_, int D_>
 struct PlainStorage {
   using Type = Type_;
+  using Problem = AttentionProblem;
   static constexpr int D = D_;
   static constexpr int keyBytes = tileRows * D * 2, valueBytes = keyBytes, scaleBytes = 0;
   static constexpr int tileBytes = keyBytes + valueBytes;
-  static constexpr bool coded = false;
+  static constexpr bool coded = false, reconstructed = false;
 
   static FASTMQA_DEVICE void copyRows(Shared<uint8_t> to, int base, const TokenRows& rows, int64_t from, int token, int length) {
     constexpr int chunks = D / 8;

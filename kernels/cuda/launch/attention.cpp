@@ -6,7 +6,7 @@
 #include "../kernels/combine.h"
 #include "../kernels/general.h"
 #include "fastmqa/status.h"
-#include "prefill-hopper.h"
+#include "hopper.h"
 
 namespace fastmqa::gpu {
 namespace {
@@ -25,8 +25,8 @@ bool areTileScales(const CodeScales& s, int channels, bool channelsAllowed) {
   return s.sharing == Sharing::channel && channelsAllowed && s.group % 16 == 0 && pageTokens % s.group == 0;
 }
 
-AttentionKernel decodeKernelFor(const AttentionProblem& p, const Device& device) {
-  const int rows = p.groupSize() * p.queryTokens;
+/// `rows`: of a block, at most.
+AttentionKernel decodeKernelFor(const AttentionProblem& p, const Device& device, int rows) {
   if (p.keyDim != p.valueDim || p.cacheType != p.valueType || !isAligned(p.keys) || !isAligned(p.values)) return {};
   if (p.scale <= 0 || p.queryBatch % 2 || p.queryToken % 2 || p.queryHead % 2) return {};
   if (is16Bit(p.cacheType)) return plainDecodeKernel(p.cacheType, p.keyDim, rows, device);
@@ -58,10 +58,20 @@ AttentionKernel hopperPrefillOf([[maybe_unused]] AttentionProblem p, [[maybe_unu
   return {};
 }
 
+bool isLatent(const AttentionProblem& p) {
+  return p.kvHeads == 1 && p.keys.data.data() == p.values.data.data() && p.queryType == p.cacheType && is16Bit(p.cacheType) && isAligned(p.keys) &&
+         p.queryBatch % 8 == 0 && p.queryToken % 8 == 0 && p.queryHead % 8 == 0 && p.heads * p.queryTokens >= 8;
+}
+
 AttentionKernel latentKernelOf(const AttentionProblem& p, const Device& device) {
-  const bool fits = p.kvHeads == 1 && p.keys.data.data() == p.values.data.data() && p.queryType == p.cacheType && is16Bit(p.cacheType) &&
-                    isAligned(p.keys) && p.queryBatch % 8 == 0 && p.queryToken % 8 == 0 && p.queryHead % 8 == 0 && device.capability >= 80;
-  return fits ? latentKernelFor(p.cacheType, p.keyDim, p.valueDim) : AttentionKernel{};
+  return isLatent(p) && device.capability >= 80 ? latentKernelFor(p.cacheType, p.keyDim, p.valueDim) : AttentionKernel{};
+}
+
+AttentionKernel hopperLatentOf([[maybe_unused]] const AttentionProblem& p, [[maybe_unused]] const Device& device) {
+#ifdef FASTMQA_HOPPER
+  if (isLatent(p) && p.softcap == 0 && p.scale > 0) return hopperLatentKernel(p, device);
+#endif
+  return {};
 }
 
 /// Numbers that the kernels would otherwise divide for, tile by tile.
@@ -114,24 +124,48 @@ AttentionPlan planAttention(const AttentionProblem& p, const Device& device, con
   const auto fits = [&](const AttentionKernel& kernel) { return kernel.run && kernel.sharedBytes <= device.sharedBytesPerBlock; };
   const auto blocksOf = [&](int64_t allRows, int perBlock, int64_t heads) { return (allRows + perBlock - 1) / perBlock * heads * p.batch; };
 
+  if (p.made) {
+    plan.path = Path::reconstruct;
+    plan.kernel = reconstructKernel(p, device);
+    check(plan.kernel.start != nullptr, "latents that a kernel makes keys and values of", p.keyDim);
+    plan.blockRows = plan.kernel.rows;
+    const int rowBlocks = (rows + plan.kernel.rows - 1) / plan.kernel.rows, resident = std::max(1, device.sharedBytesPerBlock / plan.kernel.sharedBytes);
+    plan.splits = splitsFor(blocksOf(rows, plan.kernel.rows, p.kvHeads), visibleTokens(p), 64, device.multiprocessors * std::min(2, resident));
+    plan.grid = {plan.splits, p.kvHeads * rowBlocks, p.batch};
+    return plan;
+  }
   const AttentionKernel prefill = may(Path::prefill) ? prefillKernelOf(p, device) : AttentionKernel{};
   const bool packs = group > 1 && 64 % group == 0 && p.queryTokens < 128;
   const AttentionKernel hopper = may(Path::hopperPrefill) ? hopperPrefillOf(p, device, packs) : AttentionKernel{};
   // For few rows bandwidth decides, and decode's blocks have more loads under way, but for short rows of shared heads.
   const bool suitsHopper = hopper.start && (rows > 16 || (p.keyDim == 64 && packs && p.kvHeads * p.batch >= device.multiprocessors));
-  const AttentionKernel decode = may(Path::decode) ? decodeKernelFor(p, device) : AttentionKernel{};
-  const AttentionKernel latent = may(Path::latent) && rows >= 8 ? latentKernelOf(p, device) : AttentionKernel{};
-  if (fits(latent)) {
+  // A block of few rows is done sooner: rows are spread over multiprocessors that are idle anyway.
+  int rowsEach = rows;
+  for (int n = 16; n >= 4 && rows <= 64; n /= 2)
+    if (blocksOf(rows, n, p.kvHeads) * std::max(1, visibleTokens(p) / 64) <= device.multiprocessors) rowsEach = std::min(rows, n);
+  const bool hasIdle = rowsEach < rows;
+  const AttentionKernel decode = may(Path::decode) ? decodeKernelFor(p, device, rowsEach) : AttentionKernel{};
+  const AttentionKernel hopperLatent = may(Path::hopperLatent) ? hopperLatentOf(p, device) : AttentionKernel{};
+  const AttentionKernel latent = may(Path::latent) ? latentKernelOf(p, device) : AttentionKernel{};
+  if (hopperLatent.start) {
+    plan.path = Path::hopperLatent;
+    plan.kernel = hopperLatent;
+    plan.grid = {1, (rows + hopperLatent.rows - 1) / hopperLatent.rows, p.batch};
+    plan.splits = splitsFor(static_cast<int64_t>(plan.grid.y) * p.batch, visibleTokens(p), 256, device.multiprocessors);
+    plan.grid.x = plan.splits;
+    return plan;
+  } else if (fits(latent)) {
     plan.path = Path::latent;
     plan.kernel = latent;
     const int rowBlocks = (rows + latent.rows - 1) / latent.rows;
     blocks = static_cast<int64_t>(rowBlocks) * p.batch;
     plan.grid = {1, rowBlocks, p.batch};
-  } else if (fits(decode) && !suitsHopper && (rows <= decode.rows || !(fits(prefill) || hopper.start))) {
+  } else if (fits(decode) && (hasIdle || (!suitsHopper && (rows <= decode.rows || !(fits(prefill) || hopper.start))))) {
     plan.path = Path::decode;
     plan.kernel = decode;
-    const int perBlock = decode.rows, rowBlocks = (rows + perBlock - 1) / perBlock;
-    blocks = blocksOf(rows, perBlock, p.kvHeads);
+    plan.blockRows = hasIdle ? rowsEach : decode.rows;
+    const int rowBlocks = (rows + plan.blockRows - 1) / plan.blockRows;
+    blocks = blocksOf(rows, plan.blockRows, p.kvHeads);
     plan.grid = {1, p.kvHeads * rowBlocks, p.batch};
     leastTokens = 64;
   } else if (hopper.start) {
@@ -161,7 +195,9 @@ AttentionPlan planAttention(const AttentionProblem& p, const Device& device, con
     plan.grid = {1, p.kvHeads * rowBlocks, p.batch};
   }
   check(plan.grid.y < 65536, "fewer than 65536 blocks of rows", plan.grid.y);
-  const int resident = device.multiprocessors * residentBlocks(plan.kernel.run, plan.kernel.threads, plan.kernel.sharedBytes);
+  // Where a block a multiprocessor has little to do, more blocks only make the merge longer.
+  const bool isShort = plan.path == Path::decode && blocks * visibleTokens(p) <= int64_t{256} * device.multiprocessors;
+  const int resident = device.multiprocessors * (isShort ? 1 : residentBlocks(plan.kernel.run, plan.kernel.threads, plan.kernel.sharedBytes));
   plan.splits = splitsFor(blocks, visibleTokens(p), leastTokens, resident);
   plan.grid.x *= plan.splits;
   return plan;
@@ -180,6 +216,7 @@ int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count,
   for (int i = 0; i < count; i++) {
     part = parts[i];
     part.splits = plans[i].splits;
+    part.blockRows = plans[i].blockRows;
     part.packed = plans[i].packed;
     part.slots = slots;
     part.alignedOut = part.outBatch % 8 == 0 && part.outToken % 8 == 0 && part.outHead % 8 == 0 && reinterpret_cast<uintptr_t>(part.out.data()) % 16 == 0;
@@ -190,8 +227,9 @@ int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count,
     const int64_t sums = slots * rows * part.valueDim;
     part.partialSums = Global<float>(workspace.data(), sums);
     part.partialLogs = Global<float>(workspace.data() + sums, slots * rows);
-    const int status = plans[i].kernel.start ? plans[i].kernel.start(part, plans[i].grid, stream)
-                                             : launch(plans[i].kernel.run, plans[i].grid, plans[i].kernel.threads, plans[i].kernel.sharedBytes, stream, part);
+    const AttentionKernel& kernel = plans[i].kernel;
+    const auto begin = plans[i].overlaps && plans[i].path == Path::decode ? launchAfter<AttentionProblem> : launch<AttentionProblem>;
+    const int status = kernel.start ? kernel.start(part, plans[i].grid, stream) : begin(kernel.run, plans[i].grid, kernel.threads, kernel.sharedBytes, stream, part);
     if (status != 0) return status;
   }
   if (slots == 1) return 0;

@@ -6,9 +6,9 @@
 namespace fastmqa::gpu {
 
 /// general: f32 arithmetic, any size and format. decode: few rows per KV head. prefill: many. latent: values are the
-/// first channels of the keys (p.values is p.keys), and all heads share them. hopperPrefill: prefill on compute capability
-/// 9.0, heads of 64 or 128.
-enum class Path { general, decode, prefill, latent, hopperPrefill };
+/// first channels of the keys (p.values is p.keys), and all heads share them. hopperPrefill, hopperLatent: on compute
+/// capability 9.0, heads of 64 or 128, and latents of 512 channels. reconstruct: latents as p.made describes them.
+enum class Path { general, decode, prefill, latent, hopperPrefill, hopperLatent, reconstruct };
 
 struct AttentionKernel {
   void (*run)(AttentionProblem) = nullptr;
@@ -23,6 +23,7 @@ struct AttentionPlan {
   AttentionKernel kernel;
   GridSize grid;
   int splits = 1;
+  int blockRows = 0;  ///< of decode
   bool packed = false;
   bool overlaps = false;  ///< the merge of the slots may get ready while they are computed
 };
@@ -44,5 +45,7 @@ AttentionKernel plainDecodeKernel(Dtype type, int headDim, int rows, const Devic
 AttentionKernel codedDecodeKernel(const AttentionProblem& p, int rows, const Device& device);
 AttentionKernel prefillKernelFor(Dtype type, int headDim, const Device& device);
 AttentionKernel latentKernelFor(Dtype type, int keyDim, int valueDim);
+/// Of p.made: 16-bit queries, heads of 64 or 128, latents of at most 128 channels.
+AttentionKernel reconstructKernel(const AttentionProblem& p, const Device& device);
 
 }  // namespace fastmqa::gpu

@@ -28,6 +28,10 @@ int launch(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, 
 /// Starts a kernel that may get ready while the one before it runs (it calls awaitPredecessor); from 9.0 on.
 template <class Params>
 int launchAfter(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, Stream stream, const Params& params) {
+  if (sharedBytes > 48 << 10) {
+    const cudaError_t raised = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sharedBytes);
+    if (raised != cudaSuccess) return raised;
+  }
   cudaLaunchAttribute early;
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;

@@ -42,6 +42,22 @@ FASTMQA_DEVICE void waitPhase(uint32_t barrier, int parity) {
       : "memory");
 }
 
+/// Whether that phase has ended.
+FASTMQA_DEVICE bool phaseEnded(uint32_t barrier, int parity) {
+  int ended;
+  asm volatile("{\n.reg .pred done;\nmbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\nselp.s32 %0, 1, 0, done;\n}" : "=r"(ended) : "r"(barrier), "r"(parity) : "memory");
+  return ended != 0;
+}
+
+/// A place in a ring of `stages`, and the parity of the phase that it is in.
+template <int stages>
+struct RingPlace {
+  int index = 0, parity = 0;
+  FASTMQA_DEVICE void advance() {
+    if (++index == stages) index = 0, parity ^= 1;
+  }
+};
+
 /// Starts copying the box at the given place of a tensor of four dimensions; its bytes count towards the barrier.
 FASTMQA_DEVICE void copyBox(uint32_t to, const CUtensorMap& map, int c0, int c1, int c2, int c3, uint32_t barrier) {
   asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(to),
@@ -52,6 +68,27 @@ FASTMQA_DEVICE void prefetchMap(const CUtensorMap& map) { asm volatile("prefetch
 
 /// Ordinary stores to shared memory before it are seen by the copy engine and matrix units after it.
 FASTMQA_DEVICE void fenceForMatrices() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+/// Four 8x8 matrices of 16-bit values from registers laid out as a product's sums; lane l gives the address of row l % 8 of
+/// matrix l / 8.
+FASTMQA_DEVICE void storeMatrices(uint32_t to, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(m0), "r"(m1), "r"(m2), "r"(m3) : "memory");
+}
+FASTMQA_DEVICE void loadMatrices(uint32_t& r0, uint32_t& r1, uint32_t& r2, uint32_t& r3, uint32_t from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3) : "r"(from) : "memory");
+}
+
+/// Exchanges registers within four lanes: lane t ends up with x[t] of each, in order.
+FASTMQA_DEVICE void transposeQuad(uint32_t (&x)[4]) {
+  const int t = laneIndex() % 4;
+  const auto swap = [&](uint32_t& low, uint32_t& high, int bit) {
+    const bool upper = t & bit;
+    const uint32_t received = __shfl_xor_sync(0xffffffffu, upper ? low : high, bit);
+    (upper ? low : high) = received;
+  };
+  swap(x[0], x[1], 1), swap(x[2], x[3], 1);
+  swap(x[0], x[2], 2), swap(x[1], x[3], 2);
+}
 
 /// Barriers of some of the block's warps, by number; 0 is the whole block's.
 FASTMQA_DEVICE void joinBarrier(int number, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory"); }
@@ -72,6 +109,12 @@ FASTMQA_DEVICE void takeRegisters() {
 FASTMQA_DEVICE uint64_t operandAt(uint32_t address, int alongRows = 16) {
   return static_cast<uint64_t>((address & 0x3ffff) >> 4) | static_cast<uint64_t>(alongRows >> 4) << 16 | static_cast<uint64_t>(groupBytes >> 4) << 32 |
          uint64_t{1} << 62;
+}
+
+/// As above, of one step of the inner dimension: unshuffled blocks of 8 rows of 16 bytes, the two of a step one after the
+/// other, then the next 8 rows.
+FASTMQA_DEVICE uint64_t stepOperandAt(uint32_t address) {
+  return static_cast<uint64_t>((address & 0x3ffff) >> 4) | static_cast<uint64_t>(128 >> 4) << 16 | static_cast<uint64_t>(256 >> 4) << 32;
 }
 
 /// Before the first product that reads registers which other instructions wrote.
@@ -98,6 +141,7 @@ FASTMQA_DEVICE void settled(uint32_t (&x)[n]) {
 #define FASTMQA_SUMS16(d, i) FASTMQA_SUMS4(d, i), FASTMQA_SUMS4(d, i + 4), FASTMQA_SUMS4(d, i + 8), FASTMQA_SUMS4(d, i + 12)
 #define FASTMQA_SUMS32(d, i) FASTMQA_SUMS16(d, i), FASTMQA_SUMS16(d, i + 16)
 #define FASTMQA_SUMS64(d, i) FASTMQA_SUMS32(d, i), FASTMQA_SUMS32(d, i + 32)
+#define FASTMQA_SUMS128(d, i) FASTMQA_SUMS64(d, i), FASTMQA_SUMS64(d, i + 64)
 #define FASTMQA_NAMES8(a, b, c, d, e, f, g, h) "%" #a ",%" #b ",%" #c ",%" #d ",%" #e ",%" #f ",%" #g ",%" #h
 #define FASTMQA_NAMES32                                                                                   \
   FASTMQA_NAMES8(0, 1, 2, 3, 4, 5, 6, 7) "," FASTMQA_NAMES8(8, 9, 10, 11, 12, 13, 14, 15) "," FASTMQA_NAMES8( \
@@ -108,6 +152,10 @@ FASTMQA_DEVICE void settled(uint32_t (&x)[n]) {
 #define FASTMQA_NAMES88                                                                                                                  \
   FASTMQA_NAMES64 "," FASTMQA_NAMES8(64, 65, 66, 67, 68, 69, 70, 71) "," FASTMQA_NAMES8(72, 73, 74, 75, 76, 77, 78, 79) "," FASTMQA_NAMES8( \
       80, 81, 82, 83, 84, 85, 86, 87)
+
+#define FASTMQA_NAMES128                                                                                                                             \
+  FASTMQA_NAMES88 "," FASTMQA_NAMES8(88, 89, 90, 91, 92, 93, 94, 95) "," FASTMQA_NAMES8(96, 97, 98, 99, 100, 101, 102, 103) "," FASTMQA_NAMES8( \
+      104, 105, 106, 107, 108, 109, 110, 111) "," FASTMQA_NAMES8(112, 113, 114, 115, 116, 117, 118, 119) "," FASTMQA_NAMES8(120, 121, 122, 123, 124, 125, 126, 127)
 
 /// 64 x columns sums of a warpgroup: of warp w (in the group) and lane l, d[4f + 2h + c] is row 16w + l / 4 + 8h, column
 /// 8f + 2 (l % 4) + c. One step covers 16 of the inner dimension.
@@ -122,6 +170,13 @@ struct Product;
                  : SUMS                                                                                                                     \
                  : "l"(left), "l"(right), "r"(static_cast<int>(!first)));                                                                   \
   }
+// As above, but the right one's inner dimension runs down the rows.
+#define FASTMQA_PRODUCT_SHARED_DOWN(Type, name, columns, NAMES, SUMS, a, b)                                                                 \
+  static FASTMQA_DEVICE void sharedDown(float (&d)[columns / 2], uint64_t left, uint64_t right) {                                           \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." name "." name " {" NAMES "}, %" #a ", %" #b ", 1, 1, 1, 0, 1;"      \
+                 : SUMS                                                                                                                     \
+                 : "l"(left), "l"(right));                                                                                                  \
+  }
 // The left operand in registers, laid out as FragmentA; the right one's inner dimension runs down the rows.
 #define FASTMQA_PRODUCT_REGISTERS(Type, name, columns, NAMES, SUMS, a0, a1, a2, a3, b)                                                      \
   static FASTMQA_DEVICE void registers(float (&d)[columns / 2], uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3, uint64_t right) {       \
@@ -130,35 +185,55 @@ struct Product;
                  : SUMS                                                                                                                     \
                  : "r"(r0), "r"(r1), "r"(r2), "r"(r3), "l"(right));                                                                         \
   }
+// As above, but the right one's inner dimension runs along the rows; `first` starts from zero.
+#define FASTMQA_PRODUCT_REGISTERS_ALONG(Type, name, columns, NAMES, SUMS, a0, a1, a2, a3, b, p)                                             \
+  static FASTMQA_DEVICE void registersAlong(float (&d)[columns / 2], uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3, uint64_t right, bool first) { \
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %" #p ", 0;\n"                                                                              \
+                 "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." name "." name " {" NAMES "}, {%" #a0 ",%" #a1 ",%" #a2 ",%" #a3    \
+                 "}, %" #b ", p, 1, 1, 0;}"                                                                                                 \
+                 : SUMS                                                                                                                     \
+                 : "r"(r0), "r"(r1), "r"(r2), "r"(r3), "l"(right), "r"(static_cast<int>(!first)));                                          \
+  }
 #define FASTMQA_PRODUCTS(Type, name)                                                                                            \
   template <>                                                                                                                   \
   struct Product<Type, 64> {                                                                                                    \
     FASTMQA_PRODUCT_SHARED(Type, name, 64, FASTMQA_NAMES32, FASTMQA_SUMS32(d, 0), 32, 33, 34)                                   \
     FASTMQA_PRODUCT_REGISTERS(Type, name, 64, FASTMQA_NAMES32, FASTMQA_SUMS32(d, 0), 32, 33, 34, 35, 36)                        \
+    FASTMQA_PRODUCT_REGISTERS_ALONG(Type, name, 64, FASTMQA_NAMES32, FASTMQA_SUMS32(d, 0), 32, 33, 34, 35, 36, 37)              \
+    FASTMQA_PRODUCT_SHARED_DOWN(Type, name, 64, FASTMQA_NAMES32, FASTMQA_SUMS32(d, 0), 32, 33)                                  \
   };                                                                                                                            \
   template <>                                                                                                                   \
   struct Product<Type, 128> {                                                                                                   \
     FASTMQA_PRODUCT_SHARED(Type, name, 128, FASTMQA_NAMES64, FASTMQA_SUMS64(d, 0), 64, 65, 66)                                  \
     FASTMQA_PRODUCT_REGISTERS(Type, name, 128, FASTMQA_NAMES64, FASTMQA_SUMS64(d, 0), 64, 65, 66, 67, 68)                       \
+    FASTMQA_PRODUCT_SHARED_DOWN(Type, name, 128, FASTMQA_NAMES64, FASTMQA_SUMS64(d, 0), 64, 65)                                 \
   };                                                                                                                            \
   template <>                                                                                                                   \
   struct Product<Type, 176> {                                                                                                   \
     FASTMQA_PRODUCT_SHARED(Type, name, 176, FASTMQA_NAMES88, FASTMQA_SUMS64(d, 0) FASTMQA_COMMA FASTMQA_SUMS16(d, 64) FASTMQA_COMMA FASTMQA_SUMS4(d, 80) FASTMQA_COMMA FASTMQA_SUMS4(d, 84), 88, 89, 90) \
+  };                                                                                                                            \
+  template <>                                                                                                                   \
+  struct Product<Type, 256> {                                                                                                   \
+    FASTMQA_PRODUCT_SHARED_DOWN(Type, name, 256, FASTMQA_NAMES128, FASTMQA_SUMS128(d, 0), 128, 129)                             \
   };
 #define FASTMQA_COMMA ,
 FASTMQA_PRODUCTS(Bf16, "bf16")
 FASTMQA_PRODUCTS(F16, "f16")
 #undef FASTMQA_PRODUCTS
 #undef FASTMQA_PRODUCT_SHARED
+#undef FASTMQA_PRODUCT_SHARED_DOWN
 #undef FASTMQA_PRODUCT_REGISTERS
+#undef FASTMQA_PRODUCT_REGISTERS_ALONG
 #undef FASTMQA_COMMA
 #undef FASTMQA_NAMES8
 #undef FASTMQA_NAMES32
 #undef FASTMQA_NAMES64
 #undef FASTMQA_NAMES88
+#undef FASTMQA_NAMES128
 #undef FASTMQA_SUMS4
 #undef FASTMQA_SUMS16
 #undef FASTMQA_SUMS32
 #undef FASTMQA_SUMS64
+#undef FASTMQA_SUMS128
 
 }  // namespace fastmqa::gpu::hopper

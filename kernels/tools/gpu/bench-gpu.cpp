@@ -258,7 +258,7 @@ void run(const Case& c, const Device& device, double copyRate, double matrixPeak
   const double pairs = c.queries == c.tokens && c.causal ? 0.5 * c.tokens : c.tokens;
   const double flops = 2.0 * c.batch * c.heads * (keyDim + c.headDim) * pairs * c.queries;
   const double bytes = (latent ? 1.0 : 2.0) * static_cast<double>(sideBytes) + static_cast<double>(scaleBytes) + 2.0 * static_cast<double>(queryElements + outElements);
-  constexpr const char* pathNames[] = {"general", "decode", "prefill", "latent", "hopper"};
+  constexpr const char* pathNames[] = {"general", "decode", "prefill", "latent", "hopper", "hopper latent"};
   std::printf("{\"case\":\"%s\",\"shape\":\"%s\",\"path\":\"%s\",\"chosen\":%s,\"splits\":%d,\"relativeError\":%.3g,\"medianSeconds\":%.4g,\"p05Seconds\":%.4g,\"p95Seconds\":%.4g,\"samples\":%zu,"
               "\"flopsPerSecond\":%.4g,\"ofMatrixRate\":%.3f,\"bytesPerSecond\":%.4g,\"ofCopyBandwidth\":%.3f}\n",
               label.c_str(), shape, pathNames[static_cast<int>(plan.path)], chosen ? "true" : "false", plan.splits, error, t.median, t.p05, t.p95, t.samples, flops / t.median,
@@ -310,9 +310,9 @@ void runAll() {
       run(c, device, copyRate, matrixPeak);
       continue;
     }
-    for (Path path : {Path::decode, Path::prefill, Path::hopperPrefill, Path::latent})
-      if (path == Path::hopperPrefill && !withHopper) continue;
-      else if (path == Path::latent ? c.ropeDim > 0 : path != Path::prefill || c.queries > 1) run(c, device, copyRate, matrixPeak, &path);
+    for (Path path : {Path::decode, Path::prefill, Path::hopperPrefill, Path::latent, Path::hopperLatent})
+      if ((path == Path::hopperPrefill || path == Path::hopperLatent) && !withHopper) continue;
+      else if (path == Path::latent || path == Path::hopperLatent ? c.ropeDim > 0 : path != Path::prefill || c.queries > 1) run(c, device, copyRate, matrixPeak, &path);
   }
 }
 

@@ -129,7 +129,7 @@ CaseResult runCase(const CaseSpec& spec, const Device& device) {
   check::Random random(seed);
   Side keys = makeSide(spec, random, spec.keyDim, spec.keySharing, spec.keyGroup);
   Side values = makeSide(spec, random, spec.valueDim, spec.valueSharing, spec.valueGroup);
-  const bool latent = spec.path == Path::latent;  // values are the first channels of the keys
+  const bool latent = spec.path == Path::latent || spec.path == Path::hopperLatent;  // values are the first channels of the keys
   const auto rows = static_cast<size_t>(spec.batch * spec.queryTokens * spec.heads);
   std::vector<float> q(rows * static_cast<size_t>(spec.keyDim));
   std::vector<uint8_t> queryBytes(static_cast<size_t>(packedBytes(spec.queryType, static_cast<int64_t>(q.size()))));

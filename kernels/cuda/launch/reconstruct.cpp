@@ -25,7 +25,7 @@ AttentionKernel instance() {
 template <class Type>
 AttentionKernel ofType(int headDim, int rows) {
   if (headDim == 64) return rows <= 16 ? instance<ReconstructedStorage<Type, 64>, 1>() : instance<ReconstructedStorage<Type, 64>, 2>();
-  if (headDim == 128) return rows <= 16 ? instance<ReconstructedStorage<Type, 128>, 1>() : instance<ReconstructedStorage<Type, 128>, 2>();
+  if (headDim == 128) return instance<ReconstructedStorage<Type, 128>, 1>();  // more rows would not fit registers
   return {};
 }
 

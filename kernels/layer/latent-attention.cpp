@@ -27,18 +27,14 @@ LatentAttention::LatentAttention(Arena& arena, const LayerWeights& w)
       valueDim_(w.latent.valueDim), latentNorm_(w.latent.norm), queryNorm_(w.latent.queryNorm) {
   const int64_t queryWidth = heads_ * w.headDim, each = nopeDim_ + valueDim_;
   const auto queryRank = static_cast<int64_t>(queryNorm_.size());
-  down_ = PackedWeights(arena, rank_ + ropeDim_, d_, w.latent.down.data(), d_);
-  if (queryRank > 0) queryDown_ = PackedWeights(arena, queryRank, d_, w.latent.queryDown.data(), d_);
-  const int64_t inputs = queryRank > 0 ? queryRank : d_;
-  query_ = PackedWeights(arena, queryWidth, inputs, w.wq.data(), inputs);
-  std::vector<float> turned(static_cast<size_t>(rank_ * nopeDim_));
+  down_ = PackedWeights(arena, rank_ + ropeDim_, d_, w.latent.down);
+  if (queryRank > 0) queryDown_ = PackedWeights(arena, queryRank, d_, w.latent.queryDown);
+  query_ = PackedWeights(arena, queryWidth, queryRank > 0 ? queryRank : d_, w.wq);
   for (int64_t h = 0; h < heads_; h++) {
-    const float* up = w.latent.up.data() + h * each * rank_;
-    for (int64_t c = 0; c < nopeDim_; c++)
-      for (int64_t i = 0; i < rank_; i++) turned[static_cast<size_t>(i * nopeDim_ + c)] = up[c * rank_ + i];
-    toLatent_.emplace_back(arena, rank_, nopeDim_, turned.data(), nopeDim_);
-    toKey_.emplace_back(arena, nopeDim_, rank_, up, rank_);
-    toValue_.emplace_back(arena, valueDim_, rank_, up + nopeDim_ * rank_, rank_);
+    const int64_t up = h * each * rank_;
+    toLatent_.emplace_back(arena, rank_, nopeDim_, w.latent.up, up, 1, rank_);
+    toKey_.emplace_back(arena, nopeDim_, rank_, w.latent.up, up, rank_, 1);
+    toValue_.emplace_back(arena, valueDim_, rank_, w.latent.up, up + nopeDim_ * rank_, rank_, 1);
   }
 }
 

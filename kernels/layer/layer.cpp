@@ -31,7 +31,6 @@ namespace {
 
 constexpr int64_t fillChunk = 256;  // tokens appended between settlements: bounds what a window keeps too long
 
-std::vector<double> widened(const std::vector<float>& x) { return std::vector<double>(x.begin(), x.end()); }
 std::vector<float> narrowed(const std::vector<double>& x) { return std::vector<float>(x.begin(), x.end()); }
 
 Grouping groupingOf(Technique::Grouping g) {
@@ -231,14 +230,15 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
   const int64_t before = arena.currentBytes();
   if (technique.kvHeads < weights_.kvHeads) {
     const int64_t headDim = weights_.headDim;
-    HeadWeights heads{weights_.heads, weights_.kvHeads, headDim, d_, widened(weights_.wq), widened(weights_.wk), widened(weights_.wv), {}};
+    HeadWeights heads{weights_.heads, weights_.kvHeads, headDim, d_, weights_.wq.doubles(), weights_.wk.doubles(), weights_.wv.doubles(), {}};
+    const std::vector<double> wo = weights_.wo.doubles();
     heads.output.resize(weights_.wo.size());
     const auto output = [&](HeadWeights& h, int64_t head, int64_t i, int64_t c) -> double& {
       return h.output[static_cast<size_t>((head * d_ + i) * headDim + c)];
     };
     for (int64_t i = 0; i < d_; i++)
       for (int64_t c = 0; c < weights_.heads * headDim; c++)
-        output(heads, c / headDim, i, c % headDim) = static_cast<double>(weights_.wo[static_cast<size_t>(i * weights_.heads * headDim + c)]);
+        output(heads, c / headDim, i, c % headDim) = wo[static_cast<size_t>(i * weights_.heads * headDim + c)];
     HeadMergeOptions options;
     options.how = technique.conversion == Conversion::mean ? HeadMerge::mean : technique.conversion == Conversion::first ? HeadMerge::first : HeadMerge::aligned;
     options.kvHeads = technique.kvHeads;
@@ -255,9 +255,11 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
     weights_.wq = narrowed(merged.query);
     weights_.wk = narrowed(merged.key);
     weights_.wv = narrowed(merged.value);
+    std::vector<float> mergedOutput(wo.size());
     for (int64_t i = 0; i < d_; i++)
       for (int64_t c = 0; c < weights_.heads * headDim; c++)
-        weights_.wo[static_cast<size_t>(i * weights_.heads * headDim + c)] = static_cast<float>(output(merged, c / headDim, i, c % headDim));
+        mergedOutput[static_cast<size_t>(i * weights_.heads * headDim + c)] = static_cast<float>(output(merged, c / headDim, i, c % headDim));
+    weights_.wo = std::move(mergedOutput);
   }
   queryWidth_ = weights_.heads * weights_.headDim;
   keyWidth_ = weights_.kvHeads * weights_.headDim;
@@ -274,20 +276,21 @@ AttentionLayer::AttentionLayer(Arena& arena, const ReferenceModel& model, const 
   cacheSpec_.window = technique_.window;
   if (weights_.latent.rank > 0) {
     buildOwn(arena);
-    weightBytes_ = arena.currentBytes() - before;
-    return;
+  } else {
+    q_ = PackedWeights(arena, queryWidth_, d_, weights_.wq);
+    k_ = PackedWeights(arena, keyWidth_, d_, weights_.wk);
+    v_ = PackedWeights(arena, keyWidth_, d_, weights_.wv);
+    o_ = PackedWeights(arena, d_, queryWidth_, weights_.wo);
+    cacheSpec_.kvHeads = weights_.kvHeads;
+    cacheSpec_.keyDim = cacheSpec_.valueDim = weights_.headDim;
+    if (technique.cacheKind == CacheKind::direct)
+      buildDirect(arena, model, calibrationTokens, inputSeed);
+    else
+      buildLatent(arena, model, calibrationTokens, inputSeed, cancel);
   }
-  q_ = PackedWeights(arena, queryWidth_, d_, weights_.wq.data(), d_);
-  k_ = PackedWeights(arena, keyWidth_, d_, weights_.wk.data(), d_);
-  v_ = PackedWeights(arena, keyWidth_, d_, weights_.wv.data(), d_);
-  o_ = PackedWeights(arena, d_, queryWidth_, weights_.wo.data(), queryWidth_);
-  cacheSpec_.kvHeads = weights_.kvHeads;
-  cacheSpec_.keyDim = cacheSpec_.valueDim = weights_.headDim;
-  if (technique.cacheKind == CacheKind::direct)
-    buildDirect(arena, model, calibrationTokens, inputSeed);
-  else
-    buildLatent(arena, model, calibrationTokens, inputSeed, cancel);
   weightBytes_ = arena.currentBytes() - before;
+  // From here on their packed twins serve: a model's weights are not held twice for every level.
+  for (Numbers* w : {&weights_.wq, &weights_.wk, &weights_.wv, &weights_.wo, &weights_.latent.queryDown, &weights_.latent.down, &weights_.latent.up}) *w = {};
 }
 
 namespace {
@@ -316,7 +319,7 @@ void setDirectStores(CacheSpec& cache, const Technique& t, int64_t heads, int64_
 void AttentionLayer::buildOwn(Arena& arena) {
   own_ = std::make_unique<LatentAttention>(arena, weights_);
   const int64_t mixedWidth = weights_.heads * own_->valueDim();
-  o_ = PackedWeights(arena, d_, mixedWidth, weights_.wo.data(), mixedWidth);
+  o_ = PackedWeights(arena, d_, mixedWidth, weights_.wo);
   // One KV head: the rotated key is its key, the latent its value.
   setDirectStores(cacheSpec_, technique_, 1, own_->ropeDim(), own_->rank());
   maps_.own = true;
@@ -429,6 +432,7 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     std::stable_sort(channelOrder_.begin(), channelOrder_.end(), [&](int64_t a, int64_t b) { return power(a) > power(b); });
     std::sort(channelOrder_.begin(), channelOrder_.begin() + outliers);
     std::sort(channelOrder_.begin() + outliers, channelOrder_.end());
+    const std::vector<double> wk = weights_.wk.doubles(), wv = weights_.wv.doubles();
     Projection p;
     p.channels = 2 * keyWidth_;
     p.rank = d_;
@@ -436,8 +440,8 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     for (int64_t c = 0; c < keyWidth_; c++)
       for (int64_t i = 0; i < d_; i++) {
         const auto from = static_cast<size_t>(c * d_ + channelOrder_[static_cast<size_t>(i)]);
-        p.up[static_cast<size_t>(c * d_ + i)] = static_cast<double>(weights_.wk[from]);
-        p.up[static_cast<size_t>((keyWidth_ + c) * d_ + i)] = static_cast<double>(weights_.wv[from]);
+        p.up[static_cast<size_t>(c * d_ + i)] = wk[from];
+        p.up[static_cast<size_t>((keyWidth_ + c) * d_ + i)] = wv[from];
       }
     std::vector<Band> bands;
     if (outliers > 0) bands.push_back({outliers, Dtype::f16});
@@ -446,14 +450,14 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     return;
   }
 
-  const std::vector<double> wk = widened(weights_.wk), wv = widened(weights_.wv);
+  const std::vector<double> wk = weights_.wk.doubles(), wv = weights_.wv.doubles(), wo = weights_.wo.doubles();
   const std::vector<double> weightKey(static_cast<size_t>(keyWidth_), 1.0);
   std::vector<double> weightValue(static_cast<size_t>(keyWidth_), 0.0);
   // Value channels count by the norm of the output columns they feed.
   for (int64_t i = 0; i < d_; i++)
     for (int64_t c = 0; c < queryWidth_; c++) {
       const int64_t h = c / weights_.headDim, g = h / (weights_.heads / weights_.kvHeads);
-      const auto w = static_cast<double>(weights_.wo[static_cast<size_t>(i * queryWidth_ + c)]);
+      const double w = wo[static_cast<size_t>(i * queryWidth_ + c)];
       weightValue[static_cast<size_t>(g * weights_.headDim + c % weights_.headDim)] += w * w;
     }
   double meanWeight = 0;
@@ -890,10 +894,11 @@ LayerNumbers AttentionLayer::numbers() const {
   LayerNumbers n;
   n.shape = shape();
   n.cache = cacheSpec_;
-  n.query = {w.wq, queryWidth_, d_};
-  n.key = {w.wk, keyWidth_, d_};
-  n.value = {w.wv, keyWidth_, d_};
-  n.output = {w.wo, d_, queryWidth_};
+  const auto matrix = [](const PackedWeights& from) { return LayerMatrix{from.unpacked(), from.rows(), from.columns()}; };
+  n.query = matrix(q_);
+  n.key = matrix(k_);
+  n.value = matrix(v_);
+  n.output = matrix(o_);
   n.queryBias = w.bq, n.keyBias = w.bk, n.valueBias = w.bv, n.outputBias = w.bo;
   n.queryNorm = w.queryNorm, n.keyNorm = w.keyNorm;
   n.normEpsilon = w.normEpsilon;
@@ -902,7 +907,6 @@ LayerNumbers AttentionLayer::numbers() const {
   n.rotatesOnRead = rotatesOnRead();
   n.inputOrder = channelOrder_;
   const auto list = [](const Buffer<float>& from) { return std::vector<float>(from.data(), from.data() + from.size()); };
-  const auto matrix = [](const PackedWeights& from) { return LayerMatrix{from.unpacked(), from.rows(), from.columns()}; };
   if (latent_ && !n.cachesInput) {
     n.latentsOfRotatedKeys = rope_ && !technique_.keysBeforeRope;
     n.downKeys = matrix(downKeys_);

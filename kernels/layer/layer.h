@@ -64,12 +64,14 @@ class AttentionLayer {
 
   const CacheSpec& cacheSpec() const { return cacheSpec_; }
   int64_t hiddenDim() const { return d_; }
-  /// numberBytes: of a weight or an activation where the layer runs.
+  /// numberBytes: of an activation where the layer runs; of a weight in stepWork.
   Work prefillWork(int64_t batch, int64_t tokens, int64_t numberBytes, int64_t weightBytes) const;
   /// `cached`: tokens in the cache that a query can see; cacheBytes: of all sequences.
   Work stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t cacheBytes, int64_t numberBytes) const;
   LayerNumbers numbers() const;
   int64_t weightBytes() const { return weightBytes_; }
+  /// Of one weight, as this layer keeps most of them.
+  int64_t numberBytes() const { return o_.numberBytes(); }
   /// Ranks that calibration chose or the level asked for; 0 where there is no latent.
   int64_t rankKey() const { return maps_.own ? 0 : maps_.keyRank; }
   int64_t rankValue() const { return maps_.own ? 0 : maps_.valueRank; }

@@ -61,12 +61,13 @@ ReferenceModel::ReferenceModel(const ModelSpec& spec, GeneratorParameters parame
     weights_.rope.rotaryDim = spec.headDim;
   }
   const int64_t d = spec.hiddenDim, width = spec.heads * spec.headDim;
-  weights_.wo.resize(static_cast<size_t>(d * width));
+  std::vector<float> output(static_cast<size_t>(d * width));
   for (int64_t h = 0; h < spec.heads; h++)
     for (int64_t i = 0; i < d; i++)
       for (int64_t c = 0; c < spec.headDim; c++)
-        weights_.wo[static_cast<size_t>(i * width + h * spec.headDim + c)] =
+        output[static_cast<size_t>(i * width + h * spec.headDim + c)] =
             static_cast<float>(model->Wo[static_cast<size_t>((h * d + i) * spec.headDim + c)]);
+  weights_.wo = std::move(output);
   model->Wq = model->Wk = model->Wv = model->Wo = {};
   synthetic_ = std::move(model);
 }

@@ -48,9 +48,9 @@ class CpuLayer : public RunningLayer {
     return sum;
   }
   int64_t peakBytes() const override { return arena_.peakBytes() + workspaceBytes(); }
-  int64_t extraWeightBytes() const override { return fastmqa::extraWeightBytes(*model_, layer_.weightBytes(), sizeof(float)); }
+  int64_t extraWeightBytes() const override { return std::max<int64_t>(0, layer_.weightBytes() - weightBytes(model_->weights())); }
   Work prefillWork(int64_t tokens) const override { return layer_.prefillWork(batch(), tokens, sizeof(float), layer_.weightBytes()); }
-  Work stepWork(int64_t tokens, int64_t visible, int64_t bytes) const override { return layer_.stepWork(batch(), tokens, visible, bytes, sizeof(float)); }
+  Work stepWork(int64_t tokens, int64_t visible, int64_t bytes) const override { return layer_.stepWork(batch(), tokens, visible, bytes, layer_.numberBytes()); }
 
   void prepareStep(const Inputs& x, int64_t tokens) override {
     const int64_t d = layer_.hiddenDim();

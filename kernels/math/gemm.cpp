@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <type_traits>
 
 #include "../simd/simd.h"
 #include "threads.h"
@@ -126,10 +127,41 @@ PackedWeights::PackedWeights(Arena& arena, int64_t n, int64_t k, const float* w,
   });
 }
 
+PackedWeights::PackedWeights(Arena& arena, int64_t n, int64_t k, const Numbers& w, int64_t first, int64_t rowStride, int64_t columnStride)
+    : n_(n), k_(k), type_(w.type()) {
+  const int64_t panels = (n + panel - 1) / panel;
+  const auto pack = [&](auto& to, const auto* from) {
+    to = std::decay_t<decltype(to)>(arena, panels * panel * k);
+    parallelFor(panels, [&](int64_t j) {
+      auto* out = to.data() + j * panel * k;
+      for (int64_t q = 0; q < std::min(panel, n - j * panel); q++)
+        for (int64_t p = 0; p < k; p++) out[p * panel + q] = from[first + (j * panel + q) * rowStride + p * columnStride];
+    });
+  };
+  if (w.isHalf())
+    pack(halves_, w.halves());
+  else
+    pack(packed_, w.wide());
+}
+
+const float* PackedWeights::widened(int64_t j, int64_t k0, int64_t count, float* tile) const {
+  const int64_t at = (j * k_ + k0) * panel;
+  if (type_ == Dtype::f32) return packed_.data() + at;
+  widen(type_, halves_.data() + at, count * panel, tile);
+  return tile;
+}
+
 std::vector<float> PackedWeights::unpacked() const {
   std::vector<float> w(static_cast<size_t>(n_ * k_));
-  for (int64_t r = 0; r < n_; r++)
-    for (int64_t c = 0; c < k_; c++) w[static_cast<size_t>(r * k_ + c)] = packed_[(r / panel * k_ + c) * panel + r % panel];
+  parallelFor((n_ + panel - 1) / panel, [&](int64_t j) {
+    alignas(64) float tile[depthBlock * panel];
+    for (int64_t k0 = 0; k0 < k_; k0 += depthBlock) {
+      const int64_t count = std::min(depthBlock, k_ - k0);
+      const float* from = widened(j, k0, count, tile);
+      for (int64_t q = 0; q < std::min(panel, n_ - j * panel); q++)
+        for (int64_t p = 0; p < count; p++) w[static_cast<size_t>((j * panel + q) * k_ + k0 + p)] = from[p * panel + q];
+    }
+  });
   return w;
 }
 
@@ -140,12 +172,16 @@ void PackedWeights::multiply(int64_t m, const float* x, int64_t ldx, float* y, i
   parallelFor(blocks * groups, [&](int64_t item) {
     const int64_t i0 = item / groups * rowBlock, rows = std::min(rowBlock, m - i0), group = item % groups;
     alignas(64) float tile[rowBlock * panel];
+    alignas(64) float wide[depthBlock * panel];
     float keep[rowBlock];
     std::fill_n(keep, rowBlock, 1.0f);
     for (int64_t j = panels * group / groups; j < panels * (group + 1) / groups; j++) {
-      for (int64_t k0 = 0; k0 < k_; k0 += depthBlock)
-        simd().gemmF32(rows, panel, std::min(depthBlock, k_ - k0), x + i0 * ldx + k0, ldx,
-                       packed_.data() + (j * k_ + k0) * panel, panel, tile, panel, k0 ? keep : nullptr, {});
+      for (int64_t k0 = 0; k0 < k_; k0 += depthBlock) {
+        const int64_t count = std::min(depthBlock, k_ - k0);
+        // What is widened next: it lies behind, and the product asks for it as it goes.
+        const Ahead next = type_ == Dtype::f32 ? Ahead{} : Ahead{halves_.data() + (j * k_ + k0 + count) * panel, count * panel * 2};
+        simd().gemmF32(rows, panel, count, x + i0 * ldx + k0, ldx, widened(j, k0, count, wide), panel, tile, panel, k0 ? keep : nullptr, next);
+      }
       const int64_t width = std::min(panel, n_ - j * panel);
       for (int64_t r = 0; r < rows; r++) std::copy_n(tile + r * panel, width, y + (i0 + r) * ldy + j * panel);
     }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "fastmqa/memory.h"
+#include "numbers.h"
 
 namespace fastmqa {
 
@@ -14,23 +15,35 @@ void gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, bool tra
 void gemm(int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, bool transA, const double* b, int64_t ldb,
           bool transB, double* c, int64_t ldc, bool accumulate);
 
-/// A weight matrix W [n,k] packed once for y = x W^T; fast for one row (decode) and for thousands (prefill).
+/// A weight matrix W [n,k] packed once for y = x W^T; fast for one row (decode) and for thousands (prefill). Weights of 16 bits
+/// stay so and are widened tile by tile: the product is the same, bit for bit, as of their f32 values.
 class PackedWeights {
  public:
   PackedWeights() = default;
   PackedWeights(Arena& arena, int64_t n, int64_t k, const float* w, int64_t ldw);
+  /// W of numbers in rows of k.
+  PackedWeights(Arena& arena, int64_t n, int64_t k, const Numbers& w) : PackedWeights(arena, n, k, w, 0, k, 1) {}
+  /// W[r][c] = w[first + r * rowStride + c * columnStride]
+  PackedWeights(Arena& arena, int64_t n, int64_t k, const Numbers& w, int64_t first, int64_t rowStride, int64_t columnStride);
   /// y[m, n] = x[m, k] W^T.
   void multiply(int64_t m, const float* x, int64_t ldx, float* y, int64_t ldy) const;
   /// W again, [n][k].
   std::vector<float> unpacked() const;
   int64_t rows() const { return n_; }
   int64_t columns() const { return k_; }
-  int64_t bytes() const { return packed_.bytes(); }
+  int64_t bytes() const { return packed_.bytes() + halves_.bytes(); }
+  /// Of one weight.
+  int64_t numberBytes() const { return type_ == Dtype::f32 ? 4 : 2; }
 
  private:
   static constexpr int64_t panel = 32;
+  /// Weights of panel j from row k0 of it on; in `tile` where they are kept in 16 bits.
+  const float* widened(int64_t j, int64_t k0, int64_t count, float* tile) const;
+
   int64_t n_ = 0, k_ = 0;
-  Buffer<float> packed_;  // [ceil(n / 32)][k][32]
+  Dtype type_ = Dtype::f32;
+  Buffer<float> packed_;      // [ceil(n / 32)][k][32]
+  Buffer<uint16_t> halves_;   // the same, in its place
 };
 
 }  // namespace fastmqa

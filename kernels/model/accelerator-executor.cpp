@@ -40,8 +40,8 @@ class DeviceWeights {
     for (const DecoderWeights::Layer& layer : w.layers)
       if (layer.experts) refuse("mixtures of experts run on the CPU only");
     call(accelerator.createModel(device, static_cast<int32_t>(numbers), model_.place()));
-    embedding = matrix(w.embedding, s.vocabSize, s.hiddenDim, {});
-    if (!w.positions.empty()) positions = matrix(w.positions, s.maxPositions, s.hiddenDim, {});
+    embedding = matrix(w.embedding.floats(), s.vocabSize, s.hiddenDim, {});
+    if (!w.positions.empty()) positions = matrix(w.positions.floats(), s.maxPositions, s.hiddenDim, {});
     head = w.tiedHead ? embedding : matrix(w.head, {});
     add(w.finalNorm);
     for (const DecoderWeights::Layer& layer : w.layers) {

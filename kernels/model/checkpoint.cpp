@@ -77,27 +77,37 @@ int64_t StoredRows::rows() const {
   return sum;
 }
 
-std::vector<float> readRows(const StoredRows& rows, const std::string& name) {
+Numbers readRows(const StoredRows& rows, const std::string& name) {
   const File file(rows.file);
   const int64_t size = bytesOf(rows.type), rowBytes = elements({rows.columns, size});
-  std::vector<float> out(static_cast<size_t>(elements({rows.rows(), rows.columns})));
+  const auto count = static_cast<size_t>(elements({rows.rows(), rows.columns}));
+  const bool isHalf = rows.type == StoredType::f16 || rows.type == StoredType::bf16, isWide = size >= 4;
+  std::vector<float> wide(isWide ? count : 0);
+  std::vector<uint16_t> halves(isWide ? 0 : count);
   std::vector<uint8_t> bytes;
-  float* to = out.data();
-  for (const auto& [first, count] : rows.ranges) {
-    const int64_t total = elements({count, rowBytes}), start = elements({rows.offset}) + elements({first, rowBytes});
+  size_t at = 0;
+  for (const auto& [first, rowCount] : rows.ranges) {
+    const int64_t total = elements({rowCount, rowBytes}), start = elements({rows.offset}) + elements({first, rowBytes});
     for (int64_t done = 0; done < total;) {
       const int64_t n = std::min(chunkBytes, total - done);  // a multiple of every element size, or the end
       bytes.resize(static_cast<size_t>(n));
       file.read(bytes.data(), n, start + done, name);
-      for (int64_t i = 0; i < n / size; i++) {
-        const float x = valueAt(bytes.data() + i * size, rows.type);
+      for (int64_t i = 0; i < n / size; i++, at++) {
+        const uint8_t* from = bytes.data() + i * size;
+        const float x = valueAt(from, rows.type);
         if (!std::isfinite(x)) refuse("expected finite weights for " + name + " but received an infinity or NaN");
-        *to++ = x;
+        if (isWide)
+          wide[at] = x;
+        else if (isHalf)
+          std::memcpy(&halves[at], from, sizeof(uint16_t));
+        else
+          halves[at] = halfFromFloat(x);  // exact: f16 has more of both, exponent and mantissa
       }
       done += n;
     }
   }
-  return out;
+  if (isWide) return Numbers(std::move(wide));
+  return Numbers(rows.type == StoredType::bf16 ? Dtype::bf16 : Dtype::f16, std::move(halves));
 }
 
 }  // namespace fastmqa

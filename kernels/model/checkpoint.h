@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fastmqa/status.h"
+#include "math/numbers.h"
 
 namespace fastmqa {
 
@@ -25,7 +26,7 @@ struct StoredRows {
 /// By what the decoder calls them: `embedding`, `layers.3.q`, ...
 using Checkpoint = std::map<std::string, StoredRows>;
 
-/// Row-major f32. @throws Failure refused for a file that is too short, no regular file, or a value that is not finite
-std::vector<float> readRows(const StoredRows& rows, const std::string& name);
+/// Row-major; stored numbers of 8 and 16 bits are kept in 16. @throws Failure refused for a file that is too short, no regular file, or a value that is not finite
+Numbers readRows(const StoredRows& rows, const std::string& name);
 
 }  // namespace fastmqa

@@ -82,13 +82,14 @@ class CpuExecutor : public Executor {
     const int64_t d = s.hiddenDim;
     rows_ = sequences * count;
     for (auto& place : places_) place.resize(static_cast<size_t>(rows_ * d));
+    std::vector<float> position(static_cast<size_t>(d));
     for (int64_t r = 0; r < rows_; r++) {
       float* x = at(Place::stream) + r * d;
-      const float* from = weights_->embedding.data() + tokens[r] * d;
-      for (int64_t c = 0; c < d; c++) x[c] = from[c] * static_cast<float>(s.embeddingScale);
+      weights_->embedding.read(static_cast<size_t>(tokens[r] * d), static_cast<size_t>(d), x);
+      for (int64_t c = 0; c < d; c++) x[c] *= static_cast<float>(s.embeddingScale);
       if (weights_->positions.empty()) continue;
-      const float* position = weights_->positions.data() + (firstPosition + r % count) * d;
-      for (int64_t c = 0; c < d; c++) x[c] += position[c];
+      weights_->positions.read(static_cast<size_t>((firstPosition + r % count) * d), static_cast<size_t>(d), position.data());
+      for (int64_t c = 0; c < d; c++) x[c] += position[static_cast<size_t>(c)];
     }
   }
 
@@ -167,7 +168,8 @@ class CpuExecutor : public Executor {
   }
 
   std::vector<double> sample(const std::function<void()>& step, double seconds, int64_t most) override { return sampleSteps(step, seconds, most, cancel_); }
-  int64_t numberBytes() const override { return sizeof(float); }
+  int64_t numberBytes() const override { return weights_->numberBytes(); }
+  int64_t activationBytes() const override { return sizeof(float); }
   int64_t attentionBytes() const override {
     int64_t sum = 0;
     for (const auto& layer : attention_) sum += layer->weightBytes();

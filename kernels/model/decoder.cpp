@@ -15,7 +15,7 @@ class Reader {
  public:
   Reader(const Checkpoint& checkpoint, const CancelFlag* cancel) : checkpoint_(checkpoint), cancel_(cancel) {}
   bool has(const std::string& name) const { return checkpoint_.count(name) > 0; }
-  std::vector<float> take(const std::string& name, int64_t rows, int64_t columns) const {
+  Numbers take(const std::string& name, int64_t rows, int64_t columns) const {
     if (cancel_) cancel_->check();
     const auto found = checkpoint_.find(name);
     if (found == checkpoint_.end()) refuse("expected weights for " + name + " but received none");
@@ -25,7 +25,7 @@ class Reader {
     return readRows(found->second, name);
   }
   std::vector<float> takeIfThere(const std::string& name, int64_t rows) const {
-    return has(name) ? take(name, rows, 1) : std::vector<float>();
+    return has(name) ? take(name, rows, 1).floats() : std::vector<float>();
   }
 
  private:
@@ -49,10 +49,9 @@ DecoderWeights::DecoderWeights(const DecoderShape& s, const Checkpoint& checkpoi
   if (read.has("positions")) positions = read.take("positions", s.maxPositions, d);
   finalNorm = normOf(read, "finalNorm", d, s.normPlusOne);
   tiedHead = !read.has("head");
-  head = !tiedHead ? PackedWeights(arena, s.vocabSize, d, read.take("head", s.vocabSize, d).data(), d)
-                          : PackedWeights(arena, s.vocabSize, d, embedding.data(), d);
+  head = !tiedHead ? PackedWeights(arena, s.vocabSize, d, read.take("head", s.vocabSize, d)) : PackedWeights(arena, s.vocabSize, d, embedding);
   const auto packed = [&](const std::string& name, int64_t rows, int64_t columns) {
-    return PackedWeights(arena, rows, columns, read.take(name, rows, columns).data(), columns);
+    return PackedWeights(arena, rows, columns, read.take(name, rows, columns));
   };
   for (int64_t i = 0; i < s.layers; i++) {
     const std::string at = "layers." + std::to_string(i) + ".";
@@ -86,11 +85,11 @@ DecoderWeights::DecoderWeights(const DecoderShape& s, const Checkpoint& checkpoi
       m.rank = s.latentRank, m.ropeDim = s.ropeDim, m.valueDim = s.valueDim;
       if (s.queryRank > 0) {
         m.queryDown = read.take(at + "queryDown", s.queryRank, d);
-        m.queryNorm = read.take(at + "queryDownNorm", s.queryRank, 1);
+        m.queryNorm = read.takeIfThere(at + "queryDownNorm", s.queryRank);
       }
       w.wq = read.take(at + "q", queryWidth, s.queryRank > 0 ? s.queryRank : d);
       m.down = read.take(at + "latentDown", s.latentRank + s.ropeDim, d);
-      m.norm = read.take(at + "latentNorm", s.latentRank, 1);
+      m.norm = read.takeIfThere(at + "latentNorm", s.latentRank);
       m.up = read.take(at + "latentUp", elements({s.heads, s.headDim - s.ropeDim + s.valueDim}), s.latentRank);
     } else {
       w.wq = read.take(at + "q", queryWidth, d);
@@ -112,6 +111,12 @@ DecoderWeights::DecoderWeights(const DecoderShape& s, const Checkpoint& checkpoi
     layer.attention = std::make_shared<const ReferenceModel>(std::move(w), CalibrationStreams{});
     layers.push_back(std::move(layer));
   }
+}
+
+int64_t DecoderWeights::bytes() const {
+  int64_t sum = arena.currentBytes() + embedding.bytes() + positions.bytes();
+  for (const Layer& layer : layers) sum += weightBytes(layer.attention->weights());
+  return sum;
 }
 
 Decoder::Decoder(Arena& arena, std::shared_ptr<const DecoderWeights> weights, const std::vector<Technique>& techniques,
@@ -223,7 +228,7 @@ Work Decoder::stepWork(int64_t batch, int64_t tokens, int64_t cached, int64_t ca
 Work Decoder::prefillWork(int64_t batch, int64_t tokens) const {
   Work sum = sharedWork(batch * tokens, false);
   for (const auto& layer : attention_) {
-    const Work w = layer->prefillWork(batch, tokens, executor_->numberBytes(), layer->weightBytes() / static_cast<int64_t>(sizeof(float)) * executor_->numberBytes());
+    const Work w = layer->prefillWork(batch, tokens, executor_->activationBytes(), layer->weightBytes() / layer->numberBytes() * executor_->numberBytes());
     sum.flops += w.flops;
     sum.bytes += w.bytes;
   }

@@ -58,12 +58,14 @@ class DecoderWeights {
   };
   DecoderShape shape;
   Arena arena;  ///< outlives what it counts: declared before
-  std::vector<float> embedding, positions;  ///< [vocabSize][d], [maxPositions][d] or empty
+  Numbers embedding, positions;  ///< [vocabSize][d], [maxPositions][d] or empty
   NormWeights finalNorm;
   PackedWeights head;
   bool tiedHead = false;  ///< the head is the embedding
   std::vector<Layer> layers;
-  int64_t bytes() const { return arena.currentBytes() + static_cast<int64_t>((embedding.size() + positions.size()) * sizeof(float)); }
+  int64_t bytes() const;
+  /// Of one weight, as most of them are kept.
+  int64_t numberBytes() const { return layers.front().attention->weights().wq.isHalf() ? 2 : 4; }
 };
 
 /// Where a decoder runs.

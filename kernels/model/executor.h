@@ -51,7 +51,8 @@ class Executor {
   /// Seconds per step on the clock of the place, until `seconds` have passed or `most` are taken, at least one.
   virtual std::vector<double> sample(const std::function<void()>& step, double seconds, int64_t most) = 0;
   virtual SampleConditions conditions() const { return {}; }
-  virtual int64_t numberBytes() const = 0;     ///< of a weight or an activation
+  virtual int64_t numberBytes() const = 0;     ///< of a weight
+  virtual int64_t activationBytes() const { return numberBytes(); }
   virtual int64_t attentionBytes() const = 0;  ///< weights of all layers' attention
   /// Caches, attention weights and workspace at the worst; the model's other weights are shared.
   virtual int64_t peakBytes() const = 0;

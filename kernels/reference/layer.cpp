@@ -15,10 +15,10 @@ constexpr int64_t blockRows = 64;  // query rows that share a pass over the keys
 std::vector<double> widened(const float* x, int64_t n) { return std::vector<double>(x, x + n); }
 
 // out[rows][n] = x[rows][d] W[n][d]^T + bias in fp64.
-std::vector<double> project(const std::vector<double>& x, int64_t rows, int64_t d, const std::vector<float>& w,
+std::vector<double> project(const std::vector<double>& x, int64_t rows, int64_t d, const Numbers& w,
                             const std::vector<float>& bias) {
   const auto n = static_cast<int64_t>(w.size()) / d;
-  const std::vector<double> wide = widened(w.data(), n * d);
+  const std::vector<double> wide = w.doubles();
   std::vector<double> out(static_cast<size_t>(rows * n));
   gemm(rows, n, d, x.data(), d, false, wide.data(), d, true, out.data(), n, false);
   if (!bias.empty())
@@ -111,9 +111,23 @@ Heads headsOfLatent(const LayerWeights& l, const std::vector<double>& all, const
 
 }  // namespace
 
+namespace {
+
+template <class Of>
+int64_t sumOfMatrices(const LayerWeights& l, const Of& of) {
+  int64_t sum = 0;
+  for (const Numbers* w : {&l.wq, &l.wk, &l.wv, &l.wo, &l.latent.queryDown, &l.latent.down, &l.latent.up}) sum += of(*w);
+  return sum;
+}
+
+}  // namespace
+
 int64_t weightCount(const LayerWeights& l) {
-  const LatentWeights& m = l.latent;
-  return static_cast<int64_t>(l.wq.size() + l.wk.size() + l.wv.size() + l.wo.size() + m.queryDown.size() + m.down.size() + m.up.size());
+  return sumOfMatrices(l, [](const Numbers& w) { return static_cast<int64_t>(w.size()); });
+}
+
+int64_t weightBytes(const LayerWeights& l) {
+  return sumOfMatrices(l, [](const Numbers& w) { return w.bytes(); });
 }
 
 std::vector<double> referenceOutput(const LayerWeights& l, const float* x, int64_t tokens,

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../math/numbers.h"
 #include "../math/rope.h"
 
 namespace fastmqa {
@@ -12,21 +13,22 @@ namespace fastmqa {
 struct LatentWeights {
   int64_t rank = 0;  ///< of the latent, which the layer itself caches beside the rotated key; 0: no latent attention
   int64_t ropeDim = 0, valueDim = 0;
-  std::vector<float> queryDown, queryNorm;  ///< [query rank][d] and its RMSNorm; empty: wq acts on x itself
-  std::vector<float> down;                  ///< [rank + ropeDim][d]
-  std::vector<float> norm;                  ///< [rank] RMSNorm of the latent, before it is cached
-  std::vector<float> up;                    ///< [heads][headDim - ropeDim key channels, then valueDim][rank]
+  Numbers queryDown;             ///< [query rank][d]; empty: wq acts on x itself
+  std::vector<float> queryNorm;  ///< [query rank] RMSNorm
+  Numbers down;                  ///< [rank + ropeDim][d]
+  std::vector<float> norm;       ///< [rank] RMSNorm of the latent, before it is cached
+  Numbers up;                    ///< [heads][headDim - ropeDim key channels, then valueDim][rank]
   /// DeepSeek's code gives these two norms its default, whatever the configuration says of the others.
   static constexpr double normEpsilon = 1e-6;
 };
 
-/// f32 weights of one attention layer, row-major, y = x W^T. The values are exact: the reference uses them in fp64.
+/// Weights of one attention layer, row-major, y = x W^T. The values are exact: the reference uses them in fp64.
 struct LayerWeights {
   int64_t d = 0, heads = 0, kvHeads = 0, headDim = 0;
-  std::vector<float> wq;  ///< [heads * headDim][d, or the rank of the queries' own latent]
-  std::vector<float> wk;  ///< [kvHeads * headDim][d]
-  std::vector<float> wv;  ///< [kvHeads * headDim][d]
-  std::vector<float> wo;  ///< [d][heads * headDim, or the latent's valueDim]
+  Numbers wq;  ///< [heads * headDim][d, or the rank of the queries' own latent]
+  Numbers wk;  ///< [kvHeads * headDim][d]
+  Numbers wv;  ///< [kvHeads * headDim][d]
+  Numbers wo;  ///< [d][heads * headDim, or the latent's valueDim]
   LatentWeights latent;
   // What some trained models add; empty or zero where a model has none.
   std::vector<float> bq, bk, bv, bo;
@@ -38,8 +40,9 @@ struct LayerWeights {
   RopeParameters rope;  ///< rotaryDim 0: no rotary embedding
 };
 
-/// How many numbers the projections of a layer are: what the model itself keeps.
+/// How many numbers the projections of a layer are, and their bytes: what the model itself keeps.
 int64_t weightCount(const LayerWeights& layer);
+int64_t weightBytes(const LayerWeights& layer);
 
 /// y at the given ascending query positions, causal: y_t = sum_h W_o,h sum_s softmax_s(scale q_t,h . k_s) v_s, with all that
 /// the weights bring: biases, norms of heads, rotary embedding, soft cap, window, keys and values out of a latent.

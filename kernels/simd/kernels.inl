@@ -303,6 +303,17 @@ inline typename Wide<n>::I widenSigned(typename Wide<n>::B bytes) {
   return (typename Wide<n>::I)(widen<n>(bytes) << 24) >> 24;
 }
 
+template <int n>
+inline typename Wide<n>::W widenHalves(typename Wide<n>::H halves) {
+#if defined(__AVX512F__)
+  if constexpr (n == 16) return (typename Wide<n>::W)_mm512_cvtepu16_epi32((__m256i)halves);
+#endif
+#if defined(__AVX2__)
+  if constexpr (n == 8) return (typename Wide<n>::W)_mm256_cvtepu16_epi32((__m128i)halves);
+#endif
+  return __builtin_convertvector(halves, typename Wide<n>::W);
+}
+
 // Codes of less than a byte, one to a byte: eight of them are `bits` bytes.
 template <int bits>
 inline uint64_t unpackEight(const uint8_t* codes) {
@@ -345,7 +356,7 @@ inline typename Wide<n>::F decodeLanes(const uint8_t* codes, int64_t i) {
 #endif
     return smallFloat<n>(__builtin_convertvector(loadBytes<typename Wide<n>::H>(codes + 2 * i), W), 0x7fff, 13, 16, 0x1p112f);
   }
-  if constexpr (dtype == Dtype::bf16) return (F)(__builtin_convertvector(loadBytes<typename Wide<n>::H>(codes + 2 * i), W) << 16);
+  if constexpr (dtype == Dtype::bf16) return (F)(widenHalves<n>(loadBytes<typename Wide<n>::H>(codes + 2 * i)) << 16);
   if constexpr (dtype == Dtype::e4m3) return smallFloat<n>((W)widen<n>(loadBytes<B>(codes + i)), 0x7f, 20, 24, 0x1p120f);
   if constexpr (dtype == Dtype::e5m2) return smallFloat<n>((W)widen<n>(loadBytes<B>(codes + i)), 0x7f, 21, 24, 0x1p112f);
   if constexpr (dtype == Dtype::int8) return toFloat<n>(loadBytes<B>(codes + i));

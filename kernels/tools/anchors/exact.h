@@ -45,7 +45,7 @@ class Exact {
 
   Exact(const fastmqa::ReferenceModel& model, const std::vector<float>& x, int64_t tokenCount)
       : heads(model.weights().heads), dim(model.weights().headDim), width(heads * dim), d(model.weights().d), tokens(tokenCount),
-        wq(wide(model.weights().wq)), wk(wide(model.weights().wk)), wv(wide(model.weights().wv)), inputs(x.begin(), x.begin() + tokenCount * d), wo_(wide(model.weights().wo)) {
+        wq(model.weights().wq.doubles()), wk(model.weights().wk.doubles()), wv(model.weights().wv.doubles()), inputs(x.begin(), x.begin() + tokenCount * d), wo_(model.weights().wo.doubles()) {
     queries = product(tokens, width, d, inputs, wq, true);
     keys = product(tokens, width, d, inputs, wk, true);
     values = product(tokens, width, d, inputs, wv, true);
@@ -124,7 +124,6 @@ class Exact {
   }
 
  private:
-  static Matrix wide(const std::vector<float>& x) { return Matrix(x.begin(), x.end()); }
   Matrix wo_;  // [d][width]
   std::vector<double> theta_;
 };

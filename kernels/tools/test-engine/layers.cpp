@@ -32,7 +32,7 @@ Technique plainTechnique(const ModelSpec& m) {
 /// The layer by its definition, at all positions: [tokens][d].
 Matrix layerByDefinition(const ReferenceModel& model, const float* x, int64_t tokens, int64_t window = 0, int64_t sinks = 0) {
   const LayerWeights& w = model.weights();
-  const auto projected = [&](const std::vector<float>& weights, int64_t n) {
+  const auto projected = [&](const Numbers& weights, int64_t n) {
     Matrix out(static_cast<size_t>(tokens * n));
     for (int64_t t = 0; t < tokens; t++)
       for (int64_t r = 0; r < n; r++) {

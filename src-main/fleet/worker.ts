@@ -46,7 +46,7 @@ export async function work(options: WorkOptions): Promise<void> {
 class FleetWorker {
   private readonly options: WorkOptions;
   private readonly token = randomUUID();
-  private readonly queues: readonly Worker[];
+  private queues: readonly Worker[] = [];
   private readonly startedAt = new Date().toISOString();
   private readonly finishedAt: number[] = [];
   private done = 0;
@@ -55,22 +55,11 @@ class FleetWorker {
 
   constructor(options: WorkOptions) {
     this.options = options;
-    const lease = options.leaseSeconds * 1000;
-    this.queues = queuesFor(options.device).map((name) => {
-      const queue = new Worker(name, null, {
-        connection: options.connection.redis,
-        prefix: keyPrefix,
-        autorun: false,
-        lockDuration: lease,
-        stalledInterval: lease,
-        maxStalledCount: mostLosses - 1,
-      });
-      return queue.on('error', () => undefined); // the connection tells of itself; what failed is tried again
-    });
   }
 
   async run(): Promise<void> {
-    const { signal } = this.options;
+    const { device, signal } = this.options;
+    for (const name of queuesFor(device)) this.queues = [...this.queues, await this.open(name)];
     for (const queue of this.queues) await queue.startStalledCheckTimer();
     await this.announce();
     this.announcing = setInterval(() => void this.announce().catch(() => undefined), announceMilliseconds);
@@ -79,6 +68,30 @@ class FleetWorker {
       if (job) await this.take(job);
       else await sleep(idleMilliseconds, undefined, { signal }).catch(() => undefined);
     }
+  }
+
+  /** If the line breaks while BullMQ opens a queue, that one object would take jobs and never complete one: another is made. */
+  private open(name: string): Promise<Worker> {
+    const { connection, leaseSeconds } = this.options;
+    const lease = leaseSeconds * 1000;
+    return connection.steadily(async () => {
+      const queue = new Worker(name, null, {
+        connection: connection.redis,
+        prefix: keyPrefix,
+        autorun: false,
+        lockDuration: lease,
+        stalledInterval: lease,
+        maxStalledCount: mostLosses - 1,
+      });
+      queue.on('error', () => undefined); // the connection tells of itself; what failed is tried again
+      try {
+        await queue.waitUntilReady();
+      } catch (error) {
+        await queue.close(true).catch(() => undefined);
+        throw error;
+      }
+      return queue;
+    });
   }
 
   async close(): Promise<void> {
@@ -117,7 +130,7 @@ class FleetWorker {
         connection.redis.multi().hsetnx(key, row.id, text).expire(key, keepSeconds).exec(),
       );
       // Refused where the lease was lost meanwhile: another worker has the job, and one of the two rows is kept.
-      await job.moveToCompleted(null, this.token, false).catch(() => undefined);
+      await connection.steadily(() => job.moveToCompleted(null, this.token, false)).catch(() => undefined);
       this.done += 1;
       this.finishedAt.push(Date.now());
       onPoint?.(row);

@@ -87,6 +87,12 @@ describe.skipIf(!redisProgram)(`fleet${why}`, () => {
     expect(stderr).toMatch(/out of reach/);
     expect({ code, kills }).toEqual({ code: 0, kills: 4 });
     expect([...points.values()][0]?.device).toMatchObject({ instructionSet: 'scripted', fmaFlopsPerSecond: 1e11 });
+    // Jobs that were done are gone; at most those of the killed wait for their leases to end.
+    const { redis: queue, close } = await connect({ url: redis.url, password: 'a password' }, () => undefined);
+    const lists = await queue.keys('fastmqa:*:active');
+    const left = await Promise.all(lists.map((list) => queue.llen(list)));
+    close();
+    expect(left.reduce((sum, count) => sum + count, 0)).toBeLessThanOrEqual(kills);
   });
 
   test('four workers do the work of four', async () => {
@@ -109,8 +115,8 @@ describe.skipIf(!redisProgram)(`fleet${why}`, () => {
       expect((await finished).points.filter(({ outcome }) => outcome === 'measured')).toHaveLength(points);
       return (performance.now() - before) / 1000;
     };
-    // A point sleeps for 1.5 s: far more than it costs to hand it out, on a busy machine too.
-    const asleep = { FASTMQA_FAKE_SECONDS: '0.5' };
+    // A point sleeps for nearly 3 s, eleven times as long: far more than it costs to hand it out, on a busy machine too.
+    const asleep = { FASTMQA_FAKE_SECONDS: '0.25' };
     await hire(1, asleep);
     const one = await secondsOf(4);
     await hire(3, asleep);

@@ -12,7 +12,7 @@ const speculating = {
   model: ['byte-mha'],
   calibrationTokens: [2048],
   phase: ['speculate'],
-  seqLen: [256, 768, 1536],
+  seqLen: [256, 768, 1900],
   speculativeTokens: [1, 4, 8],
 };
 const oneLayer = { hiddenDim: [1024], heads: [16], seqLen: [512] };

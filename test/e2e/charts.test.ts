@@ -157,6 +157,7 @@ describe.skipIf(chromiumPath === undefined)('charts', () => {
   test('the wheel zooms, a double click shows all; scales switch', async () => {
     await tab(page, 'Scaling');
     const count = () => page.locator('[data-mark]').count();
+    await page.locator('[data-mark]').first().waitFor();
     const all = await count();
     await page.getByRole('application').hover();
     await page.mouse.wheel(0, -900);

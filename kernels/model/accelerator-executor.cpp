@@ -37,18 +37,19 @@ class DeviceWeights {
     const DecoderWeights& w = *weights_;
     const DecoderShape& s = w.shape;
     if (s.latentRank > 0) refuse("layers with multi-head latent attention run on the CPU only");  // before anything goes there
-    for (const DecoderWeights::Layer& layer : w.layers)
-      if (layer.experts) refuse("mixtures of experts run on the CPU only");
+    if (s.experts.experts > 0) refuse("mixtures of experts run on the CPU only");
     call(accelerator.createModel(device, static_cast<int32_t>(numbers), model_.place()));
-    embedding = matrix(w.embedding.floats(), s.vocabSize, s.hiddenDim, {});
-    if (!w.positions.empty()) positions = matrix(w.positions.floats(), s.maxPositions, s.hiddenDim, {});
-    head = w.tiedHead ? embedding : matrix(w.head, {});
-    add(w.finalNorm);
-    for (const DecoderWeights::Layer& layer : w.layers) {
+    embedding = matrix(w.embedding().floats(), s.vocabSize, s.hiddenDim, {});
+    if (!w.positions().empty()) positions = matrix(w.positions().floats(), s.maxPositions, s.hiddenDim, {});
+    const DecoderWeights::Head& last = w.head(cancel);
+    head = last.isTied ? embedding : matrix(last.weights, {});
+    add(last.norm);
+    for (int64_t i = 0; i < s.layers; i++) {
       if (cancel) cancel->check();
-      for (const NormWeights* norm : {&layer.attentionNorm, &layer.mlpNorm, &layer.afterAttention, &layer.afterMlp}) add(*norm);
-      const int32_t up = s.gatedMlp ? gateAndUp(layer) : matrix(layer.up, layer.upBias);
-      mlps.push_back({up, matrix(layer.down, layer.downBias), s.gatedMlp, static_cast<int32_t>(s.activation)});
+      const DecoderWeights::FeedForward& mlp = w.feedForward(i, cancel);
+      for (const NormWeights* norm : {&w.attention(i, cancel).norm, &mlp.norm, &mlp.afterAttention, &mlp.after}) add(*norm);
+      const int32_t up = s.gatedMlp ? gateAndUp(mlp) : matrix(mlp.up, mlp.upBias);
+      mlps.push_back({up, matrix(mlp.down, mlp.downBias), s.gatedMlp, static_cast<int32_t>(s.activation)});
     }
   }
   bool is(const Accelerator& accelerator, int device, Dtype numbers, const DecoderWeights* weights) const {
@@ -75,15 +76,15 @@ class DeviceWeights {
   }
   int32_t matrix(const PackedWeights& from, const std::vector<float>& bias) { return matrix(from.unpacked(), from.rows(), from.columns(), bias); }
   /// As one product: gate above up, each filled up to a multiple of 8 rows, as the device has the columns of `down`.
-  int32_t gateAndUp(const DecoderWeights::Layer& layer) {
-    const int64_t rows = layer.up.rows(), filled = (rows + 7) / 8 * 8, columns = layer.up.columns();
+  int32_t gateAndUp(const DecoderWeights::FeedForward& mlp) {
+    const int64_t rows = mlp.up.rows(), filled = (rows + 7) / 8 * 8, columns = mlp.up.columns();
     std::vector<float> both(static_cast<size_t>(2 * filled * columns), 0.0f), bias;
-    const std::vector<float> gate = layer.gate.unpacked(), up = layer.up.unpacked();
+    const std::vector<float> gate = mlp.gate.unpacked(), up = mlp.up.unpacked();
     std::copy(gate.begin(), gate.end(), both.begin());
     std::copy(up.begin(), up.end(), both.begin() + filled * columns);
-    if (!layer.upBias.empty()) {
+    if (!mlp.upBias.empty()) {
       bias.resize(static_cast<size_t>(2 * filled), 0.0f);
-      std::copy(layer.upBias.begin(), layer.upBias.end(), bias.begin() + filled);
+      std::copy(mlp.upBias.begin(), mlp.upBias.end(), bias.begin() + filled);
     }
     return matrix(both, 2 * filled, columns, bias);
   }

@@ -77,8 +77,37 @@ int64_t StoredRows::rows() const {
   return sum;
 }
 
+namespace {
+
+/// The scales of one row after the other.
+class ScaledRows {
+ public:
+  ScaledRows(const BlockScales& scales, int64_t columns, const std::string& name)
+      : scales_(scales), columns_(columns), name_(name), file_(scales.file), row_(static_cast<size_t>((columns + scales.columns - 1) / scales.columns)) {}
+  float at(int64_t row, int64_t column) {
+    if (const int64_t block = row / scales_.rows; block != block_) {
+      const int64_t bytes = elements({static_cast<int64_t>(row_.size()), static_cast<int64_t>(sizeof(float))});
+      file_.read(row_.data(), bytes, elements({scales_.offset}) + elements({block, bytes}), "the scales of " + name_);
+      block_ = block;
+    }
+    return row_[static_cast<size_t>(column / scales_.columns)];
+  }
+
+ private:
+  const BlockScales& scales_;
+  int64_t columns_;
+  const std::string& name_;
+  File file_;
+  std::vector<float> row_;
+  int64_t block_ = -1;
+};
+
+}  // namespace
+
 Numbers readRows(const StoredRows& rows, const std::string& name) {
   const File file(rows.file);
+  std::optional<ScaledRows> scales;
+  if (rows.scales) scales.emplace(*rows.scales, rows.columns, name);
   const int64_t size = bytesOf(rows.type), rowBytes = elements({rows.columns, size});
   const auto count = static_cast<size_t>(elements({rows.rows(), rows.columns}));
   const bool isHalf = rows.type == StoredType::f16 || rows.type == StoredType::bf16, isWide = size >= 4;
@@ -94,12 +123,15 @@ Numbers readRows(const StoredRows& rows, const std::string& name) {
       file.read(bytes.data(), n, start + done, name);
       for (int64_t i = 0; i < n / size; i++, at++) {
         const uint8_t* from = bytes.data() + i * size;
-        const float x = valueAt(from, rows.type);
+        float x = valueAt(from, rows.type);
+        if (scales) x *= scales->at(first + (done / size + i) / rows.columns, (done / size + i) % rows.columns);
         if (!std::isfinite(x)) refuse("expected finite weights for " + name + " but received an infinity or NaN");
         if (isWide)
           wide[at] = x;
         else if (isHalf)
           std::memcpy(&halves[at], from, sizeof(uint16_t));
+        else if (scales)
+          halves[at] = bfloatFromFloat(x);
         else
           halves[at] = halfFromFloat(x);  // exact: f16 has more of both, exponent and mantissa
       }
@@ -107,7 +139,7 @@ Numbers readRows(const StoredRows& rows, const std::string& name) {
     }
   }
   if (isWide) return Numbers(std::move(wide));
-  return Numbers(rows.type == StoredType::bf16 ? Dtype::bf16 : Dtype::f16, std::move(halves));
+  return Numbers(rows.type == StoredType::bf16 || scales ? Dtype::bf16 : Dtype::f16, std::move(halves));
 }
 
 }  // namespace fastmqa

@@ -85,10 +85,10 @@ class CpuExecutor : public Executor {
     std::vector<float> position(static_cast<size_t>(d));
     for (int64_t r = 0; r < rows_; r++) {
       float* x = at(Place::stream) + r * d;
-      weights_->embedding.read(static_cast<size_t>(tokens[r] * d), static_cast<size_t>(d), x);
+      weights_->embedding().read(static_cast<size_t>(tokens[r] * d), static_cast<size_t>(d), x);
       for (int64_t c = 0; c < d; c++) x[c] *= static_cast<float>(s.embeddingScale);
-      if (weights_->positions.empty()) continue;
-      weights_->positions.read(static_cast<size_t>((firstPosition + r % count) * d), static_cast<size_t>(d), position.data());
+      if (weights_->positions().empty()) continue;
+      weights_->positions().read(static_cast<size_t>((firstPosition + r % count) * d), static_cast<size_t>(d), position.data());
       for (int64_t c = 0; c < d; c++) x[c] += position[static_cast<size_t>(c)];
     }
   }
@@ -130,7 +130,7 @@ class CpuExecutor : public Executor {
 
   void feedForward(int64_t index, Place from, Place to) override {
     const DecoderShape& s = weights_->shape;
-    const DecoderWeights::Layer& layer = weights_->layers[static_cast<size_t>(index)];
+    const DecoderWeights::FeedForward& layer = weights_->feedForward(index, cancel_);
     if (layer.experts) return layer.experts->run(at(from), rows_, [&](float g) { return activated(g, s.activation); }, at(to));
     std::vector<float> up(static_cast<size_t>(rows_ * s.mlpDim)), gate(s.gatedMlp ? up.size() : 0);
     layer.up.multiply(rows_, at(from), s.hiddenDim, up.data(), s.mlpDim);
@@ -160,7 +160,7 @@ class CpuExecutor : public Executor {
     const DecoderShape& s = weights_->shape;
     std::vector<float> own(to ? 0 : static_cast<size_t>(rows_ * s.vocabSize));
     float* out = to ? to : own.data();
-    weights_->head.multiply(rows_, at(from), s.hiddenDim, out, s.vocabSize);
+    weights_->head(cancel_).weights.multiply(rows_, at(from), s.hiddenDim, out, s.vocabSize);
     if (s.logitSoftcap > 0) {
       const auto cap = static_cast<float>(s.logitSoftcap);
       for (int64_t i = 0; i < rows_ * s.vocabSize; i++) out[i] = cap * std::tanh(out[i] / cap);

@@ -59,7 +59,10 @@ void visitAttentionInputs(const std::shared_ptr<const DecoderWeights>& weights, 
   Arena arena;
   Decoder decoder(arena, weights, std::vector<Technique>(static_cast<size_t>(lastLayer) + 1, exactTechnique(weights->shape)), {},
                   static_cast<int64_t>(longest), 0, cancel);
-  decoder.onAttentionInput = visit;
+  decoder.onAttentionInput = [&](int64_t layer, const float* x, int64_t rows) {
+    visit(layer, x, rows);
+    return layer < lastLayer;
+  };
   const auto sequence = decoder.newSequences(1);
   for (const Tokens& text : texts) decoder.prefill(*sequence, text.data(), static_cast<int64_t>(text.size()), nullptr);
 }
@@ -89,7 +92,7 @@ const EvaluatedModel::Answers& EvaluatedModel::exact() const {
   std::lock_guard<std::mutex> lock(mutex_);
   if (exact_) return *exact_;
   Arena arena;
-  Decoder decoder(arena, weights_, std::vector<Technique>(weights_->layers.size(), exactTechnique(weights_->shape)), {}, longest(), 0, cancel_);
+  Decoder decoder(arena, weights_, std::vector<Technique>(static_cast<size_t>(weights_->shape.layers), exactTechnique(weights_->shape)), {}, longest(), 0, cancel_);
   exact_ = answer(decoder, *decoder.newSequences(static_cast<int64_t>(text_.documents.size())));
   return *exact_;
 }
@@ -97,14 +100,14 @@ const EvaluatedModel::Answers& EvaluatedModel::exact() const {
 const AttentionModels& EvaluatedModel::calibrated() const {
   std::lock_guard<std::mutex> lock(mutex_);
   if (!calibrated_.empty()) return calibrated_;
-  const auto layers = weights_->layers.size();
+  const auto layers = static_cast<size_t>(weights_->shape.layers);
   std::vector<CalibrationStreams> streams(layers);
   visitAttentionInputs(weights_, text_.calibration, static_cast<int64_t>(layers) - 1, cancel_, [&](int64_t layer, const float* x, int64_t rows) {
     streams[static_cast<size_t>(layer)].push_back(std::make_shared<const std::vector<float>>(x, x + rows * weights_->shape.hiddenDim));
   });
   AttentionModels made;
   for (size_t i = 0; i < layers; i++)
-    made.push_back(std::make_shared<const ReferenceModel>(weights_->layers[i].attention->weights(), std::move(streams[i])));
+    made.push_back(std::make_shared<const ReferenceModel>(weights_->attention(static_cast<int64_t>(i)).model->weights(), std::move(streams[i])));
   calibrated_ = std::move(made);
   return calibrated_;
 }
@@ -115,7 +118,7 @@ EvaluatedModel::Answers EvaluatedModel::answer(Decoder& decoder, Sequences& sequ
   const auto documents = static_cast<int64_t>(text_.documents.size());
   const auto length = static_cast<int64_t>(text_.documents.front().size());
   Answers out;
-  out.streams.resize(weights_->layers.size());
+  out.streams.resize(static_cast<size_t>(s.layers));
 
   decoder.prefill(sequences, partOf(text_.documents, 0, prompt).data(), prompt, nullptr);
 
@@ -267,7 +270,7 @@ ModelPoint::ModelPoint(std::shared_ptr<const EvaluatedModel> model, const PointS
                                        DecoderPlace{spec.device});
   Executor& executor = decoder_->executor();
   int64_t plain = 0;
-  for (const auto& layer : model_->weights()->layers) plain += weightCount(layer.attention->weights()) * executor.numberBytes();
+  for (int64_t i = 0; i < s.layers; i++) plain += weightCount(model_->weights()->attention(i).model->weights()) * executor.numberBytes();
   memory_.extraWeightBytes = std::max<int64_t>(0, executor.attentionBytes() - plain);
 
   const auto documents = static_cast<int64_t>(text.documents.size());

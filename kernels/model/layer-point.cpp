@@ -27,7 +27,8 @@ std::shared_ptr<MeasuredPoint> layerPoint(const std::string& key, const std::sha
     if (static_cast<int64_t>(document.size()) != spec.seqLen) refuse("expected documents of " + std::to_string(spec.seqLen) + " tokens but received one of " + std::to_string(document.size()));
   checkCalibration(text);
   const std::string name = key + "|" + std::to_string(layer);
-  const LayerWeights& own = weights->layers[static_cast<size_t>(layer)].attention->weights();
+  std::shared_ptr<const ReferenceModel> model = weights->attention(layer, cancel).model;
+  const LayerWeights& own = model->weights();
 
   const int64_t room = spec.seqLen + (spec.phase == Phase::verify ? spec.verifyTokens : 1);
   static Recent<Workload, 2> workloads;
@@ -36,12 +37,11 @@ std::shared_ptr<MeasuredPoint> layerPoint(const std::string& key, const std::sha
     x.resize(static_cast<size_t>(std::min(spec.batch, static_cast<int64_t>(x.size()))));
     const size_t distinct = x.size();
     while (static_cast<int64_t>(x.size()) < spec.batch) x.push_back(x[x.size() % distinct]);
-    const LayerWeights& stranger = weights->layers[static_cast<size_t>((layer + 1) % layers)].attention->weights();
+    const LayerWeights& stranger = weights->attention((layer + 1) % layers, cancel).model->weights();
     return workloadOf(own, stranger, std::move(x), spec.seqLen, room);
   });
 
   static Recent<ReferenceModel, 2> calibrated;
-  std::shared_ptr<const ReferenceModel> model = weights->layers[static_cast<size_t>(layer)].attention;
   if (needsCalibration(spec.technique, weights->shape.kvHeads))
     model = calibrated.get(name, [&] {
       CalibrationStreams streams;

@@ -62,7 +62,7 @@ class Speculator::Side {
  public:
   Side(const EvaluatedModel& model, const Technique& technique, const DecoderPlace& place, int64_t positions, double temperature, const CancelFlag* cancel)
       : temperature_(temperature), vocab_(model.weights()->shape.vocabSize),
-        decoder_(arena_, model.weights(), std::vector<Technique>(model.weights()->layers.size(), technique),
+        decoder_(arena_, model.weights(), std::vector<Technique>(static_cast<size_t>(model.weights()->shape.layers), technique),
                  needsCalibration(technique, model.weights()->shape.kvHeads) ? model.calibrated() : AttentionModels(), positions,
                  static_cast<int64_t>(model.text().calibration.size()) * Calibration::streamTokens, cancel, place) {}
 

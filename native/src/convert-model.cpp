@@ -120,6 +120,11 @@ StoredRows storedRows(const Napi::Object& from) {
     const Napi::Array range = ranges.Get(i).As<Napi::Array>();
     rows.ranges.emplace_back(range.Get(0u).ToNumber().Int64Value(), range.Get(1u).ToNumber().Int64Value());
   }
+  if (has(from, "scales")) {
+    const Napi::Object scales = from.Get("scales").As<Napi::Object>();
+    rows.scales = BlockScales{text(scales, "file"), whole(scales, "offset"), whole(scales, "rows"), whole(scales, "columns")};
+    if (rows.scales->rows < 1 || rows.scales->columns < 1) refuse("expected blocks of at least one weight for the scales of a matrix");
+  }
   return rows;
 }
 

@@ -79,6 +79,8 @@ export interface ModelConfig {
   readonly maxPositions: number;
   /** Bytes of a weight as stored. */
   readonly weightBytes: number;
+  /** Projections are stored in 8 bits, with one scale for every block of so many rows and columns. */
+  readonly weightBlock?: readonly [rows: number, columns: number];
   /** Weights of the whole model, by formula. */
   readonly parameters: number;
 
@@ -110,6 +112,8 @@ export interface StoredRows {
   readonly columns: number;
   /** First row and count. */
   readonly ranges: readonly (readonly [first: number, count: number])[];
+  /** One f32 for every block of so many rows and columns, by which its weights are multiplied. */
+  readonly scales?: { readonly file: string; readonly offset: number; readonly rows: number; readonly columns: number };
 }
 
 /** All that the engine needs to read a model by itself. */

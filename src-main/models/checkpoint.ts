@@ -122,15 +122,29 @@ class Layout {
       throw expected(`[${shape.join(', ')}]`, `shape of ${label}`, `[${tensor.shape.join(', ')}]`);
     if (!readable.includes(tensor.dtype))
       throw expected(`one of ${readable.join(', ')}`, `dtype of ${label}`, tensor.dtype);
-    if (this.has(`${name}_scale_inv`))
-      throw expected('weights without scales of their own', label, 'a weight_scale_inv beside it');
+    const scales = this.scalesOf(name, shape);
     this.found[role] = {
       file: tensor.file,
       offset: tensor.dataStart + tensor.begin,
       dtype: tensor.dtype as StoredRows['dtype'],
       columns: shape[1] ?? 1,
       ranges: ranges ?? [[0, shape[0] as number]],
+      ...(scales && { scales }),
     };
+  }
+
+  private scalesOf(name: string, [height = 1, width = 1]: readonly number[]): StoredRows['scales'] {
+    const scales = this.tensors.get(`${name}_scale_inv`);
+    if (!scales) return undefined;
+    const label = `tensor ${JSON.stringify(scales.name)} in ${this.folder}`;
+    const { weightBlock } = this.config;
+    if (!weightBlock) throw expected('weight_block_size in quantization_config', label, 'none');
+    const [rows, columns] = weightBlock;
+    const blocks = [Math.ceil(height / rows), Math.ceil(width / columns)];
+    if (scales.shape.join() !== blocks.join())
+      throw expected(`[${blocks.join(', ')}]`, `shape of ${label}`, `[${scales.shape.join(', ')}]`);
+    if (scales.dtype !== 'F32') throw expected('F32', `dtype of ${label}`, scales.dtype);
+    return { file: scales.file, offset: scales.dataStart + scales.begin, rows, columns };
   }
 
   /** A projection and its bias, where it has one. @param rows of the stored tensor, of which `ranges` are taken */

@@ -143,7 +143,20 @@ export function parseModelConfig(bytes: Uint8Array, path: string): ModelConfig {
   const family = fields.text(['model_type']) ?? whole.text(['model_type']) ?? 'nothing';
   const read = Object.hasOwn(families, family) ? families[family] : undefined;
   if (!read) throw expected(`one of ${Object.keys(families).join(', ')}`, `model_type in ${path}`, shown(family));
-  return read(fields, family, weightBytesOf(fields.has('torch_dtype') || fields.has('dtype') ? fields : whole));
+  const weightBlock = weightBlockOf(whole.object('quantization_config') ?? fields.object('quantization_config'));
+  const weightBytes = weightBlock
+    ? 1
+    : weightBytesOf(fields.has('torch_dtype') || fields.has('dtype') ? fields : whole);
+  return { ...read(fields, family, weightBytes), ...(weightBlock && { weightBlock }) };
+}
+
+/** Of weights in fp8 with block scales (DeepSeek-V3); the tensors of other methods say themselves that they are packed. */
+function weightBlockOf(fields: Fields | undefined): readonly [number, number] | undefined {
+  if (fields?.text(['quant_method']) !== 'fp8' || !fields.has('weight_block_size')) return undefined;
+  const block = fields.figures('weight_block_size');
+  if (block.length !== 2 || !block.every((size) => Number.isInteger(size) && size <= dim))
+    throw fields.wrong(`two whole numbers from 1 to ${dim}`, 'weight_block_size');
+  return [block[0] as number, block[1] as number];
 }
 
 function weightBytesOf(fields: Fields): number {

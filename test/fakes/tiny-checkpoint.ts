@@ -167,11 +167,37 @@ export function tinyWeights(config: RawConfig, seed: number, stored: Stored = 'F
   return tensors;
 }
 
-function encode(tensors: Iterable<[string, RawTensor]>, stored: Stored): Buffer {
+/**
+ * Projections of layers as DeepSeek-V3 is published: in E4M3, with one scale for every `rows` x `columns` of them.
+ * @returns what is stored, and what it stands for
+ */
+export function blockScaled(
+  weights: ReadonlyMap<string, RawTensor>,
+  [rows, columns]: readonly [number, number],
+): { readonly stored: Map<string, RawTensor>; readonly meant: Map<string, RawTensor> } {
+  const [stored, meant] = [new Map(weights), new Map(weights)];
+  for (const [name, { shape, data }] of weights) {
+    const [height = 1, width = 1] = shape;
+    if (!/layers.*_proj/.test(name) || shape.length !== 2) continue;
+    const blocks = [Math.ceil(height / rows), Math.ceil(width / columns)] as const;
+    // Of four significant bits, as the weights have: the product fits the eight of bf16.
+    const scales = Float64Array.from({ length: blocks[0] * blocks[1] }, (_, i) => (8 + (i % 7)) / 2 ** (3 + (i % 2)));
+    const scaled = data.map((value, i) => {
+      const [r, c] = [Math.floor(i / width), i % width];
+      return value * (scales[Math.floor(r / rows) * blocks[1] + Math.floor(c / columns)] as number);
+    });
+    meant.set(name, { shape, data: scaled });
+    stored.set(`${name}_scale_inv`, { shape: blocks, data: scales });
+  }
+  return { stored, meant };
+}
+
+function encode(tensors: Iterable<[string, RawTensor]>, storedAs: (name: string) => Stored): Buffer {
   const header: Record<string, object> = {};
   const parts: Buffer[] = [];
   let end = 0;
   for (const [name, { shape, data }] of tensors) {
+    const stored = storedAs(name);
     const bytes = isSmall(stored) ? (smallTypes[stored][0] + smallTypes[stored][1] + 1) / 8 : stored === 'F32' ? 4 : 8;
     const part = Buffer.alloc(data.length * bytes);
     data.forEach((value, i) => {
@@ -194,12 +220,13 @@ export function writeCheckpoint(
   folder: string,
   config: RawConfig,
   tensors: ReadonlyMap<string, RawTensor>,
-  { stored = 'F32', shards = 1 }: { stored?: Stored; shards?: number } = {},
+  { stored = 'F32', shards = 1 }: { stored?: Stored | ((name: string) => Stored); shards?: number } = {},
 ): void {
+  const storedAs = typeof stored === 'function' ? stored : () => stored;
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
   if (shards === 1) {
-    writeFileSync(join(folder, 'model.safetensors'), encode(tensors, stored));
+    writeFileSync(join(folder, 'model.safetensors'), encode(tensors, storedAs));
     return;
   }
   const entries = [...tensors];
@@ -208,7 +235,7 @@ export function writeCheckpoint(
     const name = `model-${s + 1}-of-${shards}.safetensors`;
     const part = entries.filter((_, i) => i % shards === s);
     for (const [tensor] of part) map[tensor] = name;
-    writeFileSync(join(folder, name), encode(part, stored));
+    writeFileSync(join(folder, name), encode(part, storedAs));
   }
   writeFileSync(join(folder, 'model.safetensors.index.json'), JSON.stringify({ metadata: {}, weight_map: map }));
 }

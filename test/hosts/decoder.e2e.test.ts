@@ -12,7 +12,7 @@ import { workerScript } from '../../src-main/worker/location.ts';
 import { forkWorker } from '../../src-main/worker/spawn.ts';
 import { Supervisor } from '../../src-main/worker/supervisor.ts';
 import { decodeInF64, type RawConfig } from '../fakes/decoder-f64.ts';
-import { tinyWeights, writeCheckpoint } from '../fakes/tiny-checkpoint.ts';
+import { blockScaled, tinyWeights, writeCheckpoint } from '../fakes/tiny-checkpoint.ts';
 import { buildTools, emulatedCudaLibrary } from '../native/tools.ts';
 
 process.env.FASTMQA_CUDA_LIBRARY = emulatedCudaLibrary;
@@ -215,6 +215,30 @@ describe('logits agree with the definition to 1e-4', () => {
     expect(worst(await logitsOf(folder, {}, 10), decodeInF64(llama, weights, tokens))).toBeLessThan(1e-4);
   });
 
+  test('weights in 8 bits with a scale for every block, as DeepSeek-V3 is published', async () => {
+    const folder = join(root, 'block-scaled');
+    const block = [5, 12] as const;
+    const config = families['DeepSeek-V3: sigmoids and a bias that only chooses'] as RawConfig;
+    const { stored, meant } = blockScaled(tinyWeights(config, 78, 'F8_E4M3'), block);
+    const isScaled = (name: string): boolean => stored.has(`${name}_scale_inv`);
+    const quantization = { quant_method: 'fp8', fmt: 'e4m3', activation_scheme: 'dynamic', weight_block_size: block };
+    const write = (quantization_config: object) =>
+      writeCheckpoint(folder, { ...config, quantization_config }, stored, {
+        stored: (name) => (isScaled(name) ? 'F8_E4M3' : 'F32'),
+        shards: 2,
+      });
+    write(quantization);
+    expect(worst(await logitsOf(folder, {}, 10), decodeInF64(config, meant, tokens))).toBeLessThan(1e-4);
+    write({ ...quantization, weight_block_size: [8, 12] });
+    await expect(logitsOf(folder, {}, 10)).rejects.toThrow(
+      /^expected \[\d+, 3\] for shape of tensor "model.layers.0.self_attn.q_a_proj.weight_scale_inv" in .* but received/,
+    );
+    write({});
+    await expect(logitsOf(folder, {}, 10)).rejects.toThrow(
+      /^expected weight_block_size in quantization_config for tensor ".*_scale_inv" in .* but received none$/,
+    );
+  });
+
   test('multimodal wrappers: the language model stands one level down', async () => {
     const folder = join(root, 'wrapped');
     const config = families['Gemma 3: local and global layers'] as RawConfig;
@@ -305,6 +329,35 @@ describe('one layer of a model, on what it meets when the model reads', () => {
       expect(error?.relativeL2).toBeGreaterThan(1e-2);
     }
   });
+});
+
+test('of a model that is too large for a machine, one layer is measured: nothing behind it is read', async () => {
+  const folder = join(root, 'large');
+  const config = { ...llama, num_hidden_layers: 4 };
+  const weights = tinyWeights(config, 9);
+  const behind = /layers\.(1\.mlp|1\.post|2\.mlp|3)|model\.norm|lm_head/; // attention of layer 2 is one to compare with
+  for (const [name, { data }] of weights) if (behind.test(name)) data.fill(Number.NaN);
+  writeCheckpoint(folder, config, weights);
+  const point = (layer: Record<string, number>) =>
+    resolvePoint({
+      ...{ model: folder, layers: 4, hiddenDim: 32, heads: 4, headDim: 8, referenceKvHeads: 2, seqLen: tokens.length },
+      ...layer,
+    }).config;
+  const files = await openCheckpoint(folder, await readModelConfig(join(folder, 'config.json')));
+  const text = { key: folder, prompt: 12, haystacks: [], probes: [], calibration: [] };
+  const measured = async (layer: Record<string, number>) => {
+    const prepared = await backend.prepareModel(
+      point(layer),
+      files,
+      { ...text, documents: [Int32Array.from(tokens)] },
+      60,
+    );
+    await backend.release(prepared);
+    return prepared.error?.relativeL2;
+  };
+  expect(await measured({ layer: 1 })).toBeLessThan(1e-5);
+  await expect(measured({ layer: 2 })).rejects.toThrow('expected finite weights for layers.1.');
+  await expect(measured({})).rejects.toThrow('expected finite weights for layers.1.');
 });
 
 describe('a folder that is not what it says', () => {

@@ -44,7 +44,7 @@ export interface LatentAttention {
   readonly queryRank?: number;
 }
 
-/** A mixture of experts in place of the MLP of some layers (DeepSeek): a router chooses a few of many, shared ones read all. */
+/** A mixture of experts in place of the MLP of some layers (DeepSeek, Mixtral, Qwen3): a router chooses a few of many, shared ones read all. */
 export interface Experts {
   readonly count: number;
   /** For a token. */

@@ -189,14 +189,13 @@ class Layout {
         this.linear(`${to}o`, `${attention}o_proj`, hiddenDim, queryWidth);
       } else if (config.mla) {
         this.latentAttention(to, attention, config.mla);
-        if (hasExperts(config, i)) this.mixtureOfExperts(to, `${from}mlp.`, config.experts as Experts);
-        else this.gatedMlp(to, `${from}mlp.`, mlpDim);
+        this.gatedMlpOrExperts(i, to, from);
       } else {
         this.linear(`${to}q`, `${attention}q_proj`, queryWidth, hiddenDim);
         this.linear(`${to}k`, `${attention}k_proj`, keyWidth, hiddenDim);
         this.linear(`${to}v`, `${attention}v_proj`, keyWidth, hiddenDim);
         this.linear(`${to}o`, `${attention}o_proj`, hiddenDim, queryWidth);
-        this.gatedMlp(to, `${from}mlp.`, mlpDim);
+        this.gatedMlpOrExperts(i, to, from);
       }
       if (config.queryKeyNorm) {
         this.norm(`${to}queryNorm`, `${attention}q_norm`, headDim);
@@ -213,11 +212,19 @@ class Layout {
     });
   }
 
+  private gatedMlpOrExperts(layer: number, to: string, from: string): void {
+    const isMixtral = this.config.family === 'mixtral';
+    if (hasExperts(this.config, layer))
+      this.mixtureOfExperts(to, `${from}${isMixtral ? 'block_sparse_moe' : 'mlp'}.`, this.config.experts as Experts);
+    else this.gatedMlp(to, `${from}mlp.`, this.config.mlpDim);
+  }
+
   private gatedMlp(to: string, from: string, width: number): void {
-    const { hiddenDim } = this.config;
-    this.linear(`${to}gate`, `${from}gate_proj`, width, hiddenDim);
-    this.linear(`${to}up`, `${from}up_proj`, width, hiddenDim);
-    this.linear(`${to}down`, `${from}down_proj`, hiddenDim, width);
+    const { hiddenDim, family } = this.config;
+    const [gate, up, down] = family === 'mixtral' ? ['w1', 'w3', 'w2'] : ['gate_proj', 'up_proj', 'down_proj'];
+    this.linear(`${to}gate`, `${from}${gate}`, width, hiddenDim);
+    this.linear(`${to}up`, `${from}${up}`, width, hiddenDim);
+    this.linear(`${to}down`, `${from}${down}`, hiddenDim, width);
   }
 
   /** Of a query and of the latent's expansion, each head has its unrotated channels first. */

@@ -304,14 +304,14 @@ function activationOf(fields: Fields, names: readonly string[], otherwise: strin
 type Rest = Omit<
   ModelConfig,
   'family' | 'hiddenDim' | 'heads' | 'kvHeads' | 'headDim' | 'parameters' | 'weightBytes' | 'attentionScale'
-> & { readonly attentionScale?: number; readonly mlpCopies?: number };
+> & { readonly attentionScale?: number };
 
-function model(family: string, shape: Shape, weightBytes: number, { mlpCopies = 1, ...rest }: Rest): ModelConfig {
+function model(family: string, shape: Shape, weightBytes: number, rest: Rest): ModelConfig {
   const { hiddenDim, heads, kvHeads, headDim, layerCount } = shape;
   const attention = rest.mla
     ? latentAttentionWeights(rest.mla, hiddenDim, heads)
     : 2 * hiddenDim * headDim * (heads + kvHeads);
-  const mlp = (rest.gatedMlp ? 3 : 2) * hiddenDim * rest.mlpDim * mlpCopies;
+  const mlp = (rest.gatedMlp ? 3 : 2) * hiddenDim * rest.mlpDim;
   const tables = (rest.tiedEmbeddings ? 1 : 2) * rest.vocabSize + (rest.learnedPositions ? rest.maxPositions : 0);
   return {
     family,
@@ -320,7 +320,7 @@ function model(family: string, shape: Shape, weightBytes: number, { mlpCopies = 
     kvHeads,
     headDim,
     weightBytes,
-    parameters: layerCount * (attention + mlp) + tables * hiddenDim,
+    parameters: layerCount * (attention + mlp) + tables * hiddenDim + expertWeights(rest, hiddenDim),
     attentionScale: 1 / Math.sqrt(headDim),
     ...rest,
   };
@@ -348,12 +348,13 @@ const llamaLike =
     windows?: 'none' | 'all' | 'qwen';
   } = {}): Reader =>
   (fields, family, weightBytes) => {
-    const shape = shapeOf(fields, family === 'qwen3' ? { headDim: 128 } : {});
+    const shape = shapeOf(fields, family.startsWith('qwen3') ? { headDim: 128 } : {});
     const rope = ropeOf(fields, shape.headDim, fields.optionalFigure('partial_rotary_factor') ?? 1);
     const slides = windows === 'all' || (windows === 'qwen' && fields.flag('use_sliding_window', false));
     const window = slides ? fields.optionalCount('sliding_window', positions) : undefined;
     const firstWindowed = windows === 'qwen' ? (fields.optionalCount('max_window_layers', mostLayers) ?? 0) : 0;
-    const experts = fields.optionalCount('num_local_experts', 4096);
+    const experts = family === 'mixtral' || family === 'qwen3_moe' ? everyMlp(fields, family) : undefined;
+    const isMixed = fields.has('mlp_only_layers') && fields.list('mlp_only_layers')?.length !== 0;
     return model(family, shape, weightBytes, {
       layers: windowsOf(fields, shape.layerCount, window, (i) => i >= firstWindowed).map((w) => withWindow(w, rope)),
       vocabSize: vocab(fields),
@@ -368,7 +369,10 @@ const llamaLike =
       embeddingScale: 1,
       learnedPositions: false,
       tiedEmbeddings: fields.flag('tie_word_embeddings', false),
-      ...(experts !== undefined && { mlpCopies: experts, planOnly: 'a mixture of experts' }),
+      ...(experts && { experts }),
+      ...((isMixed || fields.count(['decoder_sparse_step'], mostLayers, 1) > 1) && {
+        planOnly: 'experts in some layers',
+      }),
     });
   };
 
@@ -544,7 +548,7 @@ const deepSeek: Reader = (fields, family, weightBytes) => {
   };
   const rope = { ...ropeOf(fields, mla.ropeDim), interleaved: fields.flag('rope_interleave', true) };
   const experts = expertsOf(fields, family);
-  const config = model(family, shape, weightBytes, {
+  return model(family, shape, weightBytes, {
     layers: Array.from({ length: shape.layerCount }, () => ({ rope })),
     mla,
     vocabSize: vocab(fields),
@@ -563,7 +567,6 @@ const deepSeek: Reader = (fields, family, weightBytes) => {
     ...(experts && { experts }),
     ...(fields.flag('attention_bias', false) && { planOnly: 'multi-head latent attention with biases' }),
   });
-  return { ...config, parameters: config.parameters + (experts ? expertWeights(experts, config) : 0) };
 };
 
 /** DeepSeek multiplies the scores by the square of YaRN's magnitude scale (attention-spec B.2). */
@@ -608,11 +611,33 @@ function expertsOf(fields: Fields, family: string): Experts | undefined {
 export const hasExperts = ({ experts }: Pick<ModelConfig, 'experts'>, layer: number): boolean =>
   experts !== undefined && layer >= experts.firstLayer && layer % experts.everyLayers === 0;
 
-/** Weights of the layers that have experts, in place of those of the dense MLP. */
-function expertWeights(experts: Experts, config: ModelConfig): number {
-  const layers = config.layers.filter((_, layer) => hasExperts({ experts }, layer)).length;
-  const { count, mlpDim, sharedMlpDim } = experts;
-  return layers * config.hiddenDim * (3 * (count * mlpDim + sharedMlpDim - config.mlpDim) + count);
+/** Weights of the layers that have experts, beyond those of a dense MLP in their place. */
+function expertWeights(config: Rest, hiddenDim: number): number {
+  if (!config.experts) return 0;
+  const layers = config.layers.filter((_, layer) => hasExperts(config, layer)).length;
+  const { count, mlpDim, sharedMlpDim } = config.experts;
+  return layers * hiddenDim * (3 * (count * mlpDim + sharedMlpDim - config.mlpDim) + count);
+}
+
+/** Experts in every layer, chosen by a softmax: Mixtral and Qwen3-MoE. */
+function everyMlp(fields: Fields, family: string): Experts {
+  const isMixtral = family === 'mixtral';
+  const count = fields.count(['num_local_experts', 'num_experts'], mostExperts); // transformers 5 writes the former for both
+  return {
+    ...{
+      count,
+      sharedMlpDim: 0,
+      firstLayer: 0,
+      everyLayers: 1,
+      sigmoid: false,
+      groups: 1,
+      chosenGroups: 1,
+      scaling: 1,
+    },
+    chosen: fields.count(['num_experts_per_tok'], count),
+    mlpDim: isMixtral ? mlp(fields) : fields.count(['moe_intermediate_size'], 2 ** 20),
+    normalises: isMixtral || fields.flag('norm_topk_prob', false),
+  };
 }
 
 /** By `model_type`. */
@@ -622,6 +647,7 @@ const families: Readonly<Record<string, Reader>> = {
   mixtral: llamaLike({ windows: 'all' }),
   qwen2: llamaLike({ windows: 'qwen' }),
   qwen3: llamaLike({ windows: 'qwen', queryKeyNorm: true }),
+  qwen3_moe: llamaLike({ windows: 'qwen', queryKeyNorm: true }),
   gemma2: gemma,
   gemma3: gemma,
   gemma3_text: gemma,

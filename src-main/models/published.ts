@@ -86,7 +86,7 @@ function asConfig(preset: ModelPreset, [mlpDim, vocabSize, isTied = false, exper
     ...(ropeTheta > 0 && { rope_theta: ropeTheta }),
     ...(family === 'gptj' ? { rotary_dim: rotaryDim } : { rotary_pct: rotaryDim / headDim }),
     ...(window && { sliding_window: window.tokens }),
-    ...(experts !== undefined && { num_local_experts: experts }),
+    ...(experts !== undefined && { num_local_experts: experts, num_experts_per_tok: 2 }),
     ...(family === 'falcon' && { new_decoder_architecture: kvHeads > 1, num_kv_heads: kvHeads, multi_query: true }),
   };
 }

@@ -213,7 +213,7 @@ function llamaLike(config: RawConfig, w: Weights, tokens: readonly number[], sho
       const ends = { q: [0, heads * D], k: [heads * D, (heads + kvHeads) * D], v: [(heads + kvHeads) * D, all.length] };
       return all.slice(...(ends[part] as [number, number]));
     };
-    const hasHeadNorm = family === 'qwen3' || family === 'gemma3_text';
+    const hasHeadNorm = family.startsWith('qwen3') || family === 'gemma3_text';
     const headNorm = (name: string, head: Row): Row => (hasHeadNorm ? norm(`${at}self_attn.${name}_norm`, head) : head);
     const q = normed.map((row, t) => split(project('q', row), D).map((h) => rotate(headNorm('q', h), t, frequencies)));
     const k = normed.map((row, t) => split(project('k', row), D).map((h) => rotate(headNorm('k', h), t, frequencies)));
@@ -225,7 +225,25 @@ function llamaLike(config: RawConfig, w: Weights, tokens: readonly number[], sho
       slides ? config.sliding_window : undefined,
       config.attn_logit_softcapping ?? 0,
     );
+    /** The experts with the largest logits, weighted by a softmax over them alone (Mixtral), or over all (Qwen3, unless normalised). */
+    const mixture = (row: Row, name: string, [gate, up, down]: readonly string[]): Row => {
+      const logits = w.linear(`${name}gate`, row);
+      const chosen = topOf(logits, config.num_experts_per_tok);
+      const among = family === 'mixtral' || config.norm_topk_prob ? chosen : [...logits.keys()];
+      const total = among.reduce((sum, e) => sum + Math.exp(logits[e] as number), 0);
+      return chosen
+        .map((e) => {
+          const at = `${name}experts.${e}.`;
+          const wide = w.linear(`${at}${up}`, row);
+          const mixed = w.linear(`${at}${gate}`, row).map((g, c) => silu(g) * (wide[c] as number));
+          const weight = Math.exp(logits[e] as number) / total;
+          return w.linear(`${at}${down}`, mixed).map((y) => weight * y);
+        })
+        .reduce(plus);
+    };
     const mlp = (row: Row): Row => {
+      if (family === 'mixtral') return mixture(row, `${at}block_sparse_moe.`, ['w1', 'w3', 'w2']);
+      if (family === 'qwen3_moe') return mixture(row, `${at}mlp.`, ['gate_proj', 'up_proj', 'down_proj']);
       let [gate, up]: [Row, Row] = [[], []];
       if (family === 'phi3') {
         const both = w.linear(`${at}mlp.gate_up_proj`, row);

@@ -105,12 +105,31 @@ export function tensorShapes(config: RawConfig): Map<string, number[]> {
         linear(`${at}self_attn.q_proj`, heads * D, d, bias);
         linear(`${at}self_attn.k_proj`, kvHeads * D, d, bias);
         linear(`${at}self_attn.v_proj`, kvHeads * D, d, bias);
-        linear(`${at}mlp.gate_proj`, config.intermediate_size, d, false);
-        linear(`${at}mlp.up_proj`, config.intermediate_size, d, false);
       }
       linear(`${at}self_attn.o_proj`, d, heads * D, false);
-      linear(`${at}mlp.down_proj`, d, config.intermediate_size, false);
-      if (family === 'qwen3' || family === 'gemma3_text')
+      if (family === 'mixtral') {
+        linear(`${at}block_sparse_moe.gate`, config.num_local_experts, d, false);
+        for (let e = 0; e < config.num_local_experts; e += 1) {
+          const expert = `${at}block_sparse_moe.experts.${e}.`;
+          linear(`${expert}w1`, config.intermediate_size, d, false);
+          linear(`${expert}w2`, d, config.intermediate_size, false);
+          linear(`${expert}w3`, config.intermediate_size, d, false);
+        }
+      } else if (family === 'qwen3_moe') {
+        linear(`${at}mlp.gate`, config.num_experts, d, false);
+        for (let e = 0; e < config.num_experts; e += 1) {
+          linear(`${at}mlp.experts.${e}.gate_proj`, config.moe_intermediate_size, d, false);
+          linear(`${at}mlp.experts.${e}.up_proj`, config.moe_intermediate_size, d, false);
+          linear(`${at}mlp.experts.${e}.down_proj`, d, config.moe_intermediate_size, false);
+        }
+      } else {
+        if (family !== 'phi3') {
+          linear(`${at}mlp.gate_proj`, config.intermediate_size, d, false);
+          linear(`${at}mlp.up_proj`, config.intermediate_size, d, false);
+        }
+        linear(`${at}mlp.down_proj`, d, config.intermediate_size, false);
+      }
+      if (family.startsWith('qwen3') || family === 'gemma3_text')
         for (const name of ['q_norm', 'k_norm']) norm(`${at}self_attn.${name}`, D, false);
       norm(`${at}input_layernorm`, d, false);
       norm(`${at}post_attention_layernorm`, d, false);

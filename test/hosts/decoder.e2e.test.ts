@@ -99,6 +99,19 @@ const families: Record<string, RawConfig> = {
     max_window_layers: 1,
   },
   'Qwen3: normalised queries and keys': { ...llama, model_type: 'qwen3', head_dim: 16 },
+  'Qwen3-MoE: experts weighted by a softmax over all': {
+    ...{ ...llama, model_type: 'qwen3_moe', head_dim: 16, norm_topk_prob: false },
+    ...{
+      num_experts: 6,
+      num_experts_per_tok: 2,
+      moe_intermediate_size: 20,
+      mlp_only_layers: [],
+      decoder_sparse_step: 1,
+    },
+  },
+  'Mixtral: experts weighted by a softmax over those chosen': {
+    ...{ ...llama, model_type: 'mixtral', sliding_window: null, num_local_experts: 5, num_experts_per_tok: 2 },
+  },
   'Gemma 2: soft-caps, four norms': {
     ...gemma,
     model_type: 'gemma2',
@@ -251,30 +264,38 @@ describe('logits agree with the definition to 1e-4', () => {
 
 describe('on a GPU, its kernels run on the CPU: logits agree with the definition', () => {
   const onGpu = { backend: 'cuda:0' };
-  test('but not those that cache a latent by themselves', async () => {
-    const folder = join(root, 'latent');
-    writeCheckpoint(folder, deepSeek, tinyWeights(deepSeek, 1));
-    await expect(logitsOf(folder, onGpu, 16)).rejects.toThrow(
+  test.each([
+    [
+      'those that cache a latent by themselves',
+      deepSeek,
       'layers with multi-head latent attention run on the CPU only',
-    );
+    ],
+    ['experts', families['Mixtral: experts weighted by a softmax over those chosen'], 'mixtures of experts run on'],
+  ] as [string, RawConfig, string][])('but not %s', async (name, config, message) => {
+    const folder = join(root, name);
+    writeCheckpoint(folder, config, tinyWeights(config, 1));
+    await expect(logitsOf(folder, onGpu, 16)).rejects.toThrow(message);
   });
 
-  test.each(Object.entries(families).filter(([name]) => !name.startsWith('DeepSeek')))('%s', async (_, config) => {
-    written += 1;
-    const folder = join(root, `model-${written}`);
-    const weights = tinyWeights(config, written);
-    writeCheckpoint(folder, config, weights);
-    const reference = decodeInF64(config, weights, tokens);
-    const error = async (level: Record<string, string | number>): Promise<number> =>
-      worst(await logitsOf(folder, level, 20), reference);
-    expect(await error({ level: 'baseline', ...onGpu })).toBeLessThan(1e-4);
-    // Weights and activations of 16 bits, by their own error; the rest of a coarse cache's error is the cache's, as on the CPU.
-    const half = await error({ level: 'custom', cacheDtype: 'f16', ...onGpu });
-    expect(half).toBeGreaterThan(1e-4);
-    expect(half).toBeLessThan(2e-2);
-    const coarse = { level: 'custom', cacheDtype: 'int4', keyGroupSize: 8, valueGroupSize: 8 };
-    expect((await error({ ...coarse, ...onGpu })) / (await error(coarse))).toBeCloseTo(1, 0);
-  });
+  test.each(Object.entries(families).filter(([, config]) => !/^(deepseek|mixtral|qwen3_moe)/.test(config.model_type)))(
+    '%s',
+    async (_, config) => {
+      written += 1;
+      const folder = join(root, `model-${written}`);
+      const weights = tinyWeights(config, written);
+      writeCheckpoint(folder, config, weights);
+      const reference = decodeInF64(config, weights, tokens);
+      const error = async (level: Record<string, string | number>): Promise<number> =>
+        worst(await logitsOf(folder, level, 20), reference);
+      expect(await error({ level: 'baseline', ...onGpu })).toBeLessThan(1e-4);
+      // Weights and activations of 16 bits, by their own error; the rest of a coarse cache's error is the cache's, as on the CPU.
+      const half = await error({ level: 'custom', cacheDtype: 'f16', ...onGpu });
+      expect(half).toBeGreaterThan(1e-4);
+      expect(half).toBeLessThan(2e-2);
+      const coarse = { level: 'custom', cacheDtype: 'int4', keyGroupSize: 8, valueGroupSize: 8 };
+      expect((await error({ ...coarse, ...onGpu })) / (await error(coarse))).toBeCloseTo(1, 0);
+    },
+  );
 });
 
 /** Root mean square of what leaves a layer's attention, at some tokens. */

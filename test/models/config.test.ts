@@ -178,6 +178,19 @@ describe('configurations of real models: bytes of attention-spec E', () => {
     expect(parse(deepSeekLite).mla).toEqual({ rank: 512, ropeDim: 64, nopeDim: 128, valueDim: 128 });
   });
 
+  test('Mixtral and Qwen3-MoE: experts in every layer', () => {
+    const mixtral = parse({ ...llama2, model_type: 'mixtral', num_local_experts: 8, num_experts_per_tok: 2 });
+    expect(mixtral.experts).toMatchObject({ count: 8, chosen: 2, mlpDim: mixtral.mlpDim, normalises: true, groups: 1 });
+    const moe = { num_experts: 128, num_experts_per_tok: 8, moe_intermediate_size: 768, norm_topk_prob: true };
+    const qwen = { ...llama2, ...moe, model_type: 'qwen3_moe', mlp_only_layers: [], decoder_sparse_step: 1 };
+    expect(parse(qwen).experts).toMatchObject({ count: 128, chosen: 8, mlpDim: 768, normalises: true });
+    expect(parse(qwen).planOnly).toBeUndefined();
+    // As transformers 5 writes it.
+    expect(parse({ ...qwen, num_experts: undefined, num_local_experts: 64 }).experts?.count).toBe(64);
+    expect(parse({ ...qwen, mlp_only_layers: [0] }).planOnly).toMatch('some layers');
+    expect(parse({ ...qwen, decoder_sparse_step: 2 }).planOnly).toMatch('some layers');
+  });
+
   test('DeepSeek: experts, YaRN in the scale of the scores, and what no version has', () => {
     const experts = { n_routed_experts: 64, n_shared_experts: 2, moe_intermediate_size: 1408, num_experts_per_tok: 6 };
     const yarn = { type: 'yarn', factor: 40, mscale: 0.7, mscale_all_dim: 0.7 };

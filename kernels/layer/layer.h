@@ -77,7 +77,12 @@ class AttentionLayer {
   int64_t rankValue() const { return maps_.own ? 0 : maps_.valueRank; }
 
  private:
-  struct Rows;
+  /// Projections of some tokens: what the cache stores, and full-precision keys and values where asked for.
+  struct Rows {
+    Buffer<float> keys, values;              // [tokens][keyWidth], keys as direct caches store them
+    Buffer<float> latentKeys, latentValues;  // [tokens][rank]
+    Buffer<float> sinkKeys, sinkValues;      // exact rows of the first tokens, rotated
+  };
   /// Row t is at position firstPosition + t % perSequence: one sequence, or several of equal length in a row.
   Rows rowsFor(const float* x, int64_t tokens, int64_t firstPosition, int64_t perSequence) const;
   void appendRows(SequenceCache& cache, const Rows& rows, int64_t offset, int64_t tokens) const;

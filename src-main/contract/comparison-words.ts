@@ -2,18 +2,20 @@
 import type { FigureChange, PointComparison } from './comparison.ts';
 import { formatMetric } from './format.ts';
 import { metrics } from './metrics.ts';
-import type { PointConfig } from './sweep.ts';
+import { type PointConfig, pointConfigSchema } from './sweep.ts';
 
-/** Level and phase, and whatever else tells the points apart. */
-export function tellingFieldsOf(configs: readonly PointConfig[]): (keyof PointConfig)[] {
-  const fields = [...new Set(configs.flatMap((config) => Object.keys(config) as (keyof PointConfig)[]))];
-  const shape = ['hiddenDim', 'heads', 'referenceKvHeads', 'seqLen', 'batch', 'backend', 'seed'];
-  return fields.filter(
-    (field) =>
-      field === 'level' ||
-      field === 'phase' ||
-      (shape.includes(field) && new Set(configs.map((config) => config[field])).size > 1),
-  );
+type Field = keyof PointConfig;
+/** What readers look for first. */
+const shape: readonly Field[] = ['model', 'layer', 'hiddenDim', 'heads', 'referenceKvHeads', 'seqLen', 'batch'];
+
+/** Level and phase, and as few other fields as tell the points apart: the shape before techniques. */
+export function tellingFieldsOf(configs: readonly PointConfig[]): Field[] {
+  const told: Field[] = ['level'];
+  const kindsBy = (fields: readonly Field[]): number =>
+    new Set(configs.map((config) => fields.map((field) => config[field]).join())).size;
+  for (const field of [...shape, ...(Object.keys(pointConfigSchema.shape) as Field[])])
+    if (field !== 'phase' && kindsBy([...told, field]) > kindsBy(told)) told.push(field);
+  return [...told, 'phase'];
 }
 
 export const changesInWords = ({ changes }: Pick<PointComparison, 'changes'>): string =>

@@ -30,6 +30,12 @@ export function formatSeconds(seconds: number): string {
   return seconds >= 1e-3 ? `${formatNumber(seconds * 1e3)} ms` : `${formatNumber(seconds * 1e6)} µs`;
 }
 
+/** One decimal; two where 99 and 100 are far apart; none where nobody reads them. */
+function percentFigure(value: number): string {
+  const decimals = Math.abs(value) >= 1000 ? 0 : value >= 99 ? 2 : 1;
+  return value.toFixed(decimals).replace(/^-(0\.0+)$/, '$1');
+}
+
 export function formatMetric(value: number, unit: Metric['unit']): string {
   switch (unit) {
     case 'bytes':
@@ -39,9 +45,9 @@ export function formatMetric(value: number, unit: Metric['unit']): string {
     case 'x':
       return `${formatNumber(value)}x`;
     case '%':
-      return `${value.toFixed(value >= 99 ? 2 : 1)} %`;
+      return `${percentFigure(value)} %`;
     case 'bytes/s':
-      return `${formatBytes(value)}/s`;
+      return `${scaled(value, 1000, decimal)}B/s`; // as data sheets give bandwidth
     case 'FLOP/s':
       return `${scaled(value, 1000, decimal)}FLOP/s`;
     case 'tokens/s':

@@ -172,6 +172,8 @@ export interface PlanRow {
   /** The model's positions end there, not the memory. */
   readonly endsAtModel?: boolean;
   readonly multiplierVsOwn16Bit?: number;
+  /** What nobody should take from these bytes alone. */
+  readonly caution?: string;
   /** What was allocated for real, under a limit. */
   readonly proof?: PlanProof;
 }

@@ -1,6 +1,7 @@
 /** Axes as a user writes them: their names and their values. */
 import { z } from 'zod';
 import { expected } from '../contract/input-error.ts';
+import { withNearest } from '../contract/nearest.ts';
 import { type AxisValue, type PointConfig, pointConfigSchema } from '../contract/sweep.ts';
 import { levelNames } from './levels.ts';
 
@@ -55,10 +56,11 @@ function accepts(name: string, schema: z.ZodType): string {
  */
 export function checkAxisValue(name: string, value: AxisValue): AxisValue | undefined {
   const schema = Object.hasOwn(schemas, name) ? schemas[name] : undefined;
-  if (!schema) throw expected(`one of ${axisNames.join(', ')}`, 'axis', name);
+  if (!schema) throw expected(`one of ${axisNames.join(', ')}`, 'axis', withNearest(axisNames, name));
   if (value === leaveToLevel) return undefined;
   const resolved = value === 'fp8' && dtypeAxes.includes(name) ? 'fp8-e4m3' : value;
-  if (!schema.safeParse(resolved).success) throw expected(accepts(name, schema), name, value);
+  if (!schema.safeParse(resolved).success)
+    throw expected(accepts(name, schema), name, name === 'level' ? withNearest(levelNames, String(value)) : value);
   return resolved;
 }
 

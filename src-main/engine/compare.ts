@@ -187,7 +187,7 @@ function verdictOf(
   if (floor > usefulFloor)
     return {
       verdict: 'UNSURE',
-      reason: `${said}, but the samples spread so far that ${percent(believed)} could hide: run longer, with nothing else running`,
+      reason: `${size < noiseFloor ? 'no difference seen' : said}, but the samples spread so far that ${percent(believed)} could hide: run longer, with nothing else running`,
     } as const;
   if (size > floor)
     return {

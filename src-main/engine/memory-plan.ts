@@ -251,6 +251,7 @@ export function planMemory({ name, config, memoryBytes, context, weightBytes }: 
       longestContext: longest,
       endsAtModel: longest === config.maxPositions,
       multiplierVsOwn16Bit: sequenceBytes(own, context) / bytesPerSequence,
+      ...cautionOf(kinds),
     };
   });
   const curves = names.flatMap((level): PlanCurve[] => {
@@ -264,6 +265,14 @@ export function planMemory({ name, config, memoryBytes, context, weightBytes }: 
   });
   const { maxPositions } = config;
   return { model: name, memoryBytes, weightBytes: weights, context, maxPositions, rows, curves };
+}
+
+/** A plan shows bytes without errors: where an error is known to be fatal, it says so. */
+function cautionOf([kind]: LevelOnModel): Pick<PlanRow, 'caution'> {
+  const { kvHeads, referenceKvHeads } = kind.config;
+  if (kvHeads >= referenceKvHeads) return {};
+  const merged = `the ${referenceKvHeads} KV heads of the model are merged into ${kvHeads}`;
+  return { caution: `${merged}; without further training that destroys what it says, whatever it saves` };
 }
 
 const shortestContext = 128;

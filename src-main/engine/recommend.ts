@@ -6,12 +6,14 @@
 import { formatBytes, formatMetric } from '../contract/format.ts';
 import { expected } from '../contract/input-error.ts';
 import { type Metric, metrics, type Point } from '../contract/metrics.ts';
+import { withNearest } from '../contract/nearest.ts';
 import type { Budget, MemoryLimits, Recommendation } from '../contract/recommendation.ts';
 import type { AxisValue, PointConfig } from '../contract/sweep.ts';
 import { layersOf } from './estimate.ts';
 import { levelNames } from './levels.ts';
 import { pagedCacheBytes } from './memory-plan.ts';
 import { pointId, resolvePoint } from './plan.ts';
+import { BackendFailure } from './ports.ts';
 
 type Axes = Readonly<Record<string, AxisValue>>;
 
@@ -37,7 +39,10 @@ const mostOthers = 5;
 export function checkBudget({ metric, bound }: Budget): { readonly metric: Metric; readonly bound: number } {
   const bounded = metrics.filter(({ better }) => better !== 'neither');
   const found = bounded.find(({ id }) => id === metric);
-  if (!found) throw expected(`one of ${bounded.map(({ id }) => id).join(', ')}`, 'budget', metric);
+  if (!found) {
+    const names = bounded.map(({ id }) => id);
+    throw expected(`one of ${names.join(', ')}`, 'budget', withNearest(names, metric));
+  }
   return { metric: found, bound };
 }
 
@@ -82,6 +87,7 @@ export async function recommend({ base, budgets, limits = {}, measure }: Recomme
   for (const [i, share] of shares.entries()) {
     const seqLen = Math.max(shortest, Math.floor(context * share));
     if (seqLen >= context) continue;
+    const before = trace.length;
     const hopeful: { axes: Axes; bytes: number }[] = [];
     for (const axes of candidates) {
       const [full] = resolve(axes, context);
@@ -92,6 +98,7 @@ export async function recommend({ base, budgets, limits = {}, measure }: Recomme
       // What is too large on a short context does not shrink on a longer one.
       if (near && overflow(point, limits) === undefined) hopeful.push({ axes, bytes: bytesByFormula(full) });
     }
+    refuseUnmeasured(trace.slice(before));
     const next = hopeful.sort((a, b) => a.bytes - b.bytes).slice(0, kept[i]);
     rounds.push({ seqLen, judged: candidates.length, kept: next.length });
     candidates = next.map(({ axes }) => axes);
@@ -101,8 +108,17 @@ export async function recommend({ base, budgets, limits = {}, measure }: Recomme
   const finals: Point[] = [];
   const last = distinct([...named, ...candidates], (axes) => resolve(axes, context));
   for (const axes of last) for (const config of resolve(axes, context)) finals.push(await judged(config));
+  refuseUnmeasured(finals);
   rounds.push({ seqLen: context, judged: last.length, kept: 1 });
   return { budgets, limits, ...verdict(finals, checked, limits), rounds, trace };
+}
+
+/** Where no candidate could be measured there is nothing to recommend, and one reason for all of them. */
+function refuseUnmeasured(points: readonly Point[]): void {
+  const [first] = points;
+  if (!first || points.some(({ outcome }) => outcome === 'measured')) return;
+  const message = `nothing could be measured: ${first.reason}`;
+  throw new BackendFailure(first.outcome === 'skipped' ? 'refused' : 'failed', message, false);
 }
 
 /** The first of those that come to the same point. */

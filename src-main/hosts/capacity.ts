@@ -1,5 +1,6 @@
 /** How many sequences memory holds for real, beside what the plan says: for a point of a sweep, and for a row of a plan. */
-import { InputError } from '../contract/input-error.ts';
+import { formatBytes } from '../contract/format.ts';
+import { expected, InputError } from '../contract/input-error.ts';
 import type { Capacity } from '../contract/metrics.ts';
 import type { LevelOnModel, ModelConfig } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
@@ -55,6 +56,7 @@ export async function fillMemory(
   deadlineSeconds: number,
 ): Promise<Capacity> {
   const isOnCpu = kinds[0]?.config.backend === 'cpu';
+  if (isOnCpu && limitBytes !== undefined) refuseMoreThanFree(limitBytes);
   const most = isOnCpu ? mostSequences.cpu : mostSequences.device;
   const reservedBytes = limitBytes === undefined ? Math.ceil(weightBytes) : 0;
   const limits = { tokens, ...(limitBytes !== undefined && { limitBytes }), mostSequences: most, reservedBytes };
@@ -69,4 +71,16 @@ export async function fillMemory(
     plannedBytes: reached.sequences * bytes,
     ...(reached.sequences === most && { endedAtSequences: most }),
   };
+}
+
+/** Where a system lends memory that it does not have, filling it would end in the death of some process. */
+export function refuseMoreThanFree(limitBytes: number): void {
+  const free = process.availableMemory();
+  if (limitBytes <= free) return;
+  const most = `at most ${formatBytes(free)}, which is what this machine has free now,`;
+  throw new BackendFailure(
+    'refused',
+    expected(most, 'the limit of the caches', formatBytes(limitBytes)).message,
+    false,
+  );
 }

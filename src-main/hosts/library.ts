@@ -1,5 +1,6 @@
 /** One attention layer of an optimisation level, with a real cache, for use from code. */
 import { expected } from '../contract/input-error.ts';
+import { withNearest } from '../contract/nearest.ts';
 import type { AxisValue, PointConfig } from '../contract/sweep.ts';
 import { f32MhaBytes } from '../engine/estimate.ts';
 import { resolvePoint } from '../engine/plan.ts';
@@ -24,6 +25,8 @@ export interface ForwardOptions {
   readonly useCache?: boolean;
 }
 
+const optionNames = ['hiddenDim', 'numHeads', 'level', 'contextTokens', 'axes'];
+
 const deadlineSeconds = 600;
 
 /**
@@ -40,7 +43,11 @@ export class FastMQA {
   private tail: Promise<unknown> = Promise.resolve();
 
   /** @throws InputError for a level that does not exist, or that cannot exist on such a layer. */
-  constructor({ hiddenDim, numHeads, level = 'balanced', contextTokens = 1024, axes = {} }: FastMQAOptions) {
+  constructor(options: FastMQAOptions) {
+    const stray = Object.keys(options).find((name) => !optionNames.includes(name));
+    if (stray !== undefined)
+      throw expected(`one of ${optionNames.join(', ')}`, 'FastMQA', withNearest(optionNames, stray));
+    const { hiddenDim, numHeads, level = 'balanced', contextTokens = 1024, axes = {} } = options;
     this.resolve = (batch) => {
       const { config, refused } = resolvePoint({
         hiddenDim,

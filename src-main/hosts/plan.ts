@@ -4,7 +4,7 @@ import { levelOnModel, planMemory } from '../engine/memory-plan.ts';
 import { BackendFailure } from '../engine/ports.ts';
 import { findModel } from '../models/find.ts';
 import type { Supervisor } from '../worker/supervisor.ts';
-import { fillMemory } from './capacity.ts';
+import { fillMemory, refuseMoreThanFree } from './capacity.ts';
 import { builtinFolder } from './folders.ts';
 
 export interface PlanOptions {
@@ -26,6 +26,7 @@ export async function planModel(name: string, options: PlanOptions, backend: Sup
   const whole = planMemory({ name, config, context, memoryBytes, ...given });
   const plan = { ...whole, rows: whole.rows.filter((row) => level === undefined || row.level === level) };
   if (prove === undefined) return plan;
+  if (prove.backend === 'cpu' && prove.limitBytes !== undefined) refuseMoreThanFree(prove.limitBytes);
   const rows: PlanRow[] = [];
   for (const row of plan.rows)
     rows.push(await proven(row, { config, context, prove, weights: plan.weightBytes }, backend));

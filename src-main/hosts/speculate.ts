@@ -2,6 +2,7 @@
 import { expected, InputError } from '../contract/input-error.ts';
 import type { SpeculationRow } from '../contract/model.ts';
 import type { PointConfig } from '../contract/sweep.ts';
+import { builtinModelShapes } from '../engine/builtin-models.ts';
 import { resolvePoint } from '../engine/plan.ts';
 import { BackendFailure } from '../engine/ports.ts';
 import { speculationFigures } from '../engine/speculation.ts';
@@ -46,6 +47,7 @@ export async function speculateModel(
   backend: Supervisor,
   onRow: (row: SpeculationRow) => void = () => undefined,
 ): Promise<readonly SpeculationRow[]> {
+  if (!(model in builtinModelShapes)) throw expected(Object.keys(builtinModelShapes).join(' or '), 'model', model);
   await gpusOf([place], backend);
   const targetConfig = levelFrom(target, model, place);
   const draftConfigs = drafts.map((draft) => [draft, levelFrom(draft, model, place)] as const);
@@ -54,6 +56,8 @@ export async function speculateModel(
     throw expected('a model of bytes', 'model', model);
   const rows: SpeculationRow[] = [];
   for (const context of contexts) {
+    const mostSpoken = files.config.maxPositions - Math.max(...draftTokens) - 3;
+    if (tokens > mostSpoken) throw expected(`at most ${mostSpoken}, the positions of the model,`, 'tokens', tokens);
     const most = files.config.maxPositions - tokens - Math.max(...draftTokens) - 2;
     if (context > most)
       throw expected(`at most ${most}, so that ${tokens} more tokens fit the model,`, 'context', context);

@@ -1,6 +1,7 @@
 /** From the words of a user – a name, a file, `AXIS=VALUES` – to a sweep. */
 import { expected } from '../contract/input-error.ts';
 import type { LatentAttention } from '../contract/model.ts';
+import { withNearest } from '../contract/nearest.ts';
 import {
   type AxisValue,
   type Grid,
@@ -85,7 +86,7 @@ async function findSweep(source: string): Promise<Sweep> {
   throw expected(
     `one of ${Object.keys(sweeps).join(', ')}, a level, FILE.json, - or a session FILE.fmqa`,
     'sweep',
-    source,
+    withNearest([...Object.keys(sweeps), ...levelNames], source),
   );
 }
 
@@ -154,13 +155,19 @@ function overlay({ axes, zip }: Grid, values: ReadonlyMap<string, AxisValue[]>):
 
 function withMeasuring(sweep: Sweep, changes: Partial<Measuring>): Sweep {
   if (Object.keys(changes).length === 0) return sweep;
-  const { minSeconds, maxSeconds } = resolveMeasuring({ ...sweep, measuring: { ...sweep.measuring, ...changes } });
+  const { minSeconds, maxSeconds, minSamples, maxSamples } = resolveMeasuring({
+    ...sweep,
+    measuring: { ...sweep.measuring, ...changes },
+  });
   if (changes.maxSeconds !== undefined && changes.maxSeconds < minSeconds)
     throw expected(`at least minSeconds, ${minSeconds},`, 'maxSeconds', changes.maxSeconds);
+  if (changes.maxSamples !== undefined && changes.minSamples !== undefined && changes.maxSamples < minSamples)
+    throw expected(`at least minSamples, ${minSamples},`, 'maxSamples', changes.maxSamples);
   const measuring = {
     ...sweep.measuring,
     ...changes,
     ...(minSeconds > maxSeconds ? { maxSeconds: minSeconds } : {}),
+    ...(minSamples > maxSamples && changes.maxSamples === undefined ? { maxSamples: minSamples } : {}),
   };
   const checked = measuringSchema.partial().safeParse(measuring);
   if (checked.success) return { ...sweep, measuring: checked.data };

@@ -111,14 +111,14 @@ export async function readModelConfig(path: string): Promise<ModelConfig> {
   return parseModelConfig(await readSmallFile(path, largestFile), path);
 }
 
-/** A regular file of at most so many bytes. */
-export async function readSmallFile(path: string, most: number): Promise<Uint8Array> {
+/** A regular file of at most so many bytes; `name` is what the sentence blames where it is none. */
+export async function readSmallFile(path: string, most: number, name = 'model'): Promise<Uint8Array> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: NodeJS.ErrnoException) => {
-    throw expected('a readable file', 'model', `${path} (${error.code})`);
+    throw expected('a readable file', name, `${path} (${error.code})`);
   });
   try {
     const stat = await file.stat();
-    if (!stat.isFile()) throw expected('a regular file', 'model', path);
+    if (!stat.isFile()) throw expected('a regular file', name, path);
     if (stat.size > most) throw expected(`at most ${most} bytes`, path, stat.size);
     return await file.readFile();
   } finally {

@@ -64,7 +64,7 @@ function fromCorpus({ config, seqLen, seed, calibrationTokens, batch }: TextRequ
 }
 
 async function readTokens(path: string): Promise<Int32Array> {
-  const text = Buffer.from(await readSmallFile(path, largestTokenFile)).toString('latin1');
+  const text = Buffer.from(await readSmallFile(path, largestTokenFile, 'tokenFile')).toString('latin1');
   const tokens = new Int32Array(text.match(/\d+/g)?.map(Number) ?? []);
   if (tokens.length === 0) throw expected('token ids', `tokenFile ${path}`, 'none');
   return tokens;

@@ -3,9 +3,10 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expected } from '../contract/input-error.ts';
 import type { ModelConfig } from '../contract/model.ts';
+import { withNearest } from '../contract/nearest.ts';
 import { readModelConfig } from './config.ts';
 import { fence } from './fence.ts';
-import { publishedConfig } from './published.ts';
+import { publishedConfig, publishedModels } from './published.ts';
 
 export const builtinModels = ['byte-mha', 'byte-mqa'] as const;
 
@@ -33,6 +34,6 @@ export async function findModel(name: string, builtinFolder: string): Promise<Fo
   throw expected(
     `one of ${builtinModels.join(', ')}, a published model like Llama-3.1-8B, a model folder or a config.json`,
     'model',
-    name,
+    withNearest([...builtinModels, ...publishedModels], name),
   );
 }

@@ -4,6 +4,7 @@ import { formatMetric } from '../contract/format.ts';
 import { metrics, type Point } from '../contract/metrics.ts';
 import type { Environment } from '../contract/session.ts';
 import { pointConfigSchema } from '../contract/sweep.ts';
+import { shownFields, shownMetrics } from './shown.ts';
 
 export type TextFormat = 'csv' | 'json' | 'md';
 
@@ -57,28 +58,13 @@ const toCsvText = (points: readonly Point[]): string =>
     points.map((point) => dataColumns.map(({ read }) => read(point))),
   );
 
-/** Metrics that a reader compares; the rest is in the CSV. */
-const shownMetrics = [
-  'kvAllocatedBytes',
-  'reductionVsF32MhaPercent',
-  'multiplierVsF32Mha',
-  'reductionVsOwn16BitPercent',
-  'multiplierVsOwn16Bit',
-  'relativeL2',
-  'cosine',
-  'maxAbs',
-  'referenceRms',
-  'medianSeconds',
-  'tokensPerSecond',
-];
-
 function toMarkdown({ environment, points }: Exportable): string {
-  const varying = configColumns.filter(({ name, read }) => name === 'level' || new Set(points.map(read)).size > 1);
-  const shown = metrics.filter(({ id }) => shownMetrics.includes(id));
-  const header = [...varying.map(({ name }) => name), ...shown.map(({ label }) => label), 'grade', 'outcome'];
+  const fields = shownFields(points);
+  const shown = shownMetrics(points);
+  const header = [...fields.map(({ name }) => name), ...shown.map(({ label }) => label), 'grade', 'outcome'];
   const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll(/\s+/g, ' ');
   const rows = points.map((point) => [
-    ...varying.map(({ read }) => String(read(point) ?? '')),
+    ...fields.map(({ read }) => String(read(point) ?? '')),
     ...shown.map(({ read, unit }) => {
       const value = read(point);
       return value === undefined ? '' : formatMetric(value, unit);

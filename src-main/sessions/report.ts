@@ -1,12 +1,12 @@
 /** A session as one HTML file: charts and a table that sorts, readable offline, with no request to anything. */
 import { createHash } from 'node:crypto';
 import { formatMetric } from '../contract/format.ts';
-import { type Metric, metrics, type Point } from '../contract/metrics.ts';
+import type { Metric, Point } from '../contract/metrics.ts';
 import type { Environment } from '../contract/session.ts';
-import type { PointConfig } from '../contract/sweep.ts';
 import { gradeMeaning } from '../contract/warnings.ts';
 import { levelBars, tradeOff } from './report-charts.ts';
 import { escapeText, reportScript, reportStyle } from './report-page.ts';
+import { shownFields, shownMetrics } from './shown.ts';
 
 export interface ReportContent {
   readonly name: string;
@@ -72,27 +72,16 @@ function summaryOf(points: readonly Point[], { startedAt, cpu }: Environment): s
 const figure = (caption: string, svg: string | undefined): string =>
   svg === undefined ? '' : `<figure><figcaption>${escapeText(caption)}</figcaption>${svg}</figure>`;
 
-const shownMetrics = [
-  'kvAllocatedBytes',
-  'multiplierVsF32Mha',
-  'multiplierVsOwn16Bit',
-  'relativeL2',
-  'medianSeconds',
-  'p95Seconds',
-  'tokensPerSecond',
-  'rooflineFraction',
-];
-
 function table(points: readonly Point[]): string {
-  const fields = varyingFields(points);
-  const shown = metrics.filter(({ id }) => shownMetrics.includes(id));
-  const head = [...fields, ...shown.map(({ label }) => label), 'grade', 'outcome'].map(
+  const fields = shownFields(points);
+  const shown = shownMetrics(points);
+  const head = [...fields.map(({ name }) => name), ...shown.map(({ label }) => label), 'grade', 'outcome'].map(
     (label, column) =>
       `<th scope="col" aria-sort="none"><button type="button" data-column="${column}">${escapeText(label)}</button></th>`,
   );
   const rows = points.map((point) => {
     const cells = [
-      ...fields.map((field) => textCell(point.config[field])),
+      ...fields.map(({ read }) => textCell(read(point))),
       ...shown.map((metric) => figureCell(metric, point)),
       textCell(point.error?.grade, point.error && gradeMeaning[point.error.grade]),
       textCell(point.reason === undefined ? point.outcome : `${point.outcome}: ${point.reason}`),
@@ -105,14 +94,6 @@ function table(points: readonly Point[]): string {
 ${rows.join('\n')}
 </tbody>
 </table></div>`;
-}
-
-function varyingFields(points: readonly Point[]): (keyof PointConfig)[] {
-  const all = [...new Set(points.flatMap(({ config }) => Object.keys(config) as (keyof PointConfig)[]))];
-  const differs = (field: keyof PointConfig): boolean => new Set(points.map(({ config }) => config[field])).size > 1;
-  // Techniques are what a level stands for; their own columns would only repeat it.
-  const own: readonly (keyof PointConfig)[] = ['hiddenDim', 'heads', 'headDim', 'referenceKvHeads', 'batch', 'seqLen'];
-  return all.filter((field) => field === 'level' || field === 'phase' || (own.includes(field) && differs(field)));
 }
 
 const textCell = (value: string | number | boolean | undefined, title?: string): string =>

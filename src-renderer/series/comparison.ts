@@ -61,9 +61,10 @@ export interface ComparisonRow {
 
 /** In the order in which the points first come. */
 export function rowsOf(points: readonly ComparedPoint[]): ComparisonRow[] {
-  const fields = tellingFieldsOf(points.map(({ config }) => config)).filter((field) => field !== 'level');
   const isPhaseTold = new Set(points.map(({ config }) => config.phase)).size > 1;
-  const told = fields.filter((field) => field !== 'phase' || isPhaseTold);
+  const told = tellingFieldsOf(points.map(({ config }) => config)).filter(
+    (field) => field !== 'level' && (field !== 'phase' || isPhaseTold),
+  );
   const rows = new Map<string, ComparedPoint[]>();
   for (const point of points) {
     const row = rows.get(point.id);
@@ -72,7 +73,7 @@ export function rowsOf(points: readonly ComparedPoint[]): ComparisonRow[] {
   }
   return [...rows].map(([id, entries]) => {
     const { config } = entries[0];
-    return { id, config, entries, label: [config.level, ...told.map((field) => config[field])].join(' · ') };
+    return { id, config, entries, label: [config.level, ...told.flatMap((field) => config[field] ?? [])].join(' · ') };
   });
 }
 

@@ -333,6 +333,31 @@ describe('bad input is one sentence and exit code 2', () => {
       /^expected one of level, .* for axis but received colour$/,
     ],
     [
+      'an axis of another name',
+      () => ['sweep', '--set', 'numHeads=8'],
+      /^expected one of level, .* for axis but received numHeads \(Did you mean heads\?\)$/,
+    ],
+    [
+      'a server’s command without a server',
+      () => ['sweep', '--remote-command', 'fastmqa'],
+      /^expected --remote HOST beside it for --remote-command but received fastmqa$/,
+    ],
+    [
+      'fewer samples at most than at least',
+      () => ['sweep', '--min-samples', '9', '--max-samples', '5', '--dry-run'],
+      /^expected at least minSamples, 9, for maxSamples but received 5$/,
+    ],
+    [
+      'a model without weights to recommend for',
+      () => ['recommend', '--model', 'Llama-3.1-8B'],
+      /^nothing could be measured: model Llama-3.1-8B is a configuration without weights$/,
+    ],
+    [
+      'a model that is not here to speculate on',
+      () => ['speculate', '--model', 'Llama-3.1-8B'],
+      /^expected byte-mha or byte-mqa for model but received Llama-3.1-8B$/,
+    ],
+    [
       'impossible axis value',
       () => ['sweep', '--set', 'heads=0'],
       /^expected an integer from 1 to 256 for heads but received 0$/,

@@ -72,3 +72,37 @@ test('a model that does not exist, and a size that is none', async () => {
     stderr: 'expected a size like 80GiB or 24GB for --memory but received 80 bananas\n',
   });
 });
+
+test('a memory without its unit, and more than this machine has', async () => {
+  const bare = await runCli(['plan', '--model', 'byte-mha', '--memory', '80']);
+  expect(bare).toMatchObject({ code: 2, stderr: 'expected a size like 80GiB or 24GB for --memory but received 80\n' });
+  const more = await runCli(['plan', '--model', 'byte-mha', '--prove', '900TiB']);
+  expect(more.code).toBe(2);
+  expect(more.stderr).toMatch(/^expected at most .* which is what this machine has free now, .* received 900 TiB\n$/);
+});
+
+test('a plan says which levels destroy the model, and where nothing fits', async () => {
+  const { code, stdout } = await runCli([
+    'plan',
+    '--model',
+    'Llama-3.1-70B',
+    '--memory',
+    '80GB',
+    '--context',
+    '200000',
+  ]);
+  expect(code).toBe(0);
+  expect(stdout).toMatch(
+    /^conservative, balanced, aggressive: the 8 KV heads of the model are merged into 1; .*destroys/m,
+  );
+  expect(stdout).toMatch(/^shared-64x, shared-128x, shared-512x: for models trained with one shared KV head$/m);
+  expect(stdout).toMatch(/^The weights alone do not fit/m);
+  expect(stdout).toMatch(/^The model itself ends at 131072 tokens\.$/m);
+});
+
+test('a sweep of which nothing is possible keeps its rows and ends as bad input', async () => {
+  const { code, stdout, stderr } = await runCli(['sweep', 'custom', '--set', 'heads=3', '--format', 'json']);
+  expect(code).toBe(2);
+  expect(stderr).toMatch(/^nothing was measured: hiddenDim 1024 does not divide into 3 heads: give headDim$/m);
+  expect(JSON.parse(stdout).points.map(({ outcome }: { outcome: string }) => outcome)).toEqual(['skipped', 'skipped']);
+});

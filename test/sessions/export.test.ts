@@ -38,7 +38,7 @@ describe('export', () => {
 
   it('md: what varies, what matters, the controls and the machine', () => {
     const lines = exportPoints({ environment, points }, 'md').split('\n');
-    expect(lines[0]).toMatch(/^\| level \| kvHeads \| .* \| cache allocated \| .* \| grade \| outcome \|$/);
+    expect(lines[0]).toMatch(/^\| level \| phase \| cache allocated \| .* \| grade \| outcome \|$/);
     expect(lines[2]).toContain('| 1.07 KiB |');
     expect(lines[3]).toContain('skipped: too "large", by far see above |');
     expect(new Set(lines.slice(0, 4).map((line) => line.split(' | ').length)).size).toBe(1);
@@ -60,6 +60,8 @@ describe('numbers as people read them', () => {
     expect(formatMetric(99.8, '%')).toBe('99.80 %');
     expect(formatMetric(541.2, 'x')).toBe('541x');
     expect(formatMetric(123456, 'tokens/s')).toBe('123 k tokens/s');
+    expect([-0.01, 145252.4].map((value) => formatMetric(value, '%'))).toEqual(['0.0 %', '145252 %']);
+    expect(formatMetric(2.74e12, 'bytes/s')).toBe('2.74 TB/s');
     expect(formatMetric(0.00432, 'ratio')).toBe('0.00432');
     expect(formatMetric(6.1e10, 'FLOP/s')).toBe('61 GFLOP/s');
   });

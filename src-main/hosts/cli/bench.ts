@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { formatMetric, formatSeconds } from '../../contract/format.ts';
+import { expected } from '../../contract/input-error.ts';
 import type { BenchCase, BenchOptions } from '../compose.ts';
 import { backendOption, choiceOption, columns, json, numberOption, print } from './output.ts';
 import type { Session } from './session.ts';
@@ -34,6 +35,7 @@ export const addBench = (program: Command, { profiler }: Session): Command =>
           ...(seconds === undefined ? {} : { secondsPerCase: seconds }),
         };
         const cases = await profiler.bench(asked, backend);
+        if (cases.length === 0) throw expected('a part of the name of a case', '--only', only);
         if (format === 'json') return print(json({ cases }));
         const header = ['case', 'shape', 'median', 'FLOP/s', 'of FMA', 'bytes/s', 'of read'];
         return print(columns([header, ...cases.map(row)], 'llrrrrr').join('\n'));

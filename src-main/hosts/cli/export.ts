@@ -14,10 +14,9 @@ export const addExport = (program: Command, { profiler }: Session): Command =>
     .option(
       '--price <price>',
       'of an hour of a device, in your money, for tokens per unit of money: PRICE, or DEVICE=PRICE; repeatable',
-      (text: string, before: Prices): Prices => ({ ...before, ...Object.fromEntries([parsePrice(text)]) }),
-      {},
+      (text: string, before: Prices = {}): Prices => ({ ...before, ...Object.fromEntries([parsePrice(text)]) }),
     )
-    .action(async (path: string, { format, price }: { format: ExportFormat; price: Prices }) => {
+    .action(async (path: string, { format, price = {} }: { format: ExportFormat; price?: Prices }) => {
       if (format === 'parquet' && process.stdout.isTTY)
         throw expected('a file', 'stdout', 'a terminal: add > FILE.parquet');
       const { content, lost } = await profiler.exportSession(path, format, price);

@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { formatBytes, formatNumber } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { MemoryPlan, PlanRow } from '../../contract/model.ts';
@@ -17,7 +17,7 @@ interface Options {
   readonly format: string;
 }
 
-/** `80GiB`, `24GB`, `512MiB`, or bytes. */
+/** `80GiB`, `24GB`, `512MiB`. */
 export const bytesOption =
   (name: string) =>
   (text: string): number => {
@@ -35,11 +35,10 @@ export const addPlan = (program: Command, { profiler }: Session): Command =>
       '--model <name>',
       'byte-mha, a published model like Llama-3.1-8B (--list names them), a model folder or a config.json',
     )
-    .option(
-      '--memory <size>',
-      'memory of the device, weights included, e.g. 80GiB',
-      bytesOption('--memory'),
-      80 * 2 ** 30,
+    .addOption(
+      new Option('--memory <size>', 'memory of the device, weights included, e.g. 24GB')
+        .argParser(bytesOption('--memory'))
+        .default(80 * 2 ** 30, '80GiB'),
     )
     .option(
       '--context <n>',
@@ -85,19 +84,37 @@ function table(plan: MemoryPlan): string[] {
   const proves = plan.rows.some((row) => row.proof);
   const header = ['level', 'cache/token', 'x own 16 bit', 'largest batch', 'users at half', 'longest context'];
   const rows = plan.rows.map((row) => [...cells(row), ...(proves ? proofCells(row) : [])]);
-  const { context, memoryBytes, weightBytes } = plan;
+  const { context, maxPositions, memoryBytes, weightBytes } = plan;
+  const device = `${formatBytes(memoryBytes)}, of which weights ${formatBytes(weightBytes)}`;
   const intro = [
-    `${plan.model}: ${formatBytes(memoryBytes)}, of which weights ${formatBytes(weightBytes)}; context ${context} tokens.`,
+    `${plan.model}: ${device}; context ${context} tokens.`,
     'By formula, with the pages the engine allocates in. Workspace is not counted. `users at half`: the average user has used half of the context.',
+    ...(weightBytes > memoryBytes
+      ? ['The weights alone do not fit: more memory, or fewer bits a weight (--weights).']
+      : []),
+    ...(context > maxPositions ? [`The model itself ends at ${maxPositions} tokens.`] : []),
     '',
   ];
   const proofHeader = proves ? ['planned', 'reached', 'bytes off by'] : [];
-  const refused = plan.rows.filter((row) => row.refused).map((row) => `${row.level}: ${row.refused}`);
+  const remarks = [
+    ...remarksOf(plan.rows, ({ caution }) => caution),
+    ...remarksOf(plan.rows, ({ refused }) => refused),
+  ];
   return [
     ...intro,
     ...columns([[...header, ...proofHeader], ...rows], 'lrrrrrrrr'),
-    ...(refused.length > 0 ? ['', ...refused] : []),
+    ...(remarks.length > 0 ? ['', ...remarks] : []),
   ];
+}
+
+/** `shared-64x, shared-128x: for models trained with one shared KV head` */
+function remarksOf(rows: readonly PlanRow[], remark: (row: PlanRow) => string | undefined): string[] {
+  const levels = new Map<string, string[]>();
+  for (const row of rows) {
+    const text = remark(row);
+    if (text !== undefined) levels.set(text, [...(levels.get(text) ?? []), row.level]);
+  }
+  return [...levels].map(([text, names]) => `${names.join(', ')}: ${text}`);
 }
 
 function cells(row: PlanRow): string[] {

@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { formatBytes, formatMetric, formatNumber } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import { metrics, type Point } from '../../contract/metrics.ts';
@@ -39,11 +39,13 @@ export const addRecommend = (program: Command, session: Session): Command =>
     .command('recommend')
     .description('the smallest cache that keeps an error budget: named levels and a search over stacks, all measured')
     .option('--model <name>', 'byte-mha, byte-mqa or a model folder', 'byte-mha')
-    .option(
-      '--budget <metric=bound>',
-      'logitKl, perplexityChangePercent, top1Agreement, retrieved, relativeL2, tokensPerSecond, …; repeatable (default: logitKl=0.001)',
-      collectBudget,
-      defaultBudget,
+    .addOption(
+      new Option(
+        '--budget <metric=bound>',
+        'logitKl, perplexityChangePercent, top1Agreement, retrieved, relativeL2, tokensPerSecond, …; repeatable',
+      )
+        .argParser(collectBudget)
+        .default(defaultBudget, 'logitKl=0.001'),
     )
     .option('--context <n>', 'tokens of a sequence', count('--context', 2 ** 20), 512)
     .option('--batch <n>', 'sequences', count('--batch', 4096), 1)

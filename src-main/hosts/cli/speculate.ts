@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { formatBytes, formatNumber } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { SpeculationRow } from '../../contract/model.ts';
@@ -40,14 +40,23 @@ export const addSpeculate = (program: Command, session: Session): Command =>
     )
     .option('--model <name>', 'byte-mha or byte-mqa', 'byte-mha')
     .option('--target <level>', 'cache of the target', 'baseline')
-    .option(
-      '--draft <level>',
-      'cache of the draft, e.g. "near-lossless window=128 sinkTokens=4"; repeatable',
-      (value: string, before: readonly string[]) => (before === defaultDrafts ? [value] : [...before, value]),
-      defaultDrafts,
+    .addOption(
+      new Option('--draft <level>', 'cache of the draft, e.g. "near-lossless window=128 sinkTokens=4"; repeatable')
+        .argParser((value: string, before: readonly string[]) =>
+          before === defaultDrafts ? [value] : [...before, value],
+        )
+        .default(defaultDrafts, defaultDrafts.join('; ')),
     )
-    .option('--draft-tokens <n>', 'tokens proposed in a round: 1,2,4', countsOption('--draft-tokens', 64), [1, 2, 4, 8])
-    .option('--context <n>', 'tokens of the prompt: 512,1536', countsOption('--context', 2 ** 20), [512, 1536])
+    .addOption(
+      new Option('--draft-tokens <n>', 'tokens proposed in a round: one number or several')
+        .argParser(countsOption('--draft-tokens', 64))
+        .default([1, 2, 4, 8], '1,2,4,8'),
+    )
+    .addOption(
+      new Option('--context <n>', 'tokens of the prompt: one number or several')
+        .argParser(countsOption('--context', 2 ** 20))
+        .default([512, 1536], '512,1536'),
+    )
     .option(
       '--tokens <n>',
       'tokens to make after each prompt',

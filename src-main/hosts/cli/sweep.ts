@@ -7,7 +7,7 @@ import type { Environment } from '../../contract/session.ts';
 import type { Measuring, Sweep } from '../../contract/sweep.ts';
 import { exportPoints, type Profiler } from '../compose.ts';
 import { remoteCommandOption } from './agents.ts';
-import { exitCodes, onInterrupt } from './exit.ts';
+import { type ExitCode, exitCodes, onInterrupt } from './exit.ts';
 import { choiceOption, json, numberOption, print, say } from './output.ts';
 import { Progress } from './progress.ts';
 import type { Session } from './session.ts';
@@ -19,7 +19,7 @@ import { queueOption } from './worker.ts';
 const formats = ['table', 'json', 'csv', 'md'] as const;
 
 interface Options {
-  readonly set: readonly string[];
+  readonly set?: readonly string[];
   readonly backend?: string;
   readonly out?: string;
   readonly format: (typeof formats)[number];
@@ -52,9 +52,13 @@ export const addSweep = (program: Command, session: Session): Command =>
     .description('measure memory, throughput and error of every point of a sweep')
     .argument(
       '[sweep]',
-      'quick, levels, kv-dtype, scaling, pareto, a level, FILE.json, - for JSON on stdin, or a session FILE.fmqa (default: quick)',
+      'quick, levels, speculation, kv-dtype, scaling, pareto, a level, FILE.json, - for JSON on stdin, or a session FILE.fmqa (default: quick)',
     )
-    .option('--set <axis=values>', 'set an axis: 1,2,4 or 512-8192*2 or 512-2048+512 or names; repeatable', collect, [])
+    .option(
+      '--set <axis=values>',
+      'set an axis: 1,2,4 or 512-8192*2 or 512-2048+512 or names; repeatable, of one axis the last counts',
+      collect,
+    )
     .option('--name <name>', 'name of the sweep and of its session')
     .option('--backend <backend>', 'cpu or cuda:N')
     .option('--out <file>', 'record a session, *.fmqa: each point is on the disk before it is reported')
@@ -91,7 +95,7 @@ export const addSweep = (program: Command, session: Session): Command =>
     .option('--verbose', 'report each point on stderr as it is finished')
     .addHelpText(
       'after',
-      '\nCtrl+C finishes the points at hand and ends; a second one ends at once. Exit code 1: some points failed; 130: interrupted.',
+      '\nCtrl+C finishes the points at hand and ends; a second one ends at once. Exit code 1: some points failed; 2: bad input, or no point is possible; 130: interrupted.',
     )
     .action(async (source: string | undefined, options: Options) => {
       if (options.resume && options.out === undefined)
@@ -100,16 +104,18 @@ export const addSweep = (program: Command, session: Session): Command =>
         throw expected('--queue ADDRESS beside it', '--device', options.device);
       if (options.remote !== undefined && options.queue !== undefined)
         throw expected('one of --queue and --remote', '--remote', options.remote);
+      if (options.remoteCommand !== undefined && options.remote === undefined)
+        throw expected('--remote HOST beside it', '--remote-command', options.remoteCommand);
       const { profiler } = session;
       const sweep = await profiler.readSweep(source ?? (options.resume ? options.out : undefined), changesOf(options));
-      if (options.dryRun) await printPreview(profiler, sweep, options.format);
+      if (options.dryRun) session.exitCode = await preview(profiler, sweep, options.format);
       else session.exitCode = await measure(profiler, sweep, options);
     });
 
-const collect = (value: string, before: readonly string[]): string[] => [...before, value];
+const collect = (value: string, before: readonly string[] = []): string[] => [...before, value];
 
 function changesOf(options: Options) {
-  const { set, name, backend, seed, timeout, minTime, maxTime, minSamples, maxSamples, maxNoise } = options;
+  const { set = [], name, backend, seed, timeout, minTime, maxTime, minSamples, maxSamples, maxNoise } = options;
   const measuring: Partial<Measuring> = {
     ...(timeout === undefined ? {} : { timeoutSeconds: timeout }),
     ...(minTime === undefined ? {} : { minSeconds: minTime }),
@@ -127,18 +133,23 @@ function changesOf(options: Options) {
   };
 }
 
-async function printPreview(profiler: Profiler, sweep: Sweep, format: Options['format']): Promise<void> {
+async function preview(profiler: Profiler, sweep: Sweep, format: Options['format']): Promise<ExitCode> {
   const { points, skipped, estimatedSeconds, estimatedPeakBytes } = profiler.preview(sweep);
-  if (format === 'json') return print(json({ points: points.length, skipped, estimatedSeconds, estimatedPeakBytes }));
+  const exitCode = points.length === 0 ? exitCodes.badInput : exitCodes.done;
+  if (format === 'json') {
+    await print(json({ points: points.length, skipped, estimatedSeconds, estimatedPeakBytes }));
+    return exitCode;
+  }
   const lines = skipped.map(({ config, reason }) => `impossible: ${config.level} ${config.phase}: ${reason}`);
   const size = `at most about ${formatBytes(estimatedPeakBytes)} of memory`;
   const impossible = skipped.length > 0 ? `, ${skipped.length} impossible` : '';
-  return print(
+  await print(
     [
       ...lines,
       `${sweep.name}: ${points.length} points${impossible}, about ${formatSeconds(Math.ceil(estimatedSeconds))}, ${size}`,
     ].join('\n'),
   );
+  return exitCode;
 }
 
 async function measure(profiler: Profiler, sweep: Sweep, options: Options) {
@@ -182,6 +193,10 @@ async function measure(profiler: Profiler, sweep: Sweep, options: Options) {
     await print(render(points, environment as Environment, options.format));
     reportEnd(how, points.length, options);
     if (interrupted && how !== 'done') return exitCodes.interrupted;
+    if (points.length > 0 && points.every(({ outcome }) => outcome === 'skipped')) {
+      say(`nothing was measured: ${points[0].reason}`);
+      return exitCodes.badInput;
+    }
     return how !== 'done' || points.some(({ outcome }) => outcome === 'failed') ? exitCodes.someFailed : exitCodes.done;
   } finally {
     release();

@@ -3,7 +3,7 @@ import { formatBytes, formatNumber } from '../../contract/format.ts';
 import type { Point, Quality } from '../../contract/metrics.ts';
 import type { PointConfig } from '../../contract/sweep.ts';
 import { columns } from './output.ts';
-import { type Block, blocksOf, leading, levelName, outcome, speed } from './table.ts';
+import { type Block, blocksOf, figure, leading, levelName, outcome, speed } from './table.ts';
 
 const headings = [
   [
@@ -60,7 +60,7 @@ function rowCells(row: Block['rows'][number], block: Block): string[] {
     memory ? formatBytes(memory.kvAllocatedBytes) : '',
     memory ? `${formatNumber(memory.multiplierVsOwn16Bit)}x` : '',
     ...(quality ? qualityCells(quality) : Array<string>(6).fill('')),
-    error ? error.relativeL2.toPrecision(3) : '',
+    error ? figure(error.relativeL2) : '',
     error?.grade ?? '',
     speed(row.prefill),
     speed(row.decode),
@@ -75,7 +75,7 @@ export const customName = ({ keyDtype, valueDtype, window }: PointConfig): strin
   );
 
 const qualityCells = (q: Quality): string[] => [
-  q.logitKl < 1e-3 ? q.logitKl.toExponential(1) : formatNumber(q.logitKl),
+  q.logitKl > 0 && q.logitKl < 1e-3 ? q.logitKl.toExponential(1) : formatNumber(q.logitKl),
   percent(q.top1Agreement),
   formatNumber(q.perplexity),
   change(q.perplexityChangePercent),

@@ -197,7 +197,7 @@ function controlCells({ layer, rows }: Block): string[][] {
 const percent = (value: number): string => `${value.toFixed(value >= 99 ? 2 : 1)}%`.replace(/^-(0\.0+%)$/, '$1');
 const times = (value: number): string => `${formatNumber(value)}x`;
 /** Errors keep three digits, trailing zeros included: 1.00 is a statement, 1 is not. */
-const figure = (value: number): string => {
+export const figure = (value: number): string => {
   if (value === 0) return '0';
   return Math.abs(value) < 1e-4 || Math.abs(value) >= 1000 ? value.toExponential(1) : value.toPrecision(3);
 };

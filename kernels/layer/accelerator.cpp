@@ -82,12 +82,13 @@ class AcceleratorRunning : public RunningLayer {
   void prepareStep(const Inputs& x, int64_t tokens) override { call(accelerator_.prepareStep(handle_, x.data(), tokens)); }
   std::vector<double> sample(double seconds, int64_t most) override {
     std::vector<double> samples(static_cast<size_t>(most));
-    AcceleratorSamples to{samples.data(), 0, most, 0, 0};
+    AcceleratorSamples to{samples.data(), 0, most, 0, 0, 0};
     const AcceleratorCancel cancel = cancelOf(cancel_);
     call(accelerator_.sample(handle_, seconds, &cancel, &to));
     samples.resize(static_cast<size_t>(to.count));
     conditions_.throttled += to.throttled;
     conditions_.foreignProcesses = std::max<int64_t>(conditions_.foreignProcesses, to.foreignProcesses);
+    conditions_.graphNodes = to.graphNodes;
     return samples;
   }
   SampleConditions conditions() const override { return conditions_; }

@@ -12,6 +12,7 @@ namespace fastmqa {
 struct SampleConditions {
   int64_t throttled = 0;        ///< samples discarded because the device slowed itself down
   int64_t foreignProcesses = 0; ///< others on the device
+  int64_t graphNodes = 0;       ///< of a step that was recorded and started as one
 };
 
 class RunningLayer {

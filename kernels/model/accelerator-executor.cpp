@@ -217,7 +217,7 @@ class AcceleratorExecutor : public Executor {
       }
     };
     std::vector<double> samples(static_cast<size_t>(most));
-    AcceleratorSamples to{samples.data(), 0, most, 0, 0};
+    AcceleratorSamples to{samples.data(), 0, most, 0, 0, 0};
     const AcceleratorCancel cancel = cancelOf(cancel_);
     const AcceleratorStatus status = accelerator_.sampleRun(run_.get(), ask, &asked, seconds, &cancel, &to);
     if (asked.thrown) std::rethrow_exception(asked.thrown);
@@ -225,6 +225,7 @@ class AcceleratorExecutor : public Executor {
     samples.resize(static_cast<size_t>(to.count));
     conditions_.throttled += to.throttled;
     conditions_.foreignProcesses = std::max<int64_t>(conditions_.foreignProcesses, to.foreignProcesses);
+    conditions_.graphNodes = to.graphNodes;
     return samples;
   }
   SampleConditions conditions() const override { return conditions_; }

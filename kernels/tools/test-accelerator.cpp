@@ -15,6 +15,7 @@
 #include "layer/accelerator.h"
 #include "layer/point.h"
 #include "layer/reach.h"
+#include "test-accelerator/steps.h"
 #include "test-engine/checks.h"
 
 using namespace fastmqa;
@@ -106,6 +107,9 @@ std::vector<Stack> stacks() {
   add("int8 keys before rope", t);
   return out;
 }
+
+/// What a layer of a model starts in a decode step, of those whose keys are read where they lie, and of others.
+constexpr std::pair<const char*, int> kernelsOfStep[] = {{"f16", 12}, {"near-lossless", 14}, {"conservative", 14}, {"four-bit", 18}, {"near-lossless-input", 13}};
 
 void runs(const Stack& stack, Phase phase, const ModelSpec& model, int64_t tokens, int64_t batch) {
   PointSpec spec;
@@ -251,6 +255,10 @@ int main(int argc, char** argv) {
       if (phase == Phase::verify && stack.technique.cacheKind == CacheKind::direct && bitsOf(stack.technique.keyDtype) > 8) continue;
       if (wanted) runs(stack, phase, model, 110, phase == Phase::decode ? 2 : 1);
     }
+  if (!onGpu)
+    for (const auto& [name, perLayer] : kernelsOfStep)
+      for (const Stack& stack : all)
+        if (stack.name == name && (names.empty() || std::find(names.begin(), names.end(), name) != names.end())) countsStep(*accelerator, name, stack.technique, perLayer);
   for (const Stack& stack : all)
     if (names.empty() || std::find(names.begin(), names.end(), stack.name) != names.end()) reaches(stack);
   // Sinks within the first group, a window that has passed it, and no exact tail at the end.

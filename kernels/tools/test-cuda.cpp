@@ -504,27 +504,28 @@ void testFaults() {
   };
   const Range barrier{Plant::skipBlockBarrier, "a block barrier left out", 0, 5}, warpBarrier{Plant::skipWarpBarrier, "a warp barrier left out", 0, 2},
       wait{Plant::skipWait, "a wait for copies left out", 0, 1}, fragment{Plant::swapFragment, "a fragment's registers exchanged", 0, 3},
-      store{Plant::shiftSharedStore, "a store to shared memory one off", 3, 7}, load{Plant::shiftGlobalLoad, "a load one off", 0, 2};
+      store{Plant::shiftSharedStore, "a store to shared memory one off", 3, 7}, load{Plant::shiftGlobalLoad, "a load one off", 0, 2},
+      predecessor{Plant::skipPredecessor, "the kernel before not waited for", 0, 0};
   const struct {
     const char* name;
     std::function<bool()> isGood;
     std::vector<Range> mistakes;
   } kernels[] = {
-      {"decode", attends(decode, "decode"), {barrier, warpBarrier, wait, fragment, store, load}},
-      {"coded decode", attends(coded, "coded"), {barrier, warpBarrier, wait, fragment, store, load}},
-      {"coded decode, folded", attends(folded, "folded"), {barrier, warpBarrier, wait, {fragment.kind, fragment.what, 8, 11}, store, load}},
-      {"coded decode, many rows", attends(many, "many"), {barrier, warpBarrier, wait, fragment, store, load}},
+      {"decode", attends(decode, "decode"), {barrier, warpBarrier, wait, fragment, store, load, predecessor}},
+      {"coded decode", attends(coded, "coded"), {barrier, warpBarrier, wait, fragment, store, load, predecessor}},
+      {"coded decode, folded", attends(folded, "folded"), {barrier, warpBarrier, wait, {fragment.kind, fragment.what, 8, 11}, store, load, predecessor}},
+      {"coded decode, many rows", attends(many, "many"), {barrier, warpBarrier, wait, fragment, store, load, predecessor}},
       {"prefill", attends(prefill, "prefill"), {{barrier.kind, barrier.what, 0, 4}, warpBarrier, wait, fragment, store, load}},
       {"prefill without keys", attends(nothing, "nothing"), {{barrier.kind, barrier.what, 1, 1}}},
       {"latent", attends(latent, "latent"), {barrier, wait, fragment, store, load}},
       {"general", attends(general, "general"), {{barrier.kind, barrier.what, 1, 5}, warpBarrier, store, load}},
-      {"merge", attends(merged, "merged"), {barrier, load}},
-      {"append", appends(append, "append"), {load}},
-      {"settle", appends(settle, "settle"), {load}},
-      {"expand", [expand] { return runExpand(expand) == 0; }, {load}},
+      {"merge", attends(merged, "merged"), {barrier, load, predecessor}},
+      {"append", appends(append, "append"), {load, predecessor}},
+      {"settle", appends(settle, "settle"), {load, predecessor}},
+      {"expand", [expand] { return runExpand(expand) == 0; }, {load, predecessor}},
       {"product", multiplies(70, 70, 64, Dtype::f16), {barrier, wait, fragment}},
       {"plain product", multiplies(9, 40, 65, Dtype::f32), {{barrier.kind, barrier.what, 1, 5}, store, load}},
-      {"row product", multiplies(4, 9, 512, Dtype::f16), {barrier, store, load}},
+      {"row product", multiplies(4, 9, 512, Dtype::f16), {barrier, store, load, predecessor}},
   };
   for (const auto& k : kernels) {
     check::report(k.isGood(), std::string("no fault in ") + k.name, 0, "", 0);

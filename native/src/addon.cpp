@@ -170,6 +170,7 @@ Napi::Value conditions(const Napi::CallbackInfo& call) {
   Napi::Object out = Napi::Object::New(call.Env());
   out["throttledSamples"] = static_cast<double>(noticed.throttled);
   out["foreignProcesses"] = static_cast<double>(noticed.foreignProcesses);
+  out["graphNodes"] = static_cast<double>(noticed.graphNodes);
   return out;
 }
 

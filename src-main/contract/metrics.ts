@@ -49,6 +49,8 @@ export const throughputSchema = z.strictObject({
   rooflineFraction: figure.optional(),
   /** Samples discarded because the device had slowed itself down. */
   throttledSamples: z.number().int().min(1).optional(),
+  /** On a GPU: kernels and copies of the step, which was recorded and is started as one. Absent: they were started one by one. */
+  graphNodes: z.number().int().min(1).optional(),
   flags: z.array(z.enum(flags)),
 });
 export type Throughput = z.infer<typeof throughputSchema>;

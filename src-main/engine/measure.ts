@@ -153,6 +153,7 @@ function throughputOf(
         Math.max(work.flops / ceilings.fmaFlopsPerSecond, work.bytes / ceilings.readBytesPerSecond) / medianSeconds,
     }),
     ...(conditions && conditions.throttledSamples > 0 && { throttledSamples: conditions.throttledSamples }),
+    ...(conditions && conditions.graphNodes > 0 && { graphNodes: conditions.graphNodes }),
     flags,
   };
 }

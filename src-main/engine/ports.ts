@@ -87,6 +87,8 @@ export interface Conditions {
   readonly throttledSamples: number;
   /** Others that used the device. */
   readonly foreignProcesses: number;
+  /** Kernels and copies of the step, where it was recorded and started as one; else 0. */
+  readonly graphNodes: number;
 }
 
 export interface BackendInfo {

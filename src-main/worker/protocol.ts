@@ -70,7 +70,11 @@ export const answerSchemas = {
     z.object({ memoryBytes: z.number().min(0).optional(), freeBytes: z.number().min(0).optional(), ...cudaState }),
   ),
   cudaCeilings: z.object({ matrixFlopsPerSecond: positive, copyBytesPerSecond: positive }),
-  conditions: z.object({ throttledSamples: z.number().int().min(0), foreignProcesses: z.number().int().min(0) }),
+  conditions: z.object({
+    throttledSamples: z.number().int().min(0),
+    foreignProcesses: z.number().int().min(0),
+    graphNodes: z.number().int().min(0),
+  }),
   prepare: z.object({ ...prepared, controls: controlsSchema }),
   prepareModel: z.object({
     ...prepared,

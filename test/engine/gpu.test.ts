@@ -34,7 +34,7 @@ async function measured(backendName: string, conditions: Conditions) {
 }
 
 it('takes the ceilings of the device that a point ran on', async () => {
-  const quiet = { throttledSamples: 0, foreignProcesses: 0 };
+  const quiet = { throttledSamples: 0, foreignProcesses: 0, graphNodes: 55 };
   const onGpu = await measured('cuda:1', quiet);
   // 1e8 FLOP and 1e7 bytes a step of 1/64 s: on the GPU the bytes take 10 ms, on the CPU both take 1 ms.
   expect(onGpu.point.throughput?.rooflineFraction).toBeCloseTo(0.64, 6);
@@ -43,14 +43,16 @@ it('takes the ceilings of the device that a point ran on', async () => {
 });
 
 it('flags and counts what the device showed', async () => {
-  const { point } = await measured('cuda:1', { throttledSamples: 12, foreignProcesses: 1 });
+  const { point } = await measured('cuda:1', { throttledSamples: 12, foreignProcesses: 1, graphNodes: 0 });
   expect(point.throughput?.flags).toEqual(expect.arrayContaining(['throttled', 'foreign-load']));
   expect(point.throughput?.throttledSamples).toBe(12);
-  const quiet = await measured('cuda:1', { throttledSamples: 0, foreignProcesses: 0 });
+  expect(point.throughput).not.toHaveProperty('graphNodes');
+  const quiet = await measured('cuda:1', { throttledSamples: 0, foreignProcesses: 0, graphNodes: 55 });
   expect(quiet.point.throughput?.flags).not.toEqual(expect.arrayContaining(['throttled']));
   expect(quiet.point.throughput).not.toHaveProperty('throttledSamples');
+  expect(quiet.point.throughput?.graphNodes).toBe(55);
 });
 
 it('asks the CPU nothing', async () => {
-  expect((await measured('cpu', { throttledSamples: 1, foreignProcesses: 1 })).asked).toBe(0);
+  expect((await measured('cpu', { throttledSamples: 1, foreignProcesses: 1, graphNodes: 0 })).asked).toBe(0);
 });

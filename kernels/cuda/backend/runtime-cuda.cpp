@@ -130,10 +130,11 @@ Graph::Graph(Stream stream, std::function<void()> work) : stream_(stream), work_
   }
   const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
   cudaGraphExec_t executable = nullptr;
-  const bool recorded = ended == cudaSuccess && cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess;
+  size_t nodes = 0;
+  const bool recorded = ended == cudaSuccess && cudaGraphGetNodes(graph, nullptr, &nodes) == cudaSuccess && cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess;
   if (graph) cudaGraphDestroy(graph);
   if (recorded)
-    executable_ = executable;
+    executable_ = executable, nodes_ = static_cast<int64_t>(nodes);
   else
     cudaGetLastError();
 }

@@ -51,12 +51,14 @@ class Graph {
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
   void start();
-  bool isRecorded() const { return executable_ != nullptr; }
+  /// Kernels, copies and such that it starts; 0 where it could not be recorded.
+  int64_t nodes() const { return nodes_; }
 
  private:
   Stream stream_;
   std::function<void()> work_;
   void* executable_ = nullptr;
+  int64_t nodes_ = 0;
 };
 
 /// Runs `before` untimed and `work` timed, `count` times; seconds of each on the device's own clock.

@@ -71,6 +71,7 @@ void Timer::sample(double seconds, const AcceleratorCancel* cancel, AcceleratorS
     to.count += n;
   }
   to.foreignProcesses = now.foreignProcesses;
+  to.graphNodes = step_->nodes();
 }
 
 }  // namespace fastmqa::gpu

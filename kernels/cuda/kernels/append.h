@@ -111,6 +111,8 @@ FASTMQA_DEVICE void storeScale(const AppendSide& side, int64_t at, const GroupCo
 constexpr int appendWarps = 4;
 
 FASTMQA_KERNEL(appendWarps * warpSize_, 1) appendKernel(const AppendProblem p) {
+  releaseFollower();
+  awaitPredecessor();
   const int unit = blockIndex().x * appendWarps + warpIndex(), lane = laneIndex(), b = blockIndex().z;
   const int head = unit % p.kvHeads, token = unit / p.kvHeads;
   if (token >= p.tokens) return;
@@ -174,6 +176,8 @@ constexpr int settleThreads = 64;
 template <int unit>
 FASTMQA_KERNEL(settleThreads, 1)
 settleKernel(const AppendProblem p) {
+  releaseFollower();
+  awaitPredecessor();
   const AppendSide& side = p.sides[0];
   const int group = side.scales.group, units = (side.channels + unit - 1) / unit;
   const int head = blockIndex().y, b = blockIndex().z, first = static_cast<int>(blockIndex().x) * group;

@@ -22,6 +22,8 @@ struct EmbedProblem {
 };
 
 FASTMQA_KERNEL(elementThreads, 1) embedKernel(const EmbedProblem p) {
+  releaseFollower();
+  awaitPredecessor();
   const int64_t unit = static_cast<int64_t>(blockIndex().x) * elementThreads + threadIndex();
   const int64_t row = unit / p.stride, column = unit % p.stride;
   if (row >= p.rows) return;
@@ -48,7 +50,6 @@ template <int warps>
 FASTMQA_DEVICE float blockSum(float x, Shared<float> parts) {
   FASTMQA_UNROLL
   for (int mask = warpSize_ / 2; mask > 0; mask /= 2) x += shuffleXor(x, mask);
-  if (warps == 1) return x;
   blockBarrier();  // of the sum before
   if (laneIndex() == 0) parts.store(warpIndex(), x);
   blockBarrier();
@@ -57,36 +58,67 @@ FASTMQA_DEVICE float blockSum(float x, Shared<float> parts) {
   return x;
 }
 
-/// A row a block.
-template <int warps>
+/// Columns threadIndex(), threadIndex() + threads and so on of a row. The type is asked for once, so that all loads are under way
+/// before the first number is needed.
+template <int threads, int columns>
+FASTMQA_DEVICE void loadColumns(Dtype type, Global<const uint8_t> from, int64_t row, int width, float (&x)[columns]) {
+  uint32_t bits[columns];
+  FASTMQA_UNROLL
+  for (int i = 0; i < columns; i++) {
+    const int c = threadIndex() + i * threads;
+    bits[i] = c >= width ? 0 : type == Dtype::f32 ? from.load<uint32_t>((row + c) * 4) : from.load<uint16_t>((row + c) * 2);
+  }
+  FASTMQA_UNROLL
+  for (int i = 0; i < columns; i++) x[i] = type == Dtype::f32 ? floatOf(bits[i]) : type == Dtype::f16 ? lowHalf(F16(), bits[i]) : lowHalf(Bf16(), bits[i]);
+}
+
+/// A row of at most warps * warpSize_ * columns numbers a block, held in registers: a loop that loads and stores in turn would wait
+/// for the memory in each of its rounds.
+template <int warps, int columns>
 FASTMQA_KERNEL(warps * warpSize_, 1)
 normKernel(const NormProblem p) {
   constexpr int threads = warps * warpSize_;
+  constexpr bool holdsWeights = columns <= 8;  // more would not fit registers
   SharedCarver carver;
   const auto parts = carver.take<float>(warps);
   const int64_t row = static_cast<int64_t>(blockIndex().x) * p.stride;
-  float mean = 0, squares = 0;
-  if (p.added[0]) {  // a thread meets its own sums only
-    for (int c = threadIndex(); c < p.width; c += threads) {
-      float x = loadNumber(Dtype::f32, p.x, row + c) + loadNumber(p.toType, p.added[0], row + c);
-      if (p.added[1]) x += loadNumber(p.toType, p.added[1], row + c);
-      storeNumber(Dtype::f32, p.sum, row + c, x);
+  float weight[columns], x[columns], y[columns];
+  const auto each = [&](const auto& act) {
+    FASTMQA_UNROLL
+    for (int i = 0; i < columns; i++) {
+      const int c = threadIndex() + i * threads;
+      if (c < p.width) act(i, c);
     }
+  };
+  releaseFollower();
+  if (holdsWeights) each([&](int i, int c) { weight[i] = p.weight.template loadConstant<float>(c); });
+  awaitPredecessor();
+  loadColumns<threads>(p.fromType, p.x, row, p.width, x);
+  if (p.added[0]) {
+    loadColumns<threads>(p.toType, p.added[0], row, p.width, y);
+    each([&](int i, int) { x[i] += y[i]; });
+    if (p.added[1]) {
+      loadColumns<threads>(p.toType, p.added[1], row, p.width, y);
+      each([&](int i, int) { x[i] += y[i]; });
+    }
+    each([&](int i, int c) { storeNumber(Dtype::f32, p.sum, row + c, x[i]); });
   }
+  if (holdsWeights) each([&](int i, int c) { y[i] = p.bias ? p.bias[c] : 0; });
+  const float width = static_cast<float>(p.width);
   if (p.centred) {
-    for (int c = threadIndex(); c < p.width; c += threads) mean += loadNumber(p.fromType, p.x, row + c);
-    mean = blockSum<warps>(mean, parts) / static_cast<float>(p.width);
+    float sum = 0;
+    each([&](int i, int) { sum += x[i]; });
+    const float mean = blockSum<warps>(sum, parts) / width;
+    each([&](int i, int) { x[i] -= mean; });
   }
-  for (int c = threadIndex(); c < p.width; c += threads) {
-    const float x = loadNumber(p.fromType, p.x, row + c) - mean;
-    squares += x * x;
-  }
-  const float scale = 1 / sqrtf(blockSum<warps>(squares, parts) / static_cast<float>(p.width) + p.epsilon);
-  for (int c = threadIndex(); c < p.stride; c += threads) {
-    float x = 0;
-    if (c < p.width) x = (loadNumber(p.fromType, p.x, row + c) - mean) * scale * p.weight[c] + (p.bias ? p.bias[c] : 0);
-    storeNumber(p.toType, p.y, row + c, x);
-  }
+  float squares = 0;
+  each([&](int i, int) { squares += x[i] * x[i]; });
+  const float scale = 1 / sqrtf(blockSum<warps>(squares, parts) / width + p.epsilon);
+  each([&](int i, int c) {
+    if (!holdsWeights) weight[i] = p.weight[c], y[i] = p.bias ? p.bias[c] : 0;
+    storeNumber(p.toType, p.y, row + c, x[i] * scale * weight[i] + y[i]);
+  });
+  for (int c = p.width + threadIndex(); c < p.stride; c += threads) storeNumber(p.toType, p.y, row + c, 0);
 }
 
 enum class ActivationKind : int { silu, gelu, geluTanh };
@@ -120,6 +152,8 @@ struct ElementProblem {
 };
 
 FASTMQA_KERNEL(elementThreads, 1) elementKernel(const ElementProblem p) {
+  releaseFollower();
+  awaitPredecessor();
   const int64_t i = static_cast<int64_t>(blockIndex().x) * elementThreads + threadIndex();
   if (i >= p.count) return;
   if (p.kind == ElementProblem::reorder) {

@@ -146,6 +146,8 @@ FASTMQA_DEVICE void storeRun(Dtype type, Global<uint8_t> out, int64_t element, i
 
 /// Grid: x runs of (token, run of channels), y heads, z sequences.
 FASTMQA_KERNEL(expandThreads, 1) expandKernel(const ExpandProblem p) {
+  releaseFollower();
+  awaitPredecessor();
   const int head = blockIndex().y, b = blockIndex().z;
   int runs = 0;
   for (int i = 0; i < p.bandCount; i++) runs += (p.bands[i].channels + expandRun - 1) / expandRun;
@@ -198,6 +200,8 @@ struct RotateProblem {
 constexpr int rotateThreads = 128;
 
 FASTMQA_KERNEL(rotateThreads, 1) rotateKernel(const RotateProblem p) {
+  releaseFollower();
+  awaitPredecessor();
   const int64_t unit = static_cast<int64_t>(blockIndex().x) * rotateThreads + threadIndex();
   const int64_t row = unit / p.pairs / p.heads;
   if (row >= p.count) return;

@@ -22,6 +22,10 @@ struct EightNumbers {
     FASTMQA_UNROLL
     for (int j = 0; j < words; j++) w[j] = from.load<Word4>(i * bytes + 16 * j);
   }
+  FASTMQA_DEVICE void loadConstant(Global<const uint8_t> from, int64_t i) {
+    FASTMQA_UNROLL
+    for (int j = 0; j < words; j++) w[j] = from.loadConstant<Word4>(i * bytes + 16 * j);
+  }
   FASTMQA_DEVICE void unpack(float (&to)[8]) const {
     if (type == Dtype::f32) {
       FASTMQA_UNROLL
@@ -46,14 +50,17 @@ rowProductKernel(const ProductProblem p) {
   constexpr int lanes = RowProductShape::lanes, stride = warpSize_ * lanes, ahead = type == Dtype::f32 ? 2 : 4;
   const int n = blockIndex().x * RowProductShape::warps + warpIndex(), lane = laneIndex();
   const int64_t row = static_cast<int64_t>(n) * p.k;
-  // Weights are on their way before anything waits: one row alone would leave the memory idle most of the time.
+  releaseFollower();
+  // Weights are on their way before anything waits, for what the kernel before makes too: one row alone would leave the memory
+  // idle most of the time.
   EightNumbers<type> coming[ahead] = {};
   const auto fetch = [&](int first) {
     FASTMQA_UNROLL
     for (int i = 0; i < ahead; i++)
-      if (n < p.n && first + i * stride < p.k) coming[i].load(p.w, row + first + i * stride);
+      if (n < p.n && first + i * stride < p.k) coming[i].loadConstant(p.w, row + first + i * stride);
   };
   fetch(lane * lanes);
+  awaitPredecessor();
   SharedCarver carver;
   const auto x = carver.take<float>(p.m * p.k);
   for (int i = threadIndex() * lanes; i < p.m * p.k; i += RowProductShape::threads * lanes) {

@@ -118,7 +118,6 @@ AttentionPlan planAttention(const AttentionProblem& p, const Device& device, con
   const auto may = [&](Path path) { return !wanted || *wanted == path; };
   const int group = p.groupSize(), rows = group * p.queryTokens;
   AttentionPlan plan;
-  plan.overlaps = device.capability >= 90;
   int64_t blocks = 0;
   int leastTokens = 256;  // of a split: fewer would not pay for starting it
   const auto fits = [&](const AttentionKernel& kernel) { return kernel.run && kernel.sharedBytes <= device.sharedBytesPerBlock; };
@@ -228,13 +227,12 @@ int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count,
     part.partialSums = Global<float>(workspace.data(), sums);
     part.partialLogs = Global<float>(workspace.data() + sums, slots * rows);
     const AttentionKernel& kernel = plans[i].kernel;
-    const auto begin = plans[i].overlaps && plans[i].path == Path::decode ? launchAfter<AttentionProblem> : launch<AttentionProblem>;
+    const auto begin = plans[i].path == Path::decode ? launchAfter<AttentionProblem> : launch<AttentionProblem>;
     const int status = kernel.start ? kernel.start(part, plans[i].grid, stream) : begin(kernel.run, plans[i].grid, kernel.threads, kernel.sharedBytes, stream, part);
     if (status != 0) return status;
   }
   if (slots == 1) return 0;
-  const auto start = plans[0].overlaps ? launchAfter<AttentionProblem> : launch<AttentionProblem>;
-  return start(combineKernel, GridSize{static_cast<int>(rows), 1, 1}, combineThreads, 16 + 4 * slots, stream, part);
+  return launchAfter(combineKernel, GridSize{static_cast<int>(rows), 1, 1}, combineThreads, 16 + 4 * slots, stream, part);
 }
 
 }  // namespace fastmqa::gpu

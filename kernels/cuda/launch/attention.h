@@ -25,7 +25,6 @@ struct AttentionPlan {
   int splits = 1;
   int blockRows = 0;  ///< of decode
   bool packed = false;
-  bool overlaps = false;  ///< the merge of the slots may get ready while they are computed
 };
 
 /// The fastest path that the problem's types and sizes allow on this device; `wanted` narrows it to one path.

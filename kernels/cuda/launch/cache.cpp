@@ -28,7 +28,7 @@ int append(AppendProblem p, Stream stream) {
     if (p.sides[i].scales.sharing == Sharing::channel) refuse("expected a format that needs no other token for append but received groups of tokens");
   }
   const int units = p.tokens * p.kvHeads;
-  return launch(appendKernel, GridSize{(units + appendWarps - 1) / appendWarps, p.sideCount, p.batch}, appendWarps * warpSize_, 0, stream, p);
+  return launchAfter(appendKernel, GridSize{(units + appendWarps - 1) / appendWarps, p.sideCount, p.batch}, appendWarps * warpSize_, 0, stream, p);
 }
 
 int settle(AppendProblem p, Stream stream) {
@@ -37,7 +37,7 @@ int settle(AppendProblem p, Stream stream) {
   if (p.sides[0].scales.sharing != Sharing::channel || pageTokens % group || p.tokens % group || p.length % group)
     refuse("expected whole groups of " + std::to_string(group) + " tokens for settle but received " + std::to_string(p.tokens));
   const auto kernel = codeBits(p.sides[0].cacheType) >= 4 ? settleKernel<2> : settleKernel<8>;
-  return launch(kernel, GridSize{p.tokens / group, p.kvHeads, p.batch}, settleThreads, 0, stream, p);
+  return launchAfter(kernel, GridSize{p.tokens / group, p.kvHeads, p.batch}, settleThreads, 0, stream, p);
 }
 
 int expand(const ExpandProblem& p, Stream stream) {
@@ -47,13 +47,13 @@ int expand(const ExpandProblem& p, Stream stream) {
   if (last.firstChannel + last.channels < p.channels) runs++;
   if (p.tokens == 0) return 0;
   const int64_t blocks = (runs * p.tokens + expandThreads - 1) / expandThreads;
-  return launch(expandKernel, GridSize{static_cast<int>(blocks), p.heads, p.batch}, expandThreads, 0, stream, p);
+  return launchAfter(expandKernel, GridSize{static_cast<int>(blocks), p.heads, p.batch}, expandThreads, 0, stream, p);
 }
 
 int rotate(const RotateProblem& p, Stream stream) {
   const int64_t units = p.count * p.heads * p.pairs;
   if (units == 0) return 0;
-  return launch(rotateKernel, GridSize{static_cast<int>((units + rotateThreads - 1) / rotateThreads), 1, 1}, rotateThreads, 0, stream, p);
+  return launchAfter(rotateKernel, GridSize{static_cast<int>((units + rotateThreads - 1) / rotateThreads), 1, 1}, rotateThreads, 0, stream, p);
 }
 
 int multiplyMatrices(const ProductProblem& p, const Device& device, Stream stream) {
@@ -62,7 +62,7 @@ int multiplyMatrices(const ProductProblem& p, const Device& device, Stream strea
     const int shared = RowProductShape::sharedBytes(p.m, p.k);
     const auto kernel = p.type == Dtype::f32 ? rowProductOf<Dtype::f32>(p.m) : p.type == Dtype::f16 ? rowProductOf<Dtype::f16>(p.m) : rowProductOf<Dtype::bf16>(p.m);
     if (shared <= device.sharedBytesPerBlock && shared <= RowProductShape::mostShared)
-      return launch(kernel, GridSize{tiles(p.n, RowProductShape::warps), 1, 1}, RowProductShape::threads, shared, stream, p);
+      return launchAfter(kernel, GridSize{tiles(p.n, RowProductShape::warps), 1, 1}, RowProductShape::threads, shared, stream, p);
   }
   const GridSize grid{tiles(p.n, ProductShape::columns), tiles(p.m, ProductShape::rows), 1};
   const bool fits = p.k % 8 == 0 && device.sharedBytesPerBlock >= ProductShape::sharedBytes;

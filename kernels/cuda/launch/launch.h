@@ -25,9 +25,13 @@ int launch(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, 
   return cudaGetLastError();
 }
 
-/// Starts a kernel that may get ready while the one before it runs (it calls awaitPredecessor); from 9.0 on.
+/// Starts a kernel that gets ready while the one before it runs, and calls awaitPredecessor in every thread; from 9.0 on.
 template <class Params>
 int launchAfter(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, Stream stream, const Params& params) {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (major < 9) return launch(kernel, grid, threads, sharedBytes, stream, params);
   if (sharedBytes > 48 << 10) {
     const cudaError_t raised = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sharedBytes);
     if (raised != cudaSuccess) return raised;
@@ -53,14 +57,19 @@ int residentBlocks(void (*kernel)(Params), int threads, int sharedBytes) {
 #else
 using Stream = void*;
 
-template <class Params>
-int launch(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, Stream, const Params& params) {
-  host::runGrid(grid, threads, sharedBytes, [&] { kernel(params); });
+template <bool beginsEarly, class Params>
+int submit(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, const Params& params) {
+  host::counts().launches++;
+  host::submit([=] { host::runGrid(grid, threads, sharedBytes, [&] { kernel(params); }, beginsEarly); });
   return 0;
 }
 template <class Params>
-int launchAfter(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, Stream stream, const Params& params) {
-  return launch(kernel, grid, threads, sharedBytes, stream, params);
+int launch(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, Stream, const Params& params) {
+  return submit<false>(kernel, grid, threads, sharedBytes, params);
+}
+template <class Params>
+int launchAfter(void (*kernel)(Params), GridSize grid, int threads, int sharedBytes, Stream, const Params& params) {
+  return submit<true>(kernel, grid, threads, sharedBytes, params);
 }
 template <class Params>
 int residentBlocks(void (*)(Params), int, int) {

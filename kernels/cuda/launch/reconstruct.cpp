@@ -11,7 +11,7 @@ int start(const AttentionProblem& p, GridSize grid, Stream stream) {
   ReconstructProblem all;
   static_cast<AttentionProblem&>(all) = p;
   static_cast<Reconstruction&>(all) = *p.made;
-  return launch(decodeKernel<Storage, rowTiles>, grid, Shape::threads, Shape::sharedBytes(hasAsyncCopies), stream, all);
+  return launchAfter(decodeKernel<Storage, rowTiles>, grid, Shape::threads, Shape::sharedBytes(hasAsyncCopies), stream, all);
 }
 
 template <class Storage, int rowTiles>

@@ -74,6 +74,11 @@ class Global {
   FASTMQA_DEVICE V load(int64_t i) const {
     return *reinterpret_cast<const V*>(data_ + i);
   }
+  /// Of what no kernel writes, such as weights: may be read before awaitPredecessor.
+  template <class V>
+  FASTMQA_DEVICE V loadConstant(int64_t i) const {
+    return load<V>(i);
+  }
   template <class V>
   FASTMQA_DEVICE void store(int64_t i, V value) const {
     *reinterpret_cast<V*>(data_ + i) = value;

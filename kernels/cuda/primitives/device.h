@@ -5,7 +5,7 @@
 //   threads     threadIndex laneIndex warpIndex blockIndex gridSize keepInLoop
 //   barriers    blockBarrier anyThread warpBarrier releaseFollower awaitPredecessor
 //   warps       shuffleXor anyLane
-//   memory      Global<T> Shared<T> SharedCarver load store atomicAdd
+//   memory      Global<T> Shared<T> SharedCarver load loadConstant store atomicAdd
 //   copies      copyAsync commitCopies waitCopies
 //   matrices    loadMatrices loadMatricesTransposed transposeMatrix multiply (16x8x16, f32 sums)
 //   numbers     packHalves unpackHalves halfAdd halfMultiply halfFma permuteBytes maskedOr wideProduct exp2Fast reciprocal

@@ -79,7 +79,8 @@ struct Copy {
 struct Thread {
   std::vector<Copy> open;                  // not committed yet
   std::vector<std::vector<Copy>> groups;   // committed, oldest first
-  int64_t blockBarriers = 0, warpBarriers = 0, waits = 0, stores = 0, loads = 0, products = 0;
+  int64_t blockBarriers = 0, warpBarriers = 0, waits = 0, stores = 0, loads = 0, products = 0, predecessors = 0;
+  bool hasPredecessor = false;  // it is done
 };
 
 constexpr int nobody = -1, several = -2;
@@ -177,6 +178,7 @@ void runFibre() {
     (*m.kernel)();
     Thread& t = m.threads[static_cast<size_t>(self)];
     if (!t.open.empty() || !t.groups.empty()) fault("the kernel ended while asynchronous copies were under way");
+    if (beginsEarly) requirePredecessor();  // or the kernel after this one would not wait for the one before
   } catch (const std::exception& error) {
     if (m.failure.empty()) m.failure = error.what();
   }
@@ -281,7 +283,19 @@ void plant(const Plant& p) {
   machine().planted = false;
 }
 bool planted() { return machine().planted; }
-Counts counts() { return machine().counts; }
+Counts& counts() { return machine().counts; }
+
+namespace {
+Recording* recording = nullptr;
+}
+void record(Recording* to) { recording = to; }
+bool isRecording() { return recording; }
+void submit(std::function<void()> work) {
+  if (recording)
+    recording->push_back(std::move(work));
+  else
+    work();
+}
 
 float floatFromHalf(uint16_t h) {
   static std::vector<float> table;
@@ -297,8 +311,12 @@ uint16_t halfFromFloat(float x) {
   return static_cast<uint16_t>(sign | (magnitude + 0xfffu + (magnitude >> 13 & 1u) - 0x38000000u) >> 13);
 }
 
-void runGrid(GridSize grid, int threads, int sharedBytes, const std::function<void()>& kernel) {
+void runGrid(GridSize grid, int threads, int sharedBytes, const std::function<void()>& kernel, bool early) {
   Machine& m = machine();
+  const struct Early {
+    explicit Early(bool early) { beginsEarly = early; }
+    ~Early() { beginsEarly = false; }
+  } scope(early);
   if (threads < 1 || threads > mostThreads || threads % warpSize_) throw Fault("block of " + std::to_string(threads) + " threads");
   m.kernel = &kernel;
   m.count = threads;
@@ -327,6 +345,14 @@ void runGrid(GridSize grid, int threads, int sharedBytes, const std::function<vo
         switchTo(m.home, m.fibres[0]);
         if (!m.failure.empty()) throw Fault(m.failure);
       }
+}
+
+void awaitPredecessor() {
+  if (meets(Plant::skipPredecessor, self().predecessors)) return;
+  self().hasPredecessor = true;
+}
+void requirePredecessor() {
+  if (!self().hasPredecessor) fault("a kernel that begins early does not wait for the one before it");
 }
 
 void blockBarrier() {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #define FASTMQA_DEVICE inline
@@ -31,22 +32,35 @@ namespace host {
 
 /// A planted mistake, so that tests can show that it is found.
 struct Plant {
-  enum Kind { none, skipBlockBarrier, skipWarpBarrier, skipWait, shiftSharedStore, shiftGlobalLoad, swapFragment } kind = none;
+  enum Kind { none, skipBlockBarrier, skipWarpBarrier, skipWait, shiftSharedStore, shiftGlobalLoad, swapFragment, skipPredecessor } kind = none;
   int64_t number = 0;  ///< which one, in the order in which a thread meets them
 };
 void plant(const Plant& p);
 /// True if the planted mistake was met since it was planted.
 bool planted();
 
-/// Runs `kernel` for every thread of every block. @throws Fault
-void runGrid(GridSize grid, int threads, int sharedBytes, const std::function<void()>& kernel);
-/// Of this process: blocks, barriers and products, to show that something ran.
+/// Runs `kernel` for every thread of every block. One that begins early, before the kernel in front of it is done, must call
+/// awaitPredecessor in every thread, and touch nothing before that but what loadConstant reads. @throws Fault
+void runGrid(GridSize grid, int threads, int sharedBytes, const std::function<void()>& kernel, bool beginsEarly = false);
+/// Of this process: what ran, to show that something did; and what the host asked of the device (backend/runtime-host.cpp).
 struct Counts {
   int64_t blocks = 0, blockBarriers = 0, warpBarriers = 0, products = 0;
+  int64_t launches = 0;  ///< of kernels, one by one
+  int64_t recordings = 0, replays = 0, allocations = 0, waits = 0, uploadedBytes = 0, downloadedBytes = 0;
 };
-Counts counts();
+Counts& counts();
+
+/// Work of a stream: done at once, or, while a graph is recorded, kept for it.
+using Recording = std::vector<std::function<void()>>;
+void record(Recording* to);  ///< null: no more
+bool isRecording();
+void submit(std::function<void()> work);
 
 [[noreturn]] void fault(const std::string& what);
+/// A kernel that begins early is running.
+inline bool beginsEarly = false;
+void awaitPredecessor();
+void requirePredecessor();
 struct Where {
   int thread;
   GridSize block, grid;
@@ -82,7 +96,7 @@ inline void blockBarrier() { host::blockBarrier(); }
 inline bool anyThread(bool x) { return host::anyThread(x); }
 inline void warpBarrier() { host::warpBarrier(); }
 inline void releaseFollower() {}
-inline void awaitPredecessor() {}
+inline void awaitPredecessor() { host::awaitPredecessor(); }
 
 inline float floatOf(uint32_t bits) {
   float x;
@@ -124,6 +138,13 @@ class Global {
     return value;
   }
   template <class V>
+  V loadConstant(int64_t i) const {
+    const bool early = std::exchange(host::beginsEarly, false);
+    const V value = load<V>(i);
+    host::beginsEarly = early;
+    return value;
+  }
+  template <class V>
   void store(int64_t i, V value) const {
     check(i, sizeof(V));
     if (reinterpret_cast<uintptr_t>(data_ + i) % alignof(V)) host::fault("misaligned store to device memory");
@@ -131,6 +152,7 @@ class Global {
   }
   T* data() const { return data_; }
   void check(int64_t i, size_t bytes) const {
+    if (host::beginsEarly) host::requirePredecessor();
     const auto end = i + static_cast<int64_t>((bytes + sizeof(T) - 1) / sizeof(T));
     if (i < 0 || end > count_)
       host::fault("element " + std::to_string(i) + " of device memory that holds " + std::to_string(count_));

@@ -5,7 +5,7 @@
 
 namespace fastmqa {
 
-constexpr uint32_t acceleratorVersion = 3;
+constexpr uint32_t acceleratorVersion = 4;
 
 /// What became of a call; `poisoned`: the process must end before the device can be used again. Else as FailureKind.
 enum class AcceleratorStatus : int32_t { done, refused, outOfMemory, cancelled, failed, poisoned };
@@ -88,6 +88,7 @@ struct AcceleratorSamples {
   int64_t count, most;
   int64_t throttled;        ///< samples discarded because the device slowed itself down
   int32_t foreignProcesses; ///< others on the device
+  int64_t graphNodes;       ///< of the recorded step, which is started as one; 0: it could not be recorded, and was started piece by piece
 };
 
 struct AcceleratorCancel {

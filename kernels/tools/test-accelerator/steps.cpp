@@ -37,7 +37,7 @@ std::shared_ptr<const DecoderWeights> weightsOf(const DecoderShape& s) {
   const auto add = [&](const std::string& name, int64_t rows, int64_t columns) {
     const std::vector<float> numbers = columns == 1 ? std::vector<float>(static_cast<size_t>(rows), 1.0f) : random.normals(rows * columns, 0.15);
     std::fwrite(numbers.data(), sizeof(float), numbers.size(), out);
-    checkpoint[name] = {path, offset, StoredType::f32, columns, {{0, rows}}};
+    checkpoint[name] = {path, offset, StoredType::f32, columns, {{0, rows}}, {}};
     offset += static_cast<int64_t>(numbers.size() * sizeof(float));
   };
   const int64_t d = s.hiddenDim, width = s.heads * s.headDim, keyWidth = s.kvHeads * s.headDim;
@@ -50,7 +50,8 @@ std::shared_ptr<const DecoderWeights> weightsOf(const DecoderShape& s) {
     add(at + "gate", s.mlpDim, d), add(at + "up", s.mlpDim, d), add(at + "down", d, s.mlpDim);
   }
   std::fclose(out);
-  auto weights = std::make_shared<const DecoderWeights>(s, checkpoint, nullptr);
+  auto weights = std::make_shared<const DecoderWeights>(s, checkpoint);
+  weights->readAll(nullptr);
   unlink(path);
   return weights;
 }
@@ -69,9 +70,9 @@ void countsStep(const Accelerator& accelerator, const std::string& name, const T
   const DecoderShape& s = weights->shape;
   const std::string step = "step, " + name + ", ";
   AttentionModels calibrated;
-  for (const DecoderWeights::Layer& layer : weights->layers)
+  for (int64_t layer = 0; layer < layers; layer++)
     calibrated.push_back(std::make_shared<const ReferenceModel>(
-        layer.attention->weights(), CalibrationStreams{std::make_shared<const std::vector<float>>(check::Random(7).normals(Calibration::streamTokens * s.hiddenDim))}));
+        weights->attention(layer).model->weights(), CalibrationStreams{std::make_shared<const std::vector<float>>(check::Random(7).normals(Calibration::streamTokens * s.hiddenDim))}));
   Arena arena;
   Decoder decoder(arena, weights, std::vector<Technique>(layers, technique), calibrated, s.maxPositions, Calibration::streamTokens, nullptr,
                   DecoderPlace{0, &accelerator, Dtype::f16});
@@ -113,7 +114,7 @@ void countsStep(const Accelerator& accelerator, const std::string& name, const T
   timed(1);
   check::equal(step + "recordings", static_cast<double>(since(before).recordings), 1);
   check::equal(step + "nodes of the graph", static_cast<double>(decoder.executor().conditions().graphNodes), static_cast<double>(kernels));
-  decoder.executor().normalise(weights->finalNorm, Executor::Place::fed, Executor::Place::normed);
+  decoder.executor().normalise(weights->head().norm, Executor::Place::fed, Executor::Place::normed);
   check::isTrue(step + "rows overwritten", normed() != expected);
   before = gpu::host::counts();
   const auto taken = static_cast<double>(timed(3).size());

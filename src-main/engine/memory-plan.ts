@@ -21,8 +21,9 @@ import { resolvePoint } from './plan.ts';
 const pageTokens = 64;
 const exactPageTokens = 16;
 /** A page's entry in its table. */
-const tableEntryBytes = 56;
+const tableEntryBytes = { cpu: 56, device: 4 };
 const roundUp = (value: number, unit: number): number => Math.ceil(value / unit) * unit;
+const buffer = (bytes: number): number => roundUp(bytes, 64);
 
 interface Band {
   readonly channels: number;
@@ -53,13 +54,24 @@ function bytesOfPage(store: Store, tokens: number): number {
     const stored = store.tokenRows ? roundUp(channels, 8) : channels;
     return sum + (stored * tokens * width) / 8;
   }, 0);
-  const size = store.groupSize ?? 32;
-  const scales = store.bands.reduce((sum, { channels, scaleBytes }) => {
-    const groups = store.groupsTokens ? channels * (tokens / size) : Math.ceil(channels / size) * tokens;
-    return sum + groups * scaleBytes;
+  const scales = store.bands.reduce((sum, band) => sum + scaleBytesOf(store, band, tokens), 0);
+  return buffer(codes * store.heads) + buffer(scales * store.heads) + tableEntryBytes.cpu;
+}
+
+/** Of a head. */
+function scaleBytesOf({ groupSize: size = 32, groupsTokens }: Store, band: Band, tokens: number): number {
+  const groups = groupsTokens ? band.channels * (tokens / size) : Math.ceil(band.channels / size) * tokens;
+  return groups * band.scaleBytes;
+}
+
+/** On a device each band has a buffer of codes and one of scales, for all pages of all layers at once. */
+function bytesOnDevice(store: Store, pages: number): number {
+  const bands = store.bands.reduce((sum, band) => {
+    const codes = Math.ceil((band.channels * band.bits) / 8) * pageTokens;
+    const scales = scaleBytesOf(store, band, pageTokens);
+    return sum + buffer(pages * store.heads * codes) + buffer(pages * store.heads * scales);
   }, 0);
-  const buffer = (bytes: number): number => (bytes === 0 ? 0 : roundUp(bytes, 64));
-  return buffer(codes * store.heads) + buffer(scales * store.heads) + tableEntryBytes;
+  return bands + buffer(pages * tableEntryBytes.device);
 }
 
 function bandOf(channels: number, dtype: CacheDtype, symmetric: boolean | undefined): Band {
@@ -126,7 +138,7 @@ function dearestSplit(
   budgetBytes: number,
 ): readonly Store[] {
   const cost = (stores: readonly Store[]): number =>
-    stores.reduce((sum, store) => sum + bytesOfPage(store, pageTokens) - tableEntryBytes, 0);
+    stores.reduce((sum, store) => sum + bytesOfPage(store, pageTokens) - tableEntryBytes.cpu, 0);
   let dearest: readonly Store[] = separate(1, 1);
   let spent = 0;
   let rankKey = 0;
@@ -141,10 +153,11 @@ function dearestSplit(
 }
 
 /**
- * Bytes that the engine allocates for the cache of one sequence of `tokens` tokens in one layer. An upper bound for what no
- * level does: ranks by an energy target, bits of a joint latent by a budget.
+ * Bytes that the engine allocates for the cache of one sequence of `tokens` tokens in `layers` layers, on the CPU or on the
+ * device that the configuration names. An upper bound for what no level does: ranks by an energy target, bits of a joint
+ * latent by a budget.
  */
-export function pagedCacheBytes(c: PointConfig, tokens: number): number {
+export function pagedCacheBytes(c: PointConfig, tokens: number, layers = 1): number {
   const stores = storesOf(c);
   const { heads, keyDim, valueDim } = cachedChannels(c, c.kvHeads);
   const exact: readonly Store[] = [
@@ -156,6 +169,16 @@ export function pagedCacheBytes(c: PointConfig, tokens: number): number {
   const settled = hasTail ? Math.floor(Math.max(0, tokens - c.residualTokens) / tokenGroup) * tokenGroup : tokens;
   const oldest = c.window === undefined ? 0 : Math.max(0, tokens - c.window + 1);
   const pages = Math.max(0, Math.ceil(settled / pageTokens) - Math.floor(oldest / pageTokens));
+  if (c.backend !== 'cpu') {
+    const rows = (count: number): number =>
+      [keyDim, valueDim].reduce((sum, channels) => sum + buffer(layers * count * heads * channels * 2), 0);
+    const tail = hasTail ? roundUp(tokens - settled, exactPageTokens) : 0;
+    return (
+      stores.reduce((sum, store) => sum + bytesOnDevice(store, layers * pages), 0) +
+      rows(tail) +
+      rows(tokens > 0 ? roundUp(c.sinkTokens, 8) : 0)
+    );
+  }
   let bytes = stores.reduce((sum, store) => sum + pages * bytesOfPage(store, pageTokens), 0);
   if (hasTail && tokens > settled) {
     const tail = Math.ceil(tokens / exactPageTokens) - Math.floor(settled / exactPageTokens);
@@ -165,7 +188,7 @@ export function pagedCacheBytes(c: PointConfig, tokens: number): number {
     const size = Math.min(pageTokens, roundUp(c.sinkTokens, 8));
     for (const store of exact) bytes += Math.ceil(c.sinkTokens / size) * bytesOfPage(store, size);
   }
-  return bytes;
+  return layers * bytes;
 }
 
 /** @returns a sentence where the level does not apply. */
@@ -205,7 +228,7 @@ export function stackOnModel(model: ModelConfig, config: PointConfig): LevelOnMo
 }
 
 export const sequenceBytes = (kinds: LevelOnModel, tokens: number): number =>
-  kinds.reduce((sum, { config, layers }) => sum + layers * pagedCacheBytes(config, tokens), 0);
+  kinds.reduce((sum, { config, layers }) => sum + pagedCacheBytes(config, tokens, layers), 0);
 
 /** Most tokens of one sequence that fit. */
 function longestContext(kinds: LevelOnModel, bytes: number, most: number): number {

@@ -61,8 +61,6 @@ DeviceLayer::DeviceLayer(const AcceleratorLayer& from, LayerWeights weights)
   tokenGroup_ = std::lcm(keys_->tokenGroup(), values_ ? values_->tokenGroup() : 1);
   isTailed_ = tokenGroup_ > 1 || residual_ > 0;
   if (isTailed_ && (isLatent_ || !values_)) refuse("expected a direct cache for token groups or a residual");
-  origin_ = isTailed_ || isLatent_ ? 0 : sinks_;
-  settled_ = tailStart_ = origin_;
   // Small steps, as on the CPU, so that little is left unused.
   sinkRows_ = ExactRows(pool_, stream_, batch_, kvHeads_, headDim_, 8);
   tail_ = ExactRows(pool_, stream_, batch_, kvHeads_, headDim_, 16);
@@ -227,23 +225,22 @@ void DeviceLayer::append(const Rows& rows) {
     if (sinkRows_.capacity() < sinks_) sinkRows_.resize(sinks_, 0, 0);
     appendExact(sinkRows_, exactKeys(rows, 0), source(rows.values, n, value_.n, 0, true), 0, length_, exact);
   }
-  const int64_t skipped = std::max<int64_t>(0, std::min(n, origin_ - length_)), position = length_ + skipped, rest = n - skipped;
-  if (rest > 0 && isTailed_) {
-    tail_.resize(end - tailStart_, 0, position - tailStart_);
-    appendExact(tail_, bodyKeys(rows, skipped), bodyValues(rows, skipped), tailStart_, position, rest);
-  } else if (rest > 0) {
+  if (isTailed_) {
+    tail_.resize(end - tailStart_, 0, length_ - tailStart_);
+    appendExact(tail_, bodyKeys(rows, 0), bodyValues(rows, 0), tailStart_, length_, n);
+  } else {
     for (PageStore* store : {keys_.get(), values_.get()})
-      if (store) store->reserve(end - origin_), store->publish();
-    appendBody(bodyKeys(rows, skipped), bodyValues(rows, skipped), position, rest);
+      if (store) store->reserve(end), store->publish();
+    appendBody(bodyKeys(rows, 0), bodyValues(rows, 0), length_, n);
   }
   length_ = end;
   laidOut_ = 0;
-  if (!isTailed_) settled_ = std::max(origin_, length_);
+  if (!isTailed_) settled_ = length_;
 }
 
 void DeviceLayer::rollback(int64_t length) {
   length_ = length;
-  if (!isTailed_) settled_ = std::max(origin_, length_);
+  if (!isTailed_) settled_ = length_;
 }
 
 void DeviceLayer::settle() {
@@ -252,8 +249,7 @@ void DeviceLayer::settle() {
     act(*keys_);
     if (values_) act(*values_);
   };
-  const int64_t stale = std::max<int64_t>(0, oldest() - origin_);
-  each([&](PageStore& store) { store.dropBefore(stale); });
+  each([&](PageStore& store) { store.dropBefore(oldest()); });
   if (isTailed_) {
     const int64_t target = std::max<int64_t>(0, length_ - residual_) / tokenGroup_ * tokenGroup_;
     settled_ = std::max(settled_, std::min(target, bodyStart()));  // what the window has passed is not written
@@ -277,7 +273,7 @@ void DeviceLayer::settle() {
     tailStart_ = settled_;
   }
   each([&](PageStore& store) {
-    store.truncate(std::max<int64_t>(0, settled_ - origin_));
+    store.truncate(settled_);
     store.publish();
   });
 }
@@ -359,6 +355,16 @@ void DeviceLayer::expandTail(const DeviceBlock& out, bool values, int64_t firstT
   runtime::check(expand(p, stream_), "starting to read the exact tokens back");
 }
 
+/// The body where it lies, but for sinks, which have a part of their own.
+AttentionProblem DeviceLayer::bodyOf(const AttentionProblem& whole) const {
+  AttentionProblem part = whole;
+  part.sinks = 0;
+  part.length = static_cast<int>(settled_ - bodyStart());
+  part.firstKey = static_cast<int>(bodyStart());
+  part.firstSeen = static_cast<int>(bodyFirst() - bodyStart());
+  return part;
+}
+
 /// Adds the body as a part whose keys and values the kernel makes of latents, unless it cannot; `made` says how.
 bool DeviceLayer::addMadePart(const AttentionProblem& whole, Reconstruction& made, std::vector<AttentionProblem>& parts) const {
   constexpr int fewTokens = 8;  // rows of more would have the tiles made again and again
@@ -378,12 +384,8 @@ bool DeviceLayer::addMadePart(const AttentionProblem& whole, Reconstruction& mad
   up(cachesInput_ ? key_ : upKeys_, made.upKeys, made.meanKeys, made.keyRank);
   up(cachesInput_ ? value_ : upValues_, made.upValues, made.meanValues, made.valueRank);
   if (rotatesOnRead_ && pairs_ > 0) made.rotates = true, made.cosine = cosines(), made.sine = sines();
-  AttentionProblem part = whole;
+  AttentionProblem part = bodyOf(whole);
   part.made = &made;
-  part.sinks = 0;  // they have a part of their own
-  part.length = static_cast<int>(settled_ - bodyStart());
-  part.firstKey = static_cast<int>(bodyStart());
-  part.firstSeen = static_cast<int>(bodyFirst() - bodyStart());
   if (!reconstructKernel(part, limits_).start) return false;
   parts.push_back(part);
   return true;
@@ -421,17 +423,15 @@ DeviceBlock DeviceLayer::attention(const DeviceBlock& x, int64_t perSequence, in
     part.length = static_cast<int>(std::min(sinks_, length_));
     parts.push_back(part);
   }
-  const int64_t bodyTokens = std::max<int64_t>(0, settled_ - bodyFirst()), bodySkipped = bodyFirst() - bodyStart();
+  const int64_t bodyTokens = std::max<int64_t>(0, settled_ - bodyFirst()), bodySkipped = bodyFirst() - bodyStart();  // sinks have a part of their own
   const int64_t tailFirst = std::max(sinks_, tailStart_), tailTokens = isTailed_ ? std::max<int64_t>(0, length_ - tailFirst) : 0, tailSkipped = tailFirst - tailStart_;
-  bool expands = isLatent_ || rotatesOnRead_ || bodySkipped > 0;
+  bool expands = isLatent_ || rotatesOnRead_;
   if (!expands && bodyTokens > 0) {
-    AttentionProblem part = whole;
+    AttentionProblem part = bodyOf(whole);
     const ExpandBand keys = keys_->band(0), values = values_->band(0);
     part.cacheType = keys.type, part.valueType = values.type;
     part.keys = keys.rows, part.values = values.rows;
     part.keyScales = keys.scales, part.valueScales = values.scales;
-    part.length = static_cast<int>(bodyTokens);
-    part.firstKey = static_cast<int>(bodyStart());
     const auto needsRows = [&](const ExpandBand& band) { return codeBits(band.type) > 0 && codeBits(band.type) < 4; };
     const bool isCoded = bitsOf(keys.type) <= 8 || bitsOf(values.type) <= 8;
     expands = needsRows(keys) || needsRows(values) || (isCoded && dtype_ != Dtype::f32 && planAttention(part, limits_).path == Path::general);
@@ -504,7 +504,7 @@ void DeviceLayer::attendAt(const float* const* x, int64_t firstPosition, int64_t
 
 /// Of a cache that has seen so many and nothing else.
 int64_t DeviceLayer::settledAfter(int64_t tokens) const {
-  return isTailed_ ? std::max<int64_t>(0, tokens - residual_) / tokenGroup_ * tokenGroup_ : std::max(origin_, tokens);
+  return isTailed_ ? std::max<int64_t>(0, tokens - residual_) / tokenGroup_ * tokenGroup_ : tokens;
 }
 
 // What the cache holds after a prompt is written at once, from the prompt's own rows; tokens that the window has passed are
@@ -516,7 +516,7 @@ void DeviceLayer::layOutPrefill(int64_t tokens) {
   settled_ = settledAfter(tokens);
   tailStart_ = settled_;
   for (PageStore* store : {keys_.get(), values_.get()})
-    if (store) store->dropBefore(std::max<int64_t>(0, oldest() - origin_)), store->reserve(settled_ - origin_), store->publish();
+    if (store) store->dropBefore(oldest()), store->reserve(settled_), store->publish();
   if (sinks_ > 0) sinkRows_.resize(sinks_, 0, 0);
   if (isTailed_) tail_.resize(std::max<int64_t>(0, tokens - settled_), 0, 0);
 }
@@ -628,7 +628,7 @@ void DeviceLayer::hold(const float* x, int64_t rows, int64_t tokens, int64_t lim
   if (!heldInputs_) heldInputs_ = uploadInputs(&x, 1, rows);
   heldPool_.limitTo(limitBytes);
   const int64_t oldest = window_ > 0 ? std::max<int64_t>(0, tokens - window_ + 1) : 0;
-  const int64_t pages = std::max<int64_t>(1, pagesFor(settledAfter(tokens) - origin_) - std::max<int64_t>(0, oldest - origin_) / pageTokens);
+  const int64_t pages = std::max<int64_t>(0, pagesFor(settledAfter(tokens)) - oldest / pageTokens);
   Caches caches;
   caches.keys = std::make_unique<PageStore>(heldPool_, *keys_, pages);
   if (values_) caches.values = std::make_unique<PageStore>(heldPool_, *values_, pages);

@@ -87,11 +87,12 @@ class DeviceLayer : LayerWeights {
   void appendBody(const Source& keys, const Source& values, int64_t position, int64_t count);
   void append(const Rows& rows);
   int64_t oldest() const { return window_ > 0 ? std::max<int64_t>(0, length_ - window_ + 1) : 0; }
-  int64_t bodyStart() const { return origin_ + keys_->firstToken(); }  ///< position of the body's first token
+  int64_t bodyStart() const { return keys_->firstToken(); }  ///< position of the body's first token
   int64_t bodyFirst() const { return std::max(sinks_, bodyStart()); }  ///< of the first one that is attended there
 
   AttentionProblem problemFor(const DeviceBlock& q, int64_t queryTokens, int64_t firstPosition, const DeviceBlock& out) const;
   void setRows(AttentionProblem& part, const DeviceBlock& keys, const DeviceBlock& values, int64_t perSequence) const;
+  AttentionProblem bodyOf(const AttentionProblem& whole) const;
   void expandInto(const DeviceBlock& out, const PageStore& store, int64_t firstToken, int64_t tokens, int64_t perSequence, int64_t width, bool rotates);
   void expandTail(const DeviceBlock& out, bool values, int64_t firstToken, int64_t tokens, int64_t perSequence, int64_t at);
   bool addMadePart(const AttentionProblem& whole, Reconstruction& made, std::vector<AttentionProblem>& parts) const;
@@ -121,16 +122,13 @@ class DeviceLayer : LayerWeights {
   float normEpsilon_;
   bool isLatent_, cachesInput_, latentsOfRotatedKeys_, rotatesOnRead_, isTailed_ = false;
   int64_t tokenGroup_ = 1;
-  /// Position of the stores' token 0. As on the CPU, sinks have a place in the body too, which groups of tokens and pages
-  /// count from; only bodies that are attended where they lie begin after them.
-  int64_t origin_ = 0;
   DeviceBlock misfits_;
   std::unique_ptr<PageStore> keys_, values_;
   ExactRows sinkRows_, tail_;
   int64_t length_ = 0, settled_ = 0, tailStart_ = 0;
   int64_t laidOut_ = 0;  ///< tokens of a prompt for which everything has its place, until something is appended
 
-  DevicePool heldPool_{heldRegion, heldRegion / 8};
+  DevicePool heldPool_{heldRegion, heldRegion / 8, 64};  ///< as the Arena of the CPU rounds; a page of codes is a multiple of that
   DeviceBlock heldInputs_, reserved_;
   std::vector<Caches> held_;
 

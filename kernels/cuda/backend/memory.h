@@ -1,5 +1,5 @@
-// Device memory with exact accounts, the twin of Arena (fastmqa/memory.h): every block is rounded up to 256 bytes, counted,
-// and handed out again for the same size, so that a repeated step asks the driver for nothing.
+// Device memory with exact accounts, the twin of Arena (fastmqa/memory.h): every block is rounded up, counted, and handed out
+// again for the same size, so that a repeated step asks the driver for nothing.
 #pragma once
 #include <algorithm>
 #include <string>
@@ -14,16 +14,17 @@ namespace fastmqa::gpu {
 
 class DevicePool {
  public:
-  DevicePool() : DevicePool(smallestRegion, smallestRegion) {}
+  DevicePool() : DevicePool(smallestRegion, smallestRegion, 256) {}
   /// Blocks are cut from regions of `leastRegion` bytes, or, near the end of the device, of fewer; those of `ownRegion` and more
-  /// have a region of their own.
-  DevicePool(int64_t leastRegion, int64_t ownRegion) : leastRegion_(leastRegion), ownRegion_(ownRegion), free_(runtime::freeBytes()), least_(free_) {}
+  /// have a region of their own. Blocks are aligned to, and rounded up to, `alignment` bytes.
+  DevicePool(int64_t leastRegion, int64_t ownRegion, int64_t alignment)
+      : leastRegion_(leastRegion), ownRegion_(ownRegion), alignment_(alignment), free_(runtime::freeBytes()), least_(free_) {}
   DevicePool(const DevicePool&) = delete;
   DevicePool& operator=(const DevicePool&) = delete;
   ~DevicePool() {
     for (void* region : regions_) runtime::release(region);
   }
-  static int64_t roundUp(int64_t bytes) { return std::max<int64_t>(alignment, (bytes + alignment - 1) / alignment * alignment); }
+  int64_t roundUp(int64_t bytes) const { return std::max<int64_t>(alignment_, (bytes + alignment_ - 1) / alignment_ * alignment_); }
 
   void* take(int64_t bytes) {
     const int64_t rounded = roundUp(bytes);
@@ -37,7 +38,7 @@ class DevicePool {
       return p;
     }
     if (rounded >= ownRegion_ || rounded > left_) {
-      int64_t region = rounded >= ownRegion_ ? rounded : leastRegion_;
+      int64_t region = rounded >= ownRegion_ ? rounded : std::min(leastRegion_, std::max(rounded, limit_));
       void* fresh = nullptr;
       while (!fresh) {
         try {
@@ -93,7 +94,7 @@ class DevicePool {
   int64_t devicePeakBytes() const { return free_ - least_; }
 
  private:
-  static constexpr int64_t alignment = 256, smallestRegion = 2 << 20;
+  static constexpr int64_t smallestRegion = 2 << 20;
   void* allocateOrTrim(int64_t bytes) {
     try {
       return runtime::allocate(bytes);
@@ -103,7 +104,7 @@ class DevicePool {
     trim();  // sizes that grow from step to step leave many behind
     return runtime::allocate(bytes);
   }
-  int64_t leastRegion_, ownRegion_, free_, least_, limit_ = INT64_MAX, current_ = 0, peak_ = 0, left_ = 0;
+  int64_t leastRegion_, ownRegion_, alignment_, free_, least_, limit_ = INT64_MAX, current_ = 0, peak_ = 0, left_ = 0;
   char* next_ = nullptr;
   std::unordered_set<void*> regions_;
   std::unordered_map<int64_t, std::vector<void*>> waiting_;  // by rounded size
@@ -125,7 +126,7 @@ class DeviceBlock {
   explicit operator bool() const { return data_ != nullptr; }
   void* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
-  int64_t allocatedBytes() const { return data_ ? DevicePool::roundUp(bytes_) : 0; }
+  int64_t allocatedBytes() const { return data_ ? pool_->roundUp(bytes_) : 0; }
   template <class T>
   Global<T> view() const {
     return Global<T>(static_cast<T*>(data_), bytes_ / static_cast<int64_t>(sizeof(T)));

@@ -44,6 +44,7 @@ void PageStore::allocate(DevicePool& pool) {
   for (Band& band : bands_) {
     const int64_t codes = heads_ * pageTokens * band.rowBytes, scales = heads_ * band.planeBytes * (band.symmetric ? 1 : 2);
     pageBytes_ += codes + scales;
+    if (pages == 0) continue;
     // Zeroed: kernels read whole pages of scales.
     band.codes = DeviceBlock(pool, pages * codes);
     runtime::clear(band.codes.data(), pages * codes, stream_);
@@ -52,7 +53,8 @@ void PageStore::allocate(DevicePool& pool) {
       runtime::clear(band.scales.data(), pages * scales, stream_);
     }
   }
-  table_ = DeviceBlock(pool, pages * static_cast<int64_t>(sizeof(int32_t)));
+  isPublished_ = pages == 0;
+  if (pages > 0) table_ = DeviceBlock(pool, pages * static_cast<int64_t>(sizeof(int32_t)));
   for (int64_t i = pages; i > 0; i--) free_.push_back(static_cast<int32_t>(i - 1));
 }
 
@@ -89,7 +91,7 @@ void PageStore::truncate(int64_t token) {
 void PageStore::clear() {
   truncate(0);
   firstPage_ = 0;
-  isPublished_ = false;
+  isPublished_ = mostPages_ == 0;
 }
 
 void PageStore::publish() {

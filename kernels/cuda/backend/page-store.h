@@ -12,7 +12,7 @@ namespace fastmqa::gpu {
 
 class PageStore {
  public:
-  /// Room for `mostPages` pages of each sequence; a page counts as allocated while it is handed out.
+  /// Room for `mostPages` pages of each sequence, none at all too; a page counts as allocated while it is handed out.
   PageStore(DevicePool& pool, Stream stream, const AcceleratorStore& spec, int64_t batch, int64_t mostPages);
   /// An empty one of another size.
   PageStore(DevicePool& pool, const PageStore& like, int64_t mostPages);

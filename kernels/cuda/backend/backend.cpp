@@ -1,5 +1,6 @@
 // The library's door: every exception becomes a status, and nothing else leaves.
 #include <algorithm>
+#include <cstdio>
 #include <memory>
 #include <new>
 #include <string>
@@ -21,7 +22,9 @@
 namespace fastmqa::gpu {
 namespace {
 
-thread_local std::string lastMessage;
+/// Without a destructor: what outlives the thread, or main, is still ended through this door.
+thread_local char lastMessage[1024];
+void remember(const char* message) { std::snprintf(lastMessage, sizeof(lastMessage), "%s", message); }
 
 /// A failure inside of a step is its caller's own.
 struct StepEnded {
@@ -36,10 +39,10 @@ AcceleratorStatus guarded(const Work& work) {
   } catch (const StepEnded& ended) {
     return ended.status;
   } catch (const runtime::Poisoned& error) {
-    lastMessage = error.what();
+    remember(error.what());
     return AcceleratorStatus::poisoned;
   } catch (const Failure& error) {
-    lastMessage = error.what();
+    remember(error.what());
     switch (error.kind) {
       case FailureKind::refused: return AcceleratorStatus::refused;
       case FailureKind::outOfMemory: return AcceleratorStatus::outOfMemory;
@@ -47,10 +50,10 @@ AcceleratorStatus guarded(const Work& work) {
       default: return AcceleratorStatus::failed;
     }
   } catch (const std::bad_alloc&) {
-    lastMessage = "out of memory on the host";
+    remember("out of memory on the host");
     return AcceleratorStatus::outOfMemory;
   } catch (const std::exception& error) {
-    lastMessage = error.what();
+    remember(error.what());
     return AcceleratorStatus::failed;
   }
 }
@@ -226,7 +229,7 @@ const Accelerator table{
         attendTensors(device, *request);
       });
     },
-    [] { return lastMessage.c_str(); },
+    []() -> const char* { return lastMessage; },
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "../test-engine/checks.h"
 #include "cpu/codec.h"
+#include "math/threads.h"
 
 namespace fastmqa::gpu {
 namespace {
@@ -32,9 +33,9 @@ struct Side {
   TokenRows rows;
   CodeScales scales;
   int tokens = 0, channels = 0, kvHeads = 0;
-  float at(int b, int g, int t, int c) const {
-    return numbers[((static_cast<size_t>(b) * static_cast<size_t>(kvHeads) + static_cast<size_t>(g)) * static_cast<size_t>(tokens) + static_cast<size_t>(t)) *
-                       static_cast<size_t>(channels) + static_cast<size_t>(c)];
+  /// Where a token's numbers begin.
+  size_t first(int b, int g, int t) const {
+    return ((static_cast<size_t>(b) * static_cast<size_t>(kvHeads) + static_cast<size_t>(g)) * static_cast<size_t>(tokens) + static_cast<size_t>(t)) * static_cast<size_t>(channels);
   }
 };
 
@@ -202,79 +203,99 @@ CaseResult runCase(const CaseSpec& spec, const Device& device) {
   const std::vector<uint8_t>& outBytes = out.back();
   const std::vector<float>& logSums = logs.back();
 
-  const auto valueAt = [&](int b, int g, int t, int c) { return (latent ? keys : values).at(b, g, t, c); };
-
   // The definition, and the same mathematics in the precision of the inputs for what error to expect of it.
   const Dtype precision = bitsOf(spec.cacheType) == 16 ? spec.cacheType : bitsOf(spec.cacheType) < 16 ? Dtype::f16 : Dtype::f32;
   const bool matrix = spec.path != Path::general;
+  const Side& valueSide = latent ? keys : values;
+  const auto roundedAll = [&](const std::vector<float>& exact) {
+    std::vector<float> out(exact.size());
+    for (size_t i = 0; i < exact.size(); i++) out[i] = rounded(precision, exact[i]);
+    return out;
+  };
+  const std::vector<float> roundedKeys = roundedAll(keys.numbers), roundedValues = latent ? std::vector<float>() : roundedAll(values.numbers);
+  struct Compared {
+    bool finite = true;
+    double error = 0, logError = 0, sameError = 0;
+  };
+  std::vector<Compared> compared(rows);
+  const int group = spec.heads / spec.kvHeads;
+  parallelFor(static_cast<int64_t>(rows), [&](int64_t index) {
+    const auto row = static_cast<size_t>(index);
+    Compared& mine = compared[row];
+    const int h = static_cast<int>(index % spec.heads), token = static_cast<int>(index / spec.heads % spec.queryTokens), b = static_cast<int>(index / spec.heads / spec.queryTokens);
+    const auto pick = [&](const std::vector<int32_t>& list) { return list.size() > 1 ? list[static_cast<size_t>(b)] : list[0]; };
+    const int length = pick(lengths), g = h / group, at = pick(positions) + token;
+    const float* query = q.data() + row * static_cast<size_t>(spec.keyDim);
+    std::vector<double> logits(static_cast<size_t>(length), -INFINITY);
+    std::vector<float> same(static_cast<size_t>(length), -INFINITY);
+    double top = -INFINITY;
+    for (int t = 0; t < length; t++) {
+      if (!(t <= at + spec.right && (t >= at - spec.left || t < spec.sinks))) continue;
+      const float *key = keys.numbers.data() + keys.first(b, g, t), *key32 = roundedKeys.data() + keys.first(b, g, t);
+      double dot = 0;
+      float dot32 = 0;
+      for (int c = 0; c < spec.keyDim; c++) {
+        dot += static_cast<double>(query[c]) * static_cast<double>(key[c]);
+        dot32 += query[c] * key32[c];
+      }
+      double x = dot * static_cast<double>(p.scale);
+      float y = rounded(precision, dot32 * p.scale);
+      if (spec.softcap > 0) x = static_cast<double>(spec.softcap) * std::tanh(x / static_cast<double>(spec.softcap)), y = rounded(precision, spec.softcap * std::tanh(y / spec.softcap));
+      logits[static_cast<size_t>(t)] = x;
+      same[static_cast<size_t>(t)] = y;
+      top = std::max(top, x);
+    }
+    double sum = 0;
+    float sum32 = 0;
+    for (int t = 0; t < length; t++) {
+      logits[static_cast<size_t>(t)] = top == -INFINITY ? 0 : std::exp(logits[static_cast<size_t>(t)] - top);
+      sum += logits[static_cast<size_t>(t)];
+      same[static_cast<size_t>(t)] = top == -INFINITY ? 0 : std::exp(same[static_cast<size_t>(t)] - static_cast<float>(top));
+      sum32 += same[static_cast<size_t>(t)];
+    }
+    const double log = sum > 0 ? top + std::log(sum) : -INFINITY, gotLog = static_cast<double>(logSums[row]);
+    if (!(gotLog == log)) mine.logError = std::isnan(gotLog - log) ? INFINITY : std::fabs(gotLog - log);
+    std::vector<double> exact(static_cast<size_t>(spec.valueDim));
+    std::vector<float> expected(exact.size());
+    for (int t = 0; t < length; t++) {
+      const double weight = logits[static_cast<size_t>(t)];
+      if (weight == 0) continue;
+      const float weight32 = rounded(precision, same[static_cast<size_t>(t)] / sum32);
+      const float *value = valueSide.numbers.data() + valueSide.first(b, g, t), *value32 = (latent ? roundedKeys : roundedValues).data() + valueSide.first(b, g, t);
+      for (int c = 0; c < spec.valueDim; c++) {
+        exact[static_cast<size_t>(c)] += weight * static_cast<double>(value[c]);
+        expected[static_cast<size_t>(c)] += weight32 * value32[c];
+      }
+    }
+    for (int c = 0; c < spec.valueDim; c++) {
+      double y = exact[static_cast<size_t>(c)];
+      if (sum > 0) y /= sum;
+      const float y32 = rounded(spec.outType, rounded(precision, expected[static_cast<size_t>(c)]));
+      float x;
+      const size_t place = row * static_cast<size_t>(spec.valueDim) + static_cast<size_t>(c);
+      if (spec.outType == Dtype::f32) {
+        std::memcpy(&x, outBytes.data() + 4 * place, 4);
+      } else {
+        uint16_t bits;
+        std::memcpy(&bits, outBytes.data() + 2 * place, 2);
+        const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+        if (spec.outType == Dtype::f16)
+          x = floatFromHalf(bits);
+        else
+          std::memcpy(&x, &wide, 4);
+      }
+      if (!std::isfinite(x)) mine.finite = false;
+      mine.error = std::max(mine.error, std::fabs(static_cast<double>(x) - y));
+      mine.sameError = std::max(mine.sameError, std::fabs(static_cast<double>(y32) - y));
+    }
+  });
   CaseResult result;
   result.finite = true;
   double sameError = 0;
-  const int group = spec.heads / spec.kvHeads;
-  for (int b = 0; b < spec.batch; b++) {
-    const auto pick = [&](const std::vector<int32_t>& list) { return list.size() > 1 ? list[static_cast<size_t>(b)] : list[0]; };
-    const int length = pick(lengths), position = pick(positions);
-    for (int token = 0; token < spec.queryTokens; token++)
-      for (int h = 0; h < spec.heads; h++) {
-        const size_t row = static_cast<size_t>((b * spec.queryTokens + token) * spec.heads + h);
-        const int g = h / group, at = position + token;
-        std::vector<double> logits(static_cast<size_t>(length), -INFINITY);
-        std::vector<float> same(static_cast<size_t>(length), -INFINITY);
-        double top = -INFINITY;
-        for (int t = 0; t < length; t++) {
-          if (!(t <= at + spec.right && (t >= at - spec.left || t < spec.sinks))) continue;
-          double dot = 0;
-          float dot32 = 0;
-          for (int c = 0; c < spec.keyDim; c++) {
-            dot += static_cast<double>(q[row * static_cast<size_t>(spec.keyDim) + static_cast<size_t>(c)]) * static_cast<double>(keys.at(b, g, t, c));
-            dot32 += q[row * static_cast<size_t>(spec.keyDim) + static_cast<size_t>(c)] * rounded(precision, keys.at(b, g, t, c));
-          }
-          double x = dot * static_cast<double>(p.scale);
-          float y = rounded(precision, dot32 * p.scale);
-          if (spec.softcap > 0) x = static_cast<double>(spec.softcap) * std::tanh(x / static_cast<double>(spec.softcap)), y = rounded(precision, spec.softcap * std::tanh(y / spec.softcap));
-          logits[static_cast<size_t>(t)] = x;
-          same[static_cast<size_t>(t)] = y;
-          top = std::max(top, x);
-        }
-        double sum = 0;
-        float sum32 = 0;
-        for (int t = 0; t < length; t++) {
-          logits[static_cast<size_t>(t)] = top == -INFINITY ? 0 : std::exp(logits[static_cast<size_t>(t)] - top);
-          sum += logits[static_cast<size_t>(t)];
-          same[static_cast<size_t>(t)] = top == -INFINITY ? 0 : std::exp(same[static_cast<size_t>(t)] - static_cast<float>(top));
-          sum32 += same[static_cast<size_t>(t)];
-        }
-        const double log = sum > 0 ? top + std::log(sum) : -INFINITY;
-        const double got = static_cast<double>(logSums[row]);
-        if (!(got == log)) result.logError = std::max(result.logError, std::isnan(got - log) ? INFINITY : std::fabs(got - log));
-        for (int c = 0; c < spec.valueDim; c++) {
-          double y = 0;
-          float y32 = 0;
-          for (int t = 0; t < length; t++) {
-            if (logits[static_cast<size_t>(t)] == 0) continue;
-            y += logits[static_cast<size_t>(t)] * static_cast<double>(valueAt(b, g, t, c));
-            y32 += rounded(precision, same[static_cast<size_t>(t)] / sum32) * rounded(precision, valueAt(b, g, t, c));
-          }
-          if (sum > 0) y /= sum;
-          y32 = rounded(spec.outType, rounded(precision, y32));
-          float x;
-          const size_t index = row * static_cast<size_t>(spec.valueDim) + static_cast<size_t>(c);
-          if (spec.outType == Dtype::f32) {
-            std::memcpy(&x, outBytes.data() + 4 * index, 4);
-          } else {
-            uint16_t bits;
-            std::memcpy(&bits, outBytes.data() + 2 * index, 2);
-            const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-            if (spec.outType == Dtype::f16)
-              x = floatFromHalf(bits);
-            else
-              std::memcpy(&x, &wide, 4);
-          }
-          if (!std::isfinite(x)) result.finite = false;
-          result.error = std::max(result.error, std::fabs(static_cast<double>(x) - y));
-          sameError = std::max(sameError, std::fabs(static_cast<double>(y32) - y));
-        }
-      }
+  for (const Compared& row : compared) {
+    result.finite = result.finite && row.finite;
+    result.error = std::max(result.error, row.error), result.logError = std::max(result.logError, row.logError);
+    sameError = std::max(sameError, row.sameError);
   }
   result.allowed = 2 * sameError + (matrix ? 3e-5 : 2e-6) * static_cast<double>(std::max(1.0f, spec.magnitude));
   return result;

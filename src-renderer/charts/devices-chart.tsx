@@ -22,7 +22,9 @@ const heads = [
   ['tokens per', 'unit of money'],
 ] as const;
 
-export function DevicesChart({ data: { rows }, width, height }: DevicesChartProps) {
+export function DevicesChart({ data: { rows, shared }, width, height }: DevicesChartProps) {
+  // Medians over other points each: figures stand, bars would compare them.
+  const isComparable = rows.length < 2 || shared > 0;
   const left = Math.max(230, width * wordsShare);
   const column = (width - left) / deviceMetrics.length;
   const most = deviceMetrics.map((_, i) => rows.reduce((high, { medians }) => Math.max(high, medians[i] ?? 0), 0));
@@ -56,14 +58,18 @@ export function DevicesChart({ data: { rows }, width, height }: DevicesChartProp
               const share = value === undefined ? 0 : at === 0 ? value : value / (most[at] || 1);
               return (
                 <g key={id} transform={`translate(${x} 0)`}>
-                  <rect x={0} y={34} width={column - gap} height={10} fill="var(--chart-grid)" />
-                  <rect
-                    x={0}
-                    y={34}
-                    width={(column - gap) * Math.min(1, share)}
-                    height={10}
-                    fill={row.colour ?? 'var(--app-accent)'}
-                  />
+                  {(at === 0 || isComparable) && (
+                    <>
+                      <rect x={0} y={34} width={column - gap} height={10} fill="var(--chart-grid)" />
+                      <rect
+                        x={0}
+                        y={34}
+                        width={(column - gap) * Math.min(1, share)}
+                        height={10}
+                        fill={row.colour ?? 'var(--app-accent)'}
+                      />
+                    </>
+                  )}
                   <text x={0} y={26} fontWeight={600}>
                     {value === undefined ? missing(at, row) : figure(id, value)}
                   </text>

@@ -107,12 +107,12 @@ function PriceField({ price, onPrice }: PriceFieldProps) {
   return (
     <TextInput
       size="xs"
-      w={150}
+      w={190}
       aria-label="Price of an hour of this device"
       title={isWrong ? 'A number above 0' : 'In your money; kept in this window, in no session'}
       placeholder="unknown"
-      leftSection="an hour"
-      leftSectionWidth={58}
+      leftSection="price an hour"
+      leftSectionWidth={96}
       error={isWrong}
       value={text}
       inputMode="decimal"

@@ -78,7 +78,7 @@ function FleetFigures({ fleet }: { readonly fleet: FleetView }) {
             No worker is at work for this queue: what is submitted waits. Start one on each machine that measures:
           </Text>
           <Code block className={classes.command} tabIndex={0}>
-            fastmqa worker --queue {fleet.queue}
+            npm run -s fastmqa -- worker --queue {fleet.queue}
           </Code>
         </>
       ) : (
@@ -105,7 +105,7 @@ function Worker({
         <span className={classes.rate}>{rateOf(pointsPerMinute)} a minute</span>
       </div>
       <div className={classes.facts}>
-        {device} · {backend} · {formatBytes(memoryBytes)}
+        {device} · {backend} · {formatBytes(memoryBytes).replace(' ', '\u00a0')}
       </div>
       <div className={classes.facts}>
         <span className={classes.state}>
@@ -136,7 +136,7 @@ function Servers() {
             No server yet. Reach one once from a terminal, over your own ssh, and it is listed here:
           </Text>
           <Code block className={classes.command} tabIndex={0}>
-            fastmqa agents HOST
+            npm run -s fastmqa -- agents HOST
           </Code>
         </>
       )}

@@ -1,5 +1,5 @@
 /** One level of the plan, whole: where its bytes are, what follows from them, and what a proof showed. */
-import { Text, Title } from '@mantine/core';
+import { Alert, Text, Title } from '@mantine/core';
 import { cacheFormula } from '../../src-main/contract/cache-formula.ts';
 import { formatBytes, formatMetric, formatNumber } from '../../src-main/contract/format.ts';
 import { type MemoryPlan, own16Bit, type PlanProof, type PlanRow } from '../../src-main/contract/model.ts';
@@ -42,6 +42,11 @@ function Details({ plan, row }: { readonly plan: MemoryPlan; readonly row: PlanR
           {plan.model} · {formatMetric(plan.context, 'count')} tokens · {formatBytes(plan.memoryBytes)}
         </Text>
       </header>
+      {row.caution !== undefined && (
+        <Alert color="orange" className={classes.alert}>
+          {row.caution}
+        </Alert>
+      )}
       {row.refused === undefined ? <Figures plan={plan} row={row} /> : <Text size="sm">{row.refused}</Text>}
       {row.proof && <Proof proof={row.proof} />}
     </>
@@ -102,7 +107,7 @@ function Figures({ plan, row }: { readonly plan: MemoryPlan; readonly row: PlanR
             ['users who have used half of it', formatMetric(concurrentUsers, 'count')],
             [
               'longest sequence, alone',
-              `${formatMetric(row.longestContext ?? 0, 'count')} tokens${row.endsAtModel ? ' (all)' : ''}`,
+              `${formatMetric(row.longestContext ?? 0, 'count')} tokens${row.endsAtModel ? ' (model’s end)' : ''}`,
             ],
           ]}
         />

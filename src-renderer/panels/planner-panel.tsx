@@ -1,6 +1,6 @@
 /** For a model and a device: what one sequence's cache takes and how many sequences fit, per level, along the context. */
 import { Autocomplete, Group, TextInput } from '@mantine/core';
-import { formatBytes } from '../../src-main/contract/format.ts';
+import { formatBytes, formatMetric } from '../../src-main/contract/format.ts';
 import type { MemoryPlan } from '../../src-main/contract/model.ts';
 import { ChartCard, type LegendItem } from '../charts/chart-card.tsx';
 import { PlannerChart } from '../charts/planner-chart.tsx';
@@ -65,10 +65,10 @@ function Fields() {
       />
       <TextInput
         size="xs"
-        w={116}
+        w={132}
         aria-label="Memory of the device"
         leftSection="device"
-        leftSectionWidth={50}
+        leftSectionWidth={58}
         value={fields.memory}
         error={Boolean(errors.memory)}
         title={errors.memory ?? 'Memory of the device, weights included'}
@@ -76,10 +76,10 @@ function Fields() {
       />
       <TextInput
         size="xs"
-        w={128}
+        w={140}
         aria-label="Context in tokens"
         leftSection="context"
-        leftSectionWidth={54}
+        leftSectionWidth={64}
         value={fields.context}
         error={Boolean(errors.context)}
         title={errors.context ?? 'Tokens of a sequence'}
@@ -104,8 +104,11 @@ function useLegend(plan: MemoryPlan | undefined): LegendItem[] {
 const describe = ({ model, curves, context }: MemoryPlan): string =>
   `Cache of one sequence and sequences that fit along the context, ${model}, ${curves.length} levels. The table lists the figures at ${context} tokens.`;
 
-const inWords = ({ weightBytes, memoryBytes }: MemoryPlan): string =>
-  `weights ${formatBytes(weightBytes)}, ${formatBytes(Math.max(0, memoryBytes - weightBytes))} left for caches · by formula, with the engine’s pages, without workspace`;
+function inWords({ weightBytes, memoryBytes, context, maxPositions }: MemoryPlan): string {
+  if (weightBytes > memoryBytes) return `the weights alone take ${formatBytes(weightBytes)}: nothing fits beside them`;
+  if (context > maxPositions) return `the model itself ends at ${formatMetric(maxPositions, 'count')} tokens`;
+  return `weights ${formatBytes(weightBytes)}, ${formatBytes(Math.max(0, memoryBytes - weightBytes))} left for caches · by formula, with the engine’s pages, without workspace`;
+}
 
 function csvOf({ curves }: MemoryPlan): string {
   return toCsv(

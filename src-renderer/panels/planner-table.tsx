@@ -1,5 +1,6 @@
 /** The twin of the planner's chart: every level at the context asked for, and the proof that the plan holds. */
 import { Button, Group, TextInput } from '@mantine/core';
+import { IconAlertTriangle } from '@tabler/icons-react';
 import { useState } from 'react';
 import { formatBytes, formatNumber } from '../../src-main/contract/format.ts';
 import type { PlanRow } from '../../src-main/contract/model.ts';
@@ -29,7 +30,7 @@ export function PlannerTable() {
               <th scope="col" title="The average user has used half of the context">
                 users at half
               </th>
-              <th scope="col" title="Of one sequence alone; all = the longest that the model can">
+              <th scope="col" title="Of one sequence alone; model’s end = the longest that the model can">
                 longest context
               </th>
               <th scope="col">planned</th>
@@ -61,6 +62,11 @@ function Row({ row }: { readonly row: PlanRow }) {
         <button type="button" aria-pressed={isLit} onClick={() => planner.highlight(row.level)}>
           <Swatch mark={plannerMark(row.level, levels)} />
           {row.level}
+          {row.caution !== undefined && (
+            <span className={classes.caution} title={row.caution}>
+              <IconAlertTriangle size={14} role="img" aria-label={row.caution} />
+            </span>
+          )}
         </button>
       </th>
       {row.refused === undefined ? (
@@ -72,7 +78,7 @@ function Row({ row }: { readonly row: PlanRow }) {
           <td>{row.concurrentUsers?.toLocaleString('en-US')}</td>
           <td>
             {row.longestContext?.toLocaleString('en-US')}
-            {row.endsAtModel && ' (all)'}
+            {row.endsAtModel && ' (model’s end)'}
           </td>
           <td>{proof?.plannedSequences.toLocaleString('en-US')}</td>
           <td>{isProving ? 'allocating…' : proof?.reachedSequences.toLocaleString('en-US')}</td>

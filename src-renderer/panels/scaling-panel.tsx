@@ -3,9 +3,9 @@ import { useMemo } from 'react';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { ScalingChart } from '../charts/scaling-chart.tsx';
 import { toCsv } from '../series/csv.ts';
-import { fieldTitle, numericFields, tellingFields } from '../series/fields.ts';
+import { fieldTitle, tellingFields } from '../series/fields.ts';
 import { dashOf } from '../series/marks.ts';
-import { type Scaling, scalingOf } from '../series/scaling.ts';
+import { type Scaling, scalingFields, scalingOf } from '../series/scaling.ts';
 import { AxisChoice, fieldChoices, metricChoices } from './axis-choice.tsx';
 import { Hint, MissingPoints, NothingToDraw } from './chart-hints.tsx';
 import type { ChartPanelProps } from './chart-list.ts';
@@ -21,7 +21,7 @@ export function ScalingPanel({ points }: ChartPanelProps) {
   const levels = useLevelNames();
   const linked = useLinked();
   const wanted = useView((view) => view.scaling);
-  const fields = useMemo(() => numericFields(points), [points]);
+  const fields = useMemo(() => scalingFields(points), [points]);
   const x = fields.includes(wanted.x) ? wanted.x : (fields[0] ?? wanted.x);
   const axes = useMemo(() => ({ x, y: wanted.y }), [x, wanted.y]);
   const { scales, zoom, onZoom, onScale } = usePlane('scaling', axes);
@@ -82,8 +82,8 @@ function emptyOf(points: number, fields: number, marks: number) {
   if (points > 0 && fields === 0)
     return (
       <Hint title="Nothing to scale along yet">
-        All points of a level have the same numbers. Give tokens, batch, hidden size or any other field of the sweep
-        several values, such as 256,1024,4096.
+        No level has two points that differ in one number alone. Give tokens, batch, hidden size or any other field of
+        the sweep several values, such as 256,1024,4096.
       </Hint>
     );
   return marks === 0 ? <NothingToDraw /> : undefined;

@@ -27,8 +27,19 @@ export function SweepPreview() {
   );
 }
 
+/** What keeps Run from being pressed, which may stand at a field out of sight; or what the sweep leaves out. */
 function Impossible() {
-  const impossible = useStore(useApp().preview, ({ summary }) => summary?.impossible);
+  const { errors, summary } = useStore(useApp().preview);
+  const wrong = Object.values(errors);
+  if (wrong.length > 0)
+    return (
+      <Tooltip label={wrong.join('\n')} multiline w={320} style={{ whiteSpace: 'pre-line' }}>
+        <div className={classes.impossible} data-wrong="">
+          {wrong.length === 1 ? wrong[0] : `${wrong.length} fields to put right`}
+        </div>
+      </Tooltip>
+    );
+  const impossible = summary?.impossible;
   const count = impossible?.reduce((sum, { points }) => sum + points, 0) ?? 0;
   if (!impossible || count === 0) return <div className={classes.impossible} />;
   const all = impossible.map(({ reason, levels, points }) => `${points} of ${levels.join(', ')}: ${reason}`).join('\n');

@@ -1,7 +1,7 @@
 /** A metric along a numeric axis: one line for each level and whatever else varies. */
 import type { Point } from '../../src-main/contract/metrics.ts';
 import { type Axis, axisFor, defaultScale, placeOn, type Scale } from './axis.ts';
-import { deviceField, fieldMetric, readField, restInWords, tellingFields } from './fields.ts';
+import { deviceField, fieldMetric, numericFields, readField, restInWords, tellingFields } from './fields.ts';
 import { medianOf } from './levels.ts';
 import { metricOf } from './metric.ts';
 import { type Missing, whyMissing } from './missing.ts';
@@ -127,4 +127,19 @@ function linesOf(marks: readonly Mark[], telling: readonly string[], levels: rea
     }))
     .sort((a, b) => levels.indexOf(a.level) - levels.indexOf(b.level));
   return { lines, rests };
+}
+
+/** Fields along which some level has a line of two places or more; others would be columns of marks. */
+export function scalingFields(points: readonly Point[]): string[] {
+  return numericFields(points).filter((field) => {
+    const telling = tellingFields(points, field);
+    const placeOf = new Map<string, unknown>();
+    return points.some((point) => {
+      const value = readField(point, field);
+      if (typeof value !== 'number') return false;
+      const line = [point.config.level, ...telling.map((name) => readField(point, name))].join('|');
+      if (!placeOf.has(line)) placeOf.set(line, value);
+      return placeOf.get(line) !== value;
+    });
+  });
 }

@@ -3,7 +3,7 @@ import { Tooltip } from '@mantine/core';
 import { useEffect } from 'react';
 import { useStore } from 'zustand';
 import type { DeviceInfo, DeviceVitals } from '../../src-main/contract/api.ts';
-import { formatBytes, formatNumber } from '../../src-main/contract/format.ts';
+import { formatBytes, formatMetric } from '../../src-main/contract/format.ts';
 import { useApp, useRun } from '../panels/use-app.ts';
 import classes from './top-bar.module.css';
 
@@ -35,9 +35,7 @@ export function Device() {
 }
 
 const nameOf = ({ backend, threads, instructionSet, name }: DeviceInfo): string =>
-  threads === undefined
-    ? `${backend} · ${name}`
-    : [backend, `${threads} threads`, instructionSet].filter(Boolean).join(' · ');
+  [backend, ...(threads === undefined ? [name] : [`${threads} threads`, instructionSet])].filter(Boolean).join(' · ');
 
 const celsius = (degrees: number): string => `${Math.round(degrees)} °C`;
 const watts = (power: number): string => `${Math.round(power)} W`;
@@ -59,8 +57,8 @@ function detailsOf(device: DeviceInfo, vitals: DeviceVitals | undefined): string
   const { backend, usable, name, reason } = device;
   if (!usable) return `${backend}: ${reason}`;
   const lines = [`${backend}: ${name ?? ''}`];
-  if (device.fmaFlopsPerSecond) lines.push(`measured ${formatNumber(device.fmaFlopsPerSecond / 1e9)} GFLOP/s`);
-  if (device.readBytesPerSecond) lines.push(`reads ${formatBytes(device.readBytesPerSecond)}/s, measured`);
+  if (device.fmaFlopsPerSecond) lines.push(`measured ${formatMetric(device.fmaFlopsPerSecond, 'FLOP/s')}`);
+  if (device.readBytesPerSecond) lines.push(`reads ${formatMetric(device.readBytesPerSecond, 'bytes/s')}, measured`);
   if (!vitals) return lines.join('\n');
   const { clockHz, temperatureCelsius, powerWatts, powerLimitWatts, memoryBytes, memoryFreeBytes } = vitals;
   lines.push(`memory: ${formatBytes(memoryFreeBytes)} of ${formatBytes(memoryBytes)} free`);

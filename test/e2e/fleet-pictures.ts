@@ -5,14 +5,10 @@ import type { FleetView } from '../../src-main/contract/places.ts';
 import { serve } from '../../src-main/hosts/web/serve.ts';
 import { FakeProfiler } from '../fakes/profiler.ts';
 import { pointsOf, startSynthetic, sweepOf } from '../fakes/synthetic-sweep.ts';
-import { openBrowser, seriousFindings, watch } from './browser.ts';
+import { openBrowser, watch } from './browser.ts';
+import { complain, takeScreen } from './pictures.ts';
 
 const folder = join(import.meta.dirname, '../../screenshots/fleet');
-const views = [
-  { width: 1280, height: 800, colorScheme: 'light' },
-  { width: 1920, height: 1080, colorScheme: 'dark' },
-] as const;
-
 const queue = 'redis://10.0.0.5';
 const host = (id: string, device: string, gibibytes: number, rate: number, doing?: string, fits = true) => ({
   ...{ id, host: id, device, backend: gibibytes > 100 ? 'cuda:0' : 'cpu', memoryBytes: gibibytes * 2 ** 30, fits },
@@ -65,18 +61,10 @@ const browser = await openBrowser(join(folder, 'browser'), { width: 1280, height
 try {
   const page = browser.pages()[0] ?? (await browser.newPage());
   const watched = await watch(page, web.url);
-  const take = async (name: string): Promise<void> => {
-    for (const { width, height, colorScheme } of views) {
-      await page.setViewportSize({ width, height });
-      await page.emulateMedia({ colorScheme });
-      await page.waitForTimeout(2500);
-      await page.screenshot({ path: join(folder, `${name}-${width}-${colorScheme}.png`) });
-    }
-    process.stdout.write(`${name}: ${await seriousFindings(page)}\n`);
-  };
   await page.goto(web.link());
   await page.getByRole('tab', { name: 'Machines' }).click();
-  await take('1-empty');
+  await page.getByText('No worker is at work').waitFor();
+  await takeScreen(page, 'fleet/1-empty');
   known = ['gpu1', 'gpu2'];
   view = {
     ...{ queue, waiting: 1204, atWork: 3, pointsPerMinute: 61.5, etaSeconds: 1178 },
@@ -95,10 +83,10 @@ try {
     .first()
     .click();
   await page.getByRole('button', { name: 'Ask them' }).click();
-  await take('2-fleet');
+  await page.getByText('112 points, measuring').waitFor();
+  await takeScreen(page, 'fleet/2-fleet');
   await page.getByRole('tab', { name: 'Sweep', exact: true }).click();
-  await take('3-runs-on');
-  process.stdout.write(`${JSON.stringify([watched.complaints, await watched.layoutShifts()])}\n`);
+  await takeScreen(page, 'fleet/3-runs-on');
   const sweep = sweepOf({
     ...{ level: ['baseline', 'near-lossless', 'four-bit', 'mixed-latent', 'balanced'], hiddenDim: [512], heads: [8] },
     ...{ phase: ['decode'], seqLen: [512, 1024, 2048, 4096] },
@@ -121,14 +109,14 @@ try {
   await page.goto(measured.host.link());
   await page.locator('[data-mark]').first().waitFor();
   await page.getByText('by device', { exact: true }).click();
-  await take('4-trade-off-by-device');
+  await takeScreen(page, 'fleet/4-trade-off-by-device');
   for (const tab of ['Levels', 'Scaling', 'Roofline', 'Devices']) {
     await page.getByRole('tab', { name: tab, exact: true }).click();
     if (tab === 'Devices') await page.getByLabel('Price of an hour of this device').fill('2.5');
-    await take(`5-${tab.toLowerCase()}`);
+    await takeScreen(page, `fleet/5-${tab.toLowerCase()}`);
   }
   await measured.close();
-  process.stdout.write(`${JSON.stringify([watched.complaints, await watched.layoutShifts()])}\n`);
+  complain('machines and devices', watched.foreign);
 } finally {
   await browser.close();
   await web.close();

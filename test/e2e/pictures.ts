@@ -20,6 +20,10 @@ export async function takeScreen(page: Page, screen: string): Promise<void> {
       await page.setViewportSize(size);
       await page.emulateMedia({ colorScheme });
       await page.waitForTimeout(settleMilliseconds);
+      // A theme fades in: on a busy machine that takes longer.
+      await page
+        .waitForFunction('document.getAnimations().length === 0', undefined, { timeout: 3000 })
+        .catch(() => undefined);
       const path = join(folder, `${screen}-${size.width}-${colorScheme}.png`);
       await mkdir(dirname(path), { recursive: true });
       await page.screenshot({ path });

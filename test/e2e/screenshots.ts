@@ -35,6 +35,18 @@ async function measure(): Promise<void> {
       await page.mouse.move(620, 4);
       await takeScreen(page, `${5 + i}-${chart.toLowerCase().replace(' ', '-')}`);
     }
+    await page
+      .getByRole('row', { name: /^balanced / })
+      .getByRole('button')
+      .click();
+    await takeScreen(page, '11-planner-caution');
+    await page.getByRole('combobox', { name: 'Model to plan for' }).fill('byte-mha');
+    await page.getByLabel('Context in tokens').fill('512');
+    await page.getByText('Memory plan of byte-mha').waitFor();
+    await page.getByLabel('Limit of the proof').fill('9 MiB');
+    await page.getByRole('button', { name: 'Prove', exact: true }).click();
+    await page.getByRole('button', { name: 'Prove', exact: true }).waitFor();
+    await takeScreen(page, '11-planner-proved');
     await page.keyboard.press('Alt+1');
     await page.getByRole('button', { name: 'Choose columns' }).click();
     await takeScreen(page, '12-columns');

@@ -83,7 +83,7 @@ export function summariseDevices(points: readonly Point[], environment: Environm
 /** Name of a device → price of an hour of it, in the user's money. */
 export type Prices = Readonly<Record<string, number>>;
 /** The price of every device that has none of its own. */
-export const anyDevice = '*';
+const anyDevice = '*';
 
 /** `2.5` for every device, or `NAME=2.5`. @throws InputError */
 export function parsePrice(text: string): readonly [device: string, pricePerHour: number] {

@@ -15,7 +15,7 @@ export type CacheDtype = (typeof cacheDtypes)[number];
 export const phases = ['prefill', 'decode', 'verify', 'speculate', 'capacity'] as const;
 export type Phase = (typeof phases)[number];
 
-export const cacheKinds = ['direct', 'latent-separate', 'latent-joint', 'input'] as const;
+const cacheKinds = ['direct', 'latent-separate', 'latent-joint', 'input'] as const;
 export type CacheKind = (typeof cacheKinds)[number];
 
 const count = z.number().int().min(1);

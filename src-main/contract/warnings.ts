@@ -1,7 +1,7 @@
 /** What a reader must know about a point's figures: each warning carries its cause and ends in advice. */
 import type { Flag, Grade, Point } from './metrics.ts';
 
-export const flagAdvice: Readonly<Record<Flag, string>> = {
+const flagAdvice: Readonly<Record<Flag, string>> = {
   noisy:
     'the samples spread more than the noise target: close other programs or allow more time with --timeout and --max-noise',
   outliers: 'single steps took far longer than the rest: look at p95, and run again on an idle machine',

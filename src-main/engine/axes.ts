@@ -20,7 +20,7 @@ const schemas: Readonly<Record<string, z.ZodType>> = {
   ...fields,
   kvHeads: z.union([fields.kvHeads, z.string().regex(/^(MHA|MQA|GQA-([1-9]\d?|1\d\d|2[0-4]\d|25[0-6]))$/)]),
 };
-export const axisNames: readonly string[] = Object.keys(schemas);
+const axisNames: readonly string[] = Object.keys(schemas);
 
 const inWords: Readonly<Record<string, string>> = {
   kvHeads: 'an integer from 1 to 256, MHA, MQA or GQA-n',

@@ -12,7 +12,7 @@ import { exactRankTest, interquartileRange, median, sum } from './statistics.ts'
  * (standard deviation: where memory fell, how the clock stood, and ten samples a median); this is three times that, and leaves
  * a slow-down of 3 % two of them above.
  */
-export const noiseFloor = 0.018;
+const noiseFloor = 0.018;
 
 /** With noise the floor rises to this many standard errors of the ratio: samples of one run agree more than runs do. */
 const floorInStandardErrors = 3;

@@ -115,7 +115,7 @@ const speculatedTokens = 48;
 const speculationOverhead = 2;
 
 /** Seconds of one timed step: projections and attention, or the bytes they must read, whichever takes longer. */
-export function stepSeconds(c: PointConfig): number {
+function stepSeconds(c: PointConfig): number {
   const queries = c.phase === 'prefill' ? c.seqLen : (c.verifyTokens ?? 1);
   const held = cachedTokens(c);
   const seen = c.phase === 'prefill' ? Math.min(held, c.seqLen / 2) : held;

@@ -3,12 +3,12 @@ import type { Capacity, Memory, Point, Quality, Throughput } from '../contract/m
 import { pointSchema } from '../contract/metrics.ts';
 import type { Measuring } from '../contract/sweep.ts';
 import { f32MhaBytes, own16BitBytes } from './estimate.ts';
+import { grade } from './grade.ts';
 import type { PlannedPoint } from './plan.ts';
 import type { Ceilings, Conditions, Prepared } from './ports.ts';
 import { speculationFigures } from './speculation.ts';
 import { interquartileRange, median, quantile } from './statistics.ts';
 import { flagsOf } from './stopping.ts';
-import { grade } from './warnings.ts';
 
 export const skippedPoint = ({ id, config }: PlannedPoint, reason: string): Point => ({
   id,

@@ -16,7 +16,7 @@ export interface TextRequest {
 }
 
 /** What the engine expects of a calibration text. */
-export const calibrationLength = 1024;
+const calibrationLength = 1024;
 const documents = 4;
 const haystacks = 4;
 /** Facts hidden in each haystack, at even depths; fewer where it is short, since a fact needs some hay around it. */

@@ -7,7 +7,7 @@ import { useApp } from './use-app.ts';
 
 const here = 'this machine';
 
-export const nameOf = (place: Place | undefined): string => {
+const nameOf = (place: Place | undefined): string => {
   if (!place) return here;
   return place.kind === 'agent' ? `server ${place.host}` : 'the fleet';
 };

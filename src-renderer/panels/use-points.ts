@@ -28,7 +28,7 @@ export function usePointFilter(): (point: Point) => boolean {
   );
 }
 
-export function useFilteredPoints(): readonly Point[] {
+function useFilteredPoints(): readonly Point[] {
   const points = usePricedPoints(useRun((run) => run.points));
   const keeps = useKeeps();
   return useMemo(() => (keeps ? points.filter(keeps) : points), [points, keeps]);

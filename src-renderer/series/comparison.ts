@@ -36,7 +36,7 @@ export function countVerdicts(points: readonly ComparedPoint[]): Record<Verdict,
 }
 
 /** How far a time is from the baseline's: twice and half of it are equally far. Nothing timed is nearest. */
-export const distanceOf = ({ timeRatio }: PointComparison): number =>
+const distanceOf = ({ timeRatio }: PointComparison): number =>
   timeRatio === undefined ? -1 : Math.abs(Math.log(timeRatio));
 
 const gravity: Readonly<Record<Verdict, number>> = { SLOWER: 0, FASTER: 1, UNSURE: 2, SAME: 3 };

@@ -4,7 +4,7 @@ export const shapes = ['circle', 'square', 'triangle', 'diamond', 'cross', 'star
 export type Shape = (typeof shapes)[number];
 
 /** Hues of Okabe and Ito, tuned for both themes in `theme.css`; the first is neutral and belongs to the baseline. */
-export const colourCount = 8;
+const colourCount = 8;
 
 export interface LevelMark {
   readonly colour: string;

@@ -13,7 +13,7 @@ const quantity = (id: string, title: string, unit: Metric['unit'], better: Metri
   read: () => undefined,
 });
 
-export const plannerMetrics = {
+const plannerMetrics = {
   context: quantity('context', 'context, tokens', 'count'),
   bytes: quantity('bytesPerSequence', 'cache of one sequence', 'bytes', 'lower'),
   fits: quantity('largestBatch', 'sequences that fit', 'count', 'higher'),

@@ -81,7 +81,7 @@ export function tradeOffOf(
 }
 
 /** What errors are against: a trained model, or synthetic layers with as many KV heads as heads, or fewer. */
-export function modelInWords({ config: { model, heads, referenceKvHeads } }: Point): string {
+function modelInWords({ config: { model, heads, referenceKvHeads } }: Point): string {
   if (model !== undefined) return model;
   return referenceKvHeads === heads ? 'full heads' : `${referenceKvHeads} KV head${referenceKvHeads === 1 ? '' : 's'}`;
 }

@@ -79,7 +79,7 @@ function Choice({ commands }: CommandPaletteProps) {
 }
 
 /** Those that have every word, in any order; commands that begin with the text come first. */
-export function findCommands(commands: readonly Command[], text: string): readonly Command[] {
+function findCommands(commands: readonly Command[], text: string): readonly Command[] {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   const begins = ({ title }: Command): number => Number(!title.toLowerCase().startsWith(text.trim().toLowerCase()));
   return commands

@@ -42,7 +42,7 @@ async function measure(): Promise<void> {
     await takeScreen(page, '11-planner-caution');
     await page.getByRole('combobox', { name: 'Model to plan for' }).fill('byte-mha');
     await page.getByLabel('Context in tokens').fill('512');
-    await page.getByText('Memory plan of byte-mha').waitFor();
+    await page.getByRole('row', { name: /^own-16-bit .* 2 MiB/ }).waitFor();
     await page.getByLabel('Limit of the proof').fill('9 MiB');
     await page.getByRole('button', { name: 'Prove', exact: true }).click();
     await page.getByRole('button', { name: 'Prove', exact: true }).waitFor();

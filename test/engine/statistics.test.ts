@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Measuring } from '../../src-main/contract/sweep.ts';
+import { warningsOf } from '../../src-main/contract/warnings.ts';
+import { grade } from '../../src-main/engine/grade.ts';
 import { defaultMeasuring } from '../../src-main/engine/plan.ts';
 import {
   drifts,
@@ -10,7 +12,6 @@ import {
   rankTest,
 } from '../../src-main/engine/statistics.ts';
 import { flagsOf, isEnough } from '../../src-main/engine/stopping.ts';
-import { grade, warningsOf } from '../../src-main/engine/warnings.ts';
 import { measured, planOf } from '../fakes/points.ts';
 
 /** Repeatable numbers in [0, 1): mulberry32. */

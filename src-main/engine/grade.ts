@@ -2,8 +2,6 @@
 import type { Grade } from '../contract/metrics.ts';
 import type { CacheDtype } from '../contract/sweep.ts';
 
-export { flagAdvice, type Warning, warningsOf } from '../contract/warnings.ts';
-
 /** Upper bounds of relative L2: attention-spec C. */
 const gradeBounds: readonly (readonly [Grade, number])[] = [
   ['near-lossless', 0.01],

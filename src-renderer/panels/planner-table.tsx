@@ -30,7 +30,7 @@ export function PlannerTable() {
               <th scope="col" title="The average user has used half of the context">
                 users at half
               </th>
-              <th scope="col" title="Of one sequence alone; model’s end = the longest that the model can">
+              <th scope="col" title="Of one sequence alone; all = the longest that the model can">
                 longest context
               </th>
               <th scope="col">planned</th>
@@ -78,7 +78,7 @@ function Row({ row }: { readonly row: PlanRow }) {
           <td>{row.concurrentUsers?.toLocaleString('en-US')}</td>
           <td>
             {row.longestContext?.toLocaleString('en-US')}
-            {row.endsAtModel && ' (model’s end)'}
+            {row.endsAtModel && ' (all)'}
           </td>
           <td>{proof?.plannedSequences.toLocaleString('en-US')}</td>
           <td>{isProving ? 'allocating…' : proof?.reachedSequences.toLocaleString('en-US')}</td>

@@ -12,6 +12,7 @@ const sizes = [
 const themes = ['light', 'dark'] as const;
 /** Charts measure their room before they are drawn. */
 const settleMilliseconds = 300;
+const mostFadeMilliseconds = 2000;
 
 /** @param screen path below `screenshots/`, without size, theme and ending */
 export async function takeScreen(page: Page, screen: string): Promise<void> {
@@ -20,15 +21,20 @@ export async function takeScreen(page: Page, screen: string): Promise<void> {
       await page.setViewportSize(size);
       await page.emulateMedia({ colorScheme });
       await page.waitForTimeout(settleMilliseconds);
-      // A theme fades in: on a busy machine that takes longer.
-      await page
-        .waitForFunction('document.getAnimations().length === 0', undefined, { timeout: 3000 })
-        .catch(() => undefined);
+      await stillness(page);
       const path = join(folder, `${screen}-${size.width}-${colorScheme}.png`);
       await mkdir(dirname(path), { recursive: true });
       await page.screenshot({ path });
       complain(`${screen}, ${colorScheme}`, await seriousFindings(page));
     }
+  }
+}
+
+/** A theme fades in, and on a busy machine that takes longer; a spinner never ends. */
+async function stillness(page: Page): Promise<void> {
+  for (let waited = 0; waited < mostFadeMilliseconds; waited += 50) {
+    if ((await page.evaluate('document.getAnimations().length')) === 0) return;
+    await page.waitForTimeout(50);
   }
 }
 

@@ -59,6 +59,7 @@ exec "$here/node" "$here/dist/src-main/hosts/cli/main.js" "$@"
 
 const howTo = `FastMQA for a machine with an NVIDIA GPU and nothing else: no network, no Node, no compiler.
 
+test/gpu/session.sh                              all of the following in one go, with limits of time and a summary
 ./fastmqa devices                                the GPU, or why it cannot be used
 ./fastmqa sweep levels --backend cuda:0          every level of a layer, on the GPU
 ./fastmqa sweep quick --backend cuda:0           whole models

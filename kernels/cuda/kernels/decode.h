@@ -12,8 +12,8 @@ struct DecodeShape {
   static constexpr int warps = Storage::D > 128 ? 2 : 4;
   static constexpr int threads = warps * warpSize_;
   static constexpr int rows = 16 * rowTiles;
-  /// Queries live in registers where there is room.
-  static constexpr bool keepsQueries = rowTiles * Storage::D <= 128;
+  /// Queries live in registers where there is room; tiles that are made of latents need some for themselves.
+  static constexpr bool keepsQueries = rowTiles * Storage::D <= (Storage::reconstructed ? 64 : 128);
   static constexpr int queryBytes = rows * Storage::queryRowBytes;
   /// Tiles of an iteration: two where the work on a tile, not its arrival, takes the time.
   static constexpr int tilesAtOnce = Storage::reconstructed || (rowTiles == 2 && Storage::D == 64) ? 2 : 1;

@@ -82,7 +82,7 @@ normKernel(const NormProblem p) {
   SharedCarver carver;
   const auto parts = carver.take<float>(warps);
   const int64_t row = static_cast<int64_t>(blockIndex().x) * p.stride;
-  float weight[columns], x[columns], y[columns];
+  float x[columns], weight[columns], bias[columns];
   const auto each = [&](const auto& act) {
     FASTMQA_UNROLL
     for (int i = 0; i < columns; i++) {
@@ -95,15 +95,20 @@ normKernel(const NormProblem p) {
   awaitPredecessor();
   loadColumns<threads>(p.fromType, p.x, row, p.width, x);
   if (p.added[0]) {
-    loadColumns<threads>(p.toType, p.added[0], row, p.width, y);
-    each([&](int i, int) { x[i] += y[i]; });
-    if (p.added[1]) {
-      loadColumns<threads>(p.toType, p.added[1], row, p.width, y);
-      each([&](int i, int) { x[i] += y[i]; });
-    }
+    constexpr int some = 8;
+    FASTMQA_UNROLL
+    for (int first = 0; first < columns; first += some)
+      FASTMQA_UNROLL
+      for (int i = 0; i < 2; i++) {
+        if (!p.added[i]) continue;
+        float y[some];
+        loadColumns<threads>(p.toType, p.added[i], row + first * threads, p.width - first * threads, y);
+        FASTMQA_UNROLL
+        for (int c = 0; c < some; c++) x[first + c] += y[c];
+      }
     each([&](int i, int c) { storeNumber(Dtype::f32, p.sum, row + c, x[i]); });
   }
-  if (holdsWeights) each([&](int i, int c) { y[i] = p.bias ? p.bias[c] : 0; });
+  if (holdsWeights) each([&](int i, int c) { bias[i] = p.bias ? p.bias[c] : 0; });
   const float width = static_cast<float>(p.width);
   if (p.centred) {
     float sum = 0;
@@ -115,8 +120,8 @@ normKernel(const NormProblem p) {
   each([&](int i, int) { squares += x[i] * x[i]; });
   const float scale = 1 / sqrtf(blockSum<warps>(squares, parts) / width + p.epsilon);
   each([&](int i, int c) {
-    if (!holdsWeights) weight[i] = p.weight[c], y[i] = p.bias ? p.bias[c] : 0;
-    storeNumber(p.toType, p.y, row + c, x[i] * scale * weight[i] + y[i]);
+    if (!holdsWeights) weight[i] = p.weight[c], bias[i] = p.bias ? p.bias[c] : 0;
+    storeNumber(p.toType, p.y, row + c, x[i] * scale * weight[i] + bias[i]);
   });
   for (int c = p.width + threadIndex(); c < p.stride; c += threads) storeNumber(p.toType, p.y, row + c, 0);
 }

@@ -65,11 +65,13 @@ struct ReconstructedStorage : PlainStorage<Type_, D_> {
       sums[f] = {{x, y, x, y}};
     }
     for (int s = 0; 16 * s < channels; s++) {
+      const int64_t here = (static_cast<int64_t>(g * D + q) * channels + 16 * s + 2 * t) * 2;
+      const int further = 16 * keepInLoop(channels);  // the places of all fragments would not fit registers
       FragmentA a;
       loadMatrices(a.r, to, latents + chunkByte<rank>(lane & 15, 2 * s + (lane >> 4)));
       FASTMQA_UNROLL
       for (int f = 0; f < fragments; f++) {
-        const int64_t at = (static_cast<int64_t>(g * D + 8 * f + q) * channels + 16 * s + 2 * t) * 2;
+        const int64_t at = here + f * further;
         multiply(Type(), sums[f], a, up.template load<uint32_t>(at), 16 * s + 8 < channels ? up.template load<uint32_t>(at + 16) : 0u);
       }
     }

@@ -45,7 +45,7 @@ struct EightNumbers {
 };
 
 template <int rows, Dtype type>
-FASTMQA_KERNEL(RowProductShape::threads, 6)
+FASTMQA_KERNEL(RowProductShape::threads, (type == Dtype::f32 ? 4 : 6))
 rowProductKernel(const ProductProblem p) {
   constexpr int lanes = RowProductShape::lanes, stride = warpSize_ * lanes, ahead = type == Dtype::f32 ? 2 : 4;
   const int n = blockIndex().x * RowProductShape::warps + warpIndex(), lane = laneIndex();

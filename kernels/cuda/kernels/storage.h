@@ -41,7 +41,8 @@ struct PlainStorage {
     constexpr int chunks = D / 8;
     FASTMQA_UNROLL
     for (int i = 0; i < tileRows * chunks / warpSize_; i++) {
-      const int at = i * warpSize_ + laneIndex(), row = at / chunks, chunk = at % chunks;
+      // Of rows that no warp fills evenly each copy has a place of its own: kept across tiles, they would not fit registers.
+      const int at = i * warpSize_ + (D == 192 ? keepInLoop(laneIndex()) : laneIndex()), row = at / chunks, chunk = at % chunks;
       copyAsync<16>(to, base + chunkByte<D>(row, chunk), rows.data, from + static_cast<int64_t>(row) * rows.tokenBytes + chunk * 16, token + row < length);
     }
   }

@@ -20,7 +20,7 @@ int normalise(const NormProblem& p, int64_t rows, Stream stream) {
   if (p.width <= 256) return start(normKernel<1, 8>, 1);
   if (p.width <= 2048) return start(normKernel<8, 8>, 8);
   if (p.width <= 8192) return start(normKernel<32, 8>, 32);
-  if (p.width <= 16384) return start(normKernel<32, 16>, 32);
+  if (p.width <= 16384) return start(normKernel<16, 32>, 16);
   refuse("expected rows of at most 16384 numbers for a norm on a GPU but received " + std::to_string(p.width));
 }
 

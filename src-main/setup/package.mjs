@@ -79,6 +79,7 @@ try {
   const copy = (from, as = from) => cpSync(join(root, from), join(to, as), { recursive: true, dereference: true });
   mkdirSync(join(to, 'programs'), { recursive: true });
   for (const path of ['package.json', 'LICENSE', 'README.md', 'dist', 'src-main']) copy(path);
+  cpSync(join(root, 'docs'), join(to, 'docs'), { recursive: true, filter: (path) => !path.endsWith('.png') });
   for (const library of ['fastmqa.node', 'libfastmqa-cuda.so']) copy(`native/build/Release/${library}`);
   for (const folder of packageFolders(roots)) copy(folder);
   cpSync(join(root, 'kernels'), join(to, 'kernels'), {

@@ -101,6 +101,7 @@ function Words({ row, width }: { readonly row: DeviceRow; readonly width: number
   return (
     <>
       <text x={0} y={20} fontWeight={600}>
+        <title>{name}</title>
         {cut(name, width, boldCharacter)}
       </text>
       <text x={0} y={37} fill="var(--app-quiet)">

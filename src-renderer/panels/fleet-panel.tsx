@@ -78,7 +78,7 @@ function FleetFigures({ fleet }: { readonly fleet: FleetView }) {
             No worker is at work for this queue: what is submitted waits. Start one on each machine that measures:
           </Text>
           <Code block className={classes.command} tabIndex={0}>
-            npm run -s fastmqa -- worker --queue {fleet.queue}
+            {`npm run -s fastmqa -- worker \\\n  --queue ${fleet.queue}`}
           </Code>
         </>
       ) : (

@@ -1,4 +1,9 @@
-/** What tests of a promise about time need on a machine that others use too. */
+/** What tests need on a machine that others use too. */
+import { vi } from 'vitest';
+
+/** Waits until this throws no more. Vitest's own limit is one second, which a busy machine breaks. */
+export const until = <T>(look: () => T | Promise<T>): Promise<T> =>
+  vi.waitFor(look, { timeout: 120_000, interval: 50 });
 
 /** How many times longer than alone this process takes now: the time of some arithmetic over the processor time it got. */
 export function slowdown(): number {

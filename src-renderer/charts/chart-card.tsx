@@ -40,6 +40,7 @@ export function ChartCard(props: ChartCardProps) {
   const { ref: measure, width, height } = useElementSize<HTMLDivElement>();
   const area = useRef<HTMLDivElement>(null);
   const ref = useMergedRef(measure, area);
+  const isDrawn = props.empty === undefined && width > 0 && height > 0;
   const picture = (): string | undefined => {
     const legend = props.legend.filter(({ isHidden }) => !isHidden);
     return area.current?.querySelector('svg') ? toSvg(area.current, { title: props.title, legend }) : undefined;
@@ -76,10 +77,10 @@ export function ChartCard(props: ChartCardProps) {
             </Menu.Target>
             <Menu.Dropdown>
               <Menu.Label>Save this chart</Menu.Label>
-              <Menu.Item disabled={props.empty !== undefined} onClick={saveSvg}>
+              <Menu.Item disabled={!isDrawn} onClick={saveSvg}>
                 SVG
               </Menu.Item>
-              <Menu.Item disabled={props.empty !== undefined} onClick={() => void savePng()}>
+              <Menu.Item disabled={!isDrawn} onClick={() => void savePng()}>
                 PNG, twice the size
               </Menu.Item>
               <Menu.Item disabled={props.empty !== undefined} onClick={saveCsv}>
@@ -90,7 +91,7 @@ export function ChartCard(props: ChartCardProps) {
         </Group>
       </Group>
       <figure ref={ref} className={classes.area} aria-label={props.description}>
-        {props.empty ?? (width > 0 && height > 0 ? props.children({ width, height }) : null)}
+        {props.empty ?? (isDrawn ? props.children({ width, height }) : null)}
       </figure>
       <Legend items={props.legend} />
       {props.footer}

@@ -1,7 +1,7 @@
 /** Every command by its words: type, go up and down, Enter. */
 import { Combobox, Modal, TextInput, useCombobox } from '@mantine/core';
 import { IconSearch } from '@tabler/icons-react';
-import { useMemo, useState } from 'react';
+import { useEffect, useMemo, useRef, useState } from 'react';
 import { useApp, useRun, useView } from '../panels/use-app.ts';
 import classes from './command-palette.module.css';
 import type { Command } from './commands.ts';
@@ -19,6 +19,7 @@ export function CommandPalette({ commands }: CommandPaletteProps) {
       opened={isOpen}
       onClose={() => view.setState({ overlay: undefined })}
       lockScroll={false}
+      returnFocus={false}
       size={560}
       yOffset={64}
       transitionProps={{ duration: 0 }}
@@ -39,15 +40,30 @@ function Choice({ commands }: CommandPaletteProps) {
   const combobox = useCombobox({ opened: true, onDropdownClose: close });
   const run = useRun((state) => state);
   const found = useMemo(() => findCommands(commands, text), [commands, text]);
+  const search = useRef<HTMLInputElement>(null);
+  const chosen = useRef<Command>(undefined);
+  // Now, not a timer later as the dialog would: keys that follow at once belong to the palette, and those after it to what had the focus.
+  useEffect(() => {
+    const before = document.activeElement;
+    search.current?.focus();
+    return () => {
+      if (before instanceof HTMLElement) before.focus({ preventScroll: true });
+      chosen.current?.act(); // may move the focus
+    };
+  }, []);
+  const { selectFirstOption } = combobox;
+  useEffect(() => {
+    if (text !== '') selectFirstOption();
+  }, [text, selectFirstOption]);
   const choose = (id: string): void => {
+    chosen.current = commands.find((command) => command.id === id);
     close();
-    // The focus goes back to where it was first: a command may move it.
-    requestAnimationFrame(() => commands.find((command) => command.id === id)?.act());
   };
   return (
     <Combobox store={combobox} onOptionSubmit={choose} size="sm">
       <Combobox.EventsTarget withExpandedAttribute>
         <TextInput
+          ref={search}
           data-autofocus
           role="combobox"
           size="md"
@@ -60,7 +76,6 @@ function Choice({ commands }: CommandPaletteProps) {
           onChange={({ currentTarget }) => {
             setText(currentTarget.value);
             combobox.resetSelectedOption();
-            requestAnimationFrame(() => combobox.selectFirstOption());
           }}
         />
       </Combobox.EventsTarget>

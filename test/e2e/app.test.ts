@@ -83,6 +83,9 @@ describe.skipIf(chromiumPath === undefined)('the app in a browser', () => {
       .waitFor();
     await expect.poll(() => rows().count()).toBe(before + 1);
     await page.getByRole('button', { name: 'Continue' }).click();
+    await status()
+      .getByText(/^paused/)
+      .waitFor({ state: 'detached' }); // a reload may overtake the request
     await page.reload();
     await status().getByText('done · 12 of 12').waitFor();
     await expect.poll(() => marks().count()).toBe(6);

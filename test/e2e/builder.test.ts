@@ -42,19 +42,19 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', () => {
   test('a model fills the fields of the layer, and undo takes that back', async () => {
     await page.getByRole('combobox', { name: 'Model' }).click();
     await page.getByRole('option', { name: 'Llama-3.1-8B', exact: true }).click();
-    expect(await field('Hidden size d').inputValue()).toBe('4096');
-    expect(await field('Model KV heads').inputValue()).toBe('8');
-    expect(await field('ropeTheta').inputValue()).toBe('500000');
+    await expect.poll(() => field('Hidden size d').inputValue()).toBe('4096');
+    await expect.poll(() => field('Model KV heads').inputValue()).toBe('8');
+    await expect.poll(() => field('ropeTheta').inputValue()).toBe('500000');
     await page.getByRole('button', { name: 'Undo' }).click();
-    expect(await field('Hidden size d').inputValue()).toBe('');
-    expect(await page.getByRole('combobox', { name: 'Model' }).inputValue()).toBe('byte-mha');
+    await expect.poll(() => field('Hidden size d').inputValue()).toBe('');
+    await expect.poll(() => page.getByRole('combobox', { name: 'Model' }).inputValue()).toBe('byte-mha');
   });
 
   test('a named sweep of FastMQA opens whole; what has no field can be taken away', async () => {
     await startFrom().click();
     await page.getByRole('menuitem', { name: 'levels', exact: true }).click();
-    expect(await field('Name').inputValue()).toBe('levels');
-    expect(await field('Heads').inputValue()).toBe('16,32');
+    await expect.poll(() => field('Name').inputValue()).toBe('levels');
+    await expect.poll(() => field('Heads').inputValue()).toBe('16,32');
     await page.getByText('hiddenDim, heads, seqLen advance together').waitFor();
     await page.getByRole('button', { name: 'Remove: and 1 further grid of points' }).click();
     await page.getByText('further grid').waitFor({ state: 'detached' });
@@ -94,13 +94,13 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', () => {
     await page.getByRole('application').waitFor();
     await startFrom().click();
     await page.getByRole('menuitem', { name: 'mine', exact: true }).click();
-    expect(await field('Context tokens').inputValue()).toBe('512,1024,2048,4096,8192');
+    await expect.poll(() => field('Context tokens').inputValue()).toBe('512,1024,2048,4096,8192');
     await startFrom().click();
     await page.getByRole('button', { name: 'Rename mine' }).click();
     await page.getByLabel('New name of mine').fill('ours');
     await page.keyboard.press('Enter');
     await page.getByRole('button', { name: 'Delete ours' }).waitFor();
-    expect(await page.getByRole('menuitem', { name: 'mine', exact: true }).count()).toBe(0);
+    await page.getByRole('menuitem', { name: 'mine', exact: true }).waitFor({ state: 'detached' });
     await page.getByRole('button', { name: 'Delete ours' }).click();
     await page.getByRole('menuitem', { name: 'ours', exact: true }).waitFor({ state: 'detached' });
     await page.keyboard.press('Escape');
@@ -109,9 +109,9 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', () => {
   test('the command of the draft is in the clipboard', async () => {
     await menu('Copy as command');
     await page.getByRole('menuitem', { name: 'Copied' }).waitFor();
-    expect(await copied()).toMatch(
-      /^npm run -s fastmqa -- sweep --name .*--set level=baseline,near-lossless,four-bit,balanced/,
-    );
+    await expect
+      .poll(copied)
+      .toMatch(/^npm run -s fastmqa -- sweep --name .*--set level=baseline,near-lossless,four-bit,balanced/);
     await page.keyboard.press('Escape');
   });
 
@@ -119,12 +119,12 @@ describe.skipIf(chromiumPath === undefined)('the sweep builder', () => {
     await page.getByRole('grid', { name: 'Points' }).getByRole('row').nth(1).click();
     await page.getByRole('button', { name: 'Copy command' }).click();
     await page.getByRole('button', { name: 'Copied' }).waitFor();
-    expect(await copied()).toMatch(/--set seqLen=256 .*--set level=(baseline|four-bit)/);
+    await expect.poll(copied).toMatch(/--set seqLen=256 .*--set level=(baseline|four-bit)/);
     const inspector = page.getByRole('complementary', { name: 'Inspector' });
     await inspector.getByRole('img', { name: /samples in the order taken/ }).waitFor();
     await inspector.getByRole('region', { name: 'Environment' }).waitFor();
     await page.getByRole('button', { name: 'Edit', exact: true }).click();
-    expect(await field('Name').inputValue()).toMatch(/decode again$/);
+    await expect.poll(() => field('Name').inputValue()).toMatch(/decode again$/);
   });
 
   test('axe finds nothing serious, and nothing else is wrong', async () => {

@@ -12,7 +12,7 @@ import { chromiumPath, seriousFindings, type Watched } from './browser.ts';
 const lacks = chromiumPath === undefined ? 'Chromium' : redisProgram === undefined ? 'Redis' : undefined;
 if (lacks) process.stderr.write(`skipped: the fleet in the window: ${lacks} is not installed\n`);
 
-describe.skipIf(lacks !== undefined)('the fleet in the window', { timeout: 120_000 }, () => {
+describe.skipIf(lacks !== undefined)('the fleet in the window', () => {
   let home: string;
   let redis: RedisServer;
   let app: Awaited<ReturnType<typeof startApp>>;
@@ -59,9 +59,9 @@ describe.skipIf(lacks !== undefined)('the fleet in the window', { timeout: 120_0
     for (const key of ['ArrowLeft', 'ArrowLeft']) await page.keyboard.press(key);
     await page.getByRole('combobox', { name: 'Runs on' }).click();
     await page.getByRole('option', { name: 'the fleet' }).click();
-    expect(await page.getByRole('combobox', { name: 'Runs on' }).inputValue()).toBe('the fleet');
+    await expect.poll(() => page.getByRole('combobox', { name: 'Runs on' }).inputValue()).toBe('the fleet');
     await page.getByRole('button', { name: 'Run', exact: true }).click();
-    await page.getByRole('status').getByText(/^done/).waitFor({ timeout: 60_000 });
+    await page.getByRole('status').getByText(/^done/).waitFor();
     const { points, total } = app.host.hub.snapshot();
     expect(points).toHaveLength(total);
     expect(new Set(points.map(({ outcome, device }) => `${outcome} ${device?.instructionSet}`))).toEqual(
@@ -86,6 +86,7 @@ describe.skipIf(lacks !== undefined)('the fleet in the window', { timeout: 120_0
     await second.getByRole('tab', { name: 'Machines' }).click();
     await second.getByText('This window has no queue').waitFor();
     await second.getByRole('tab', { name: 'Sweep', exact: true }).click();
+    await second.getByLabel('Name', { exact: true }).waitFor();
     expect(await second.getByRole('combobox', { name: 'Runs on' }).count()).toBe(0);
     await second.close();
     await other.close();

@@ -82,6 +82,7 @@ describe.skipIf(chromiumPath === undefined)('the keyboard', () => {
     await chart('Scaling');
     await page.keyboard.press('Alt+1');
     await chart('Trade-off');
+    await page.getByRole('application').waitFor(); // what the keys are to lead to
     await page.keyboard.press('Control+f');
     await focused('[aria-label="Filter points"]');
     await page.keyboard.type('?');
@@ -123,7 +124,7 @@ describe.skipIf(chromiumPath === undefined)('the keyboard', () => {
     const before = Number(await border.getAttribute('aria-valuenow'));
     await border.focus();
     await page.keyboard.press('ArrowLeft');
-    expect(Number(await border.getAttribute('aria-valuenow'))).toBe(before + 16);
+    await expect.poll(() => border.getAttribute('aria-valuenow')).toBe(String(before + 16));
   });
 
   test('the page is quiet', () => {

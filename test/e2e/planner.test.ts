@@ -35,7 +35,7 @@ describe.skipIf(chromiumPath === undefined)('the planner', () => {
     const [perToken, sequence, times, batch] = await figures('own-16-bit');
     expect([perToken, sequence, times]).toEqual(['128 KiB', '1 GiB', '1x']);
     expect(Number(batch)).toBe(Math.floor((80 * 2 ** 30 - 8.03e9 * 2) / 2 ** 30));
-    expect(await row('shared-64x').innerText()).toContain('for models trained with one shared KV head');
+    await expect.poll(() => row('shared-64x').innerText()).toContain('for models trained with one shared KV head');
     await field('Context in tokens').fill('16384');
     await expect.poll(() => figures('own-16-bit').then(([, bytes]) => bytes)).toBe('2 GiB');
   });
@@ -59,28 +59,30 @@ describe.skipIf(chromiumPath === undefined)('the planner', () => {
     await field('Limit of the proof').fill('9 MiB');
     await page.getByRole('button', { name: 'Prove', exact: true }).click();
     await page.getByRole('button', { name: 'Prove', exact: true }).waitFor();
-    const proven = await Promise.all(
-      ['own-16-bit', 'near-lossless', 'four-bit', 'mixed-latent'].map(async (level) => (await figures(level)).slice(6)),
-    );
+    const provenOf = (level: string) => figures(level).then((cells) => cells.slice(6));
+    await expect.poll(() => provenOf('own-16-bit')).toEqual(['4', '4', '0.00 %']);
+    const proven = await Promise.all(['own-16-bit', 'near-lossless', 'four-bit', 'mixed-latent'].map(provenOf));
     // What is planned for the device stays what it was.
     expect((await figures('own-16-bit')).slice(0, 6)).toEqual(planned.slice(0, 6));
-    expect(proven[0]).toEqual(['4', '4', '0.00 %']);
     for (const [sequences, reached, off] of proven) {
       expect(Math.abs(Number(sequences) - Number(reached))).toBeLessThanOrEqual(1);
       expect(off).toBe('0.00 %');
     }
-    expect(await page.locator('.recharts-reference-dot').count()).toBeGreaterThan(8);
+    await expect.poll(() => page.locator('.recharts-reference-dot').count()).toBeGreaterThan(8);
   });
 
   test('a level stands out when its row is pressed, and is left out by the legend', async () => {
     await row('four-bit').getByRole('button').click();
-    expect(await row('four-bit').getAttribute('data-lit')).toBe('true');
-    const details = await page.getByRole('complementary', { name: 'Inspector' }).innerText();
-    expect(details).toContain('160 B a token: keys, 8 KV heads x 32 x 4 bit, and 4 B of scales for every 32');
+    await expect.poll(() => row('four-bit').getAttribute('data-lit')).toBe('true');
+    const inspector = page.getByRole('complementary', { name: 'Inspector' });
+    await expect
+      .poll(() => inspector.innerText())
+      .toContain('160 B a token: keys, 8 KV heads x 32 x 4 bit, and 4 B of scales for every 32');
+    const details = await inspector.innerText();
     const [, planned, allocated] =
       /bytes planned for as many\s+([\d,]+)\s+bytes allocated\s+([\d,]+)/.exec(details) ?? [];
     expect(allocated).toBe(planned);
-    expect(await page.locator('.recharts-line-curve[stroke-width="3.5"]').count()).toBe(2);
+    await expect.poll(() => page.locator('.recharts-line-curve[stroke-width="3.5"]').count()).toBe(2);
     const lines = await page.locator('.recharts-line-curve').count();
     await page.getByRole('button', { name: 'conservative', pressed: true }).click();
     await expect.poll(() => page.locator('.recharts-line-curve').count()).toBe(lines - 2);

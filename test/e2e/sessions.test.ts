@@ -66,7 +66,6 @@ describe.skipIf(chromiumPath === undefined)('sessions in a browser', () => {
     await writeSession(file('crashed'), { sweep: small, points: pointsOf(small).slice(0, 1) });
     browser = await openBrowser(join(app.folder, 'browser'), { width: 1280, height: 800 });
     page = browser.pages()[0] ?? (await browser.newPage());
-    page.setDefaultTimeout(15_000);
     watched = await watch(page, app.host.url);
     await page.goto(app.host.link());
   });
@@ -236,6 +235,7 @@ describe.skipIf(chromiumPath === undefined)('sessions in a browser', () => {
     await page.getByRole('button', { name: 'Baseline: old kernels' }).click();
     const table = page.getByRole('grid', { name: 'Comparison' });
     await expect.poll(() => table.getByRole('row').count()).toBe(4);
+    await expect.poll(() => table.getByRole('row').nth(1).innerText()).toContain('SLOWER');
     const rows = await table.getByRole('row').allInnerTexts();
     const { points } = await app.profiler.compare(file('old'), file('new'));
     for (const [i, level, verdict, time] of [

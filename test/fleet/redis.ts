@@ -1,5 +1,6 @@
 /** A Redis of the test's own: on a free port, with an append-only file, started again at will. */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -75,8 +76,9 @@ export async function startRedis(password?: string): Promise<RedisServer> {
       retryStrategy: () => 20,
       maxRetriesPerRequest: null,
     }).on('error', () => undefined);
-    while ((await redis.ping().catch(() => '')) !== 'PONG');
+    while (server.exitCode === null && (await redis.ping().catch(() => '')) !== 'PONG');
     redis.disconnect();
+    if (server.exitCode !== null) throw new Error(`Redis ended with exit code ${server.exitCode}`);
   };
   const kill = (): Promise<unknown> => {
     const ended = new Promise((resolve) => server.once('exit', resolve));
@@ -97,12 +99,19 @@ export async function startRedis(password?: string): Promise<RedisServer> {
   };
 }
 
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
+/**
+ * A port for a program that cannot choose one itself. Not one of those that systems hand out: between two starts of the program
+ * any connection could be given it, even one to that port, which then talks to itself.
+ */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(10_000, 32_000);
+    const server = createServer();
+    const isFree = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true));
     });
-  });
+    if (!isFree) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
 }

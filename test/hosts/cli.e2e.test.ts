@@ -250,10 +250,11 @@ describe('a session', () => {
     const run = startCli(['sweep', 'baseline', ...small, '--out', session], scripted('hang'));
     await expect.poll(() => existsSync(session)).toBe(true); // it listens to signals by then
     run.child.kill('SIGINT');
-    await new Promise((resolve) => setTimeout(resolve, 400));
-    run.child.kill('SIGINT');
     const since = performance.now();
+    // Again, and again: a busy machine may deliver one together with the first, which makes it an echo of that.
+    const pressing = setInterval(() => run.child.kill('SIGINT'), 400);
     expect((await run.ended).code).toBe(130);
+    clearInterval(pressing);
     expect(performance.now() - since).toBeLessThan(allowed(8000));
     expect((await readSession(session)).records.at(-1)).toMatchObject({ kind: 'ended', how: 'interrupted' });
   });

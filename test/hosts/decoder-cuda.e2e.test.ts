@@ -65,7 +65,7 @@ async function measure(kvHeads: number, axes: Record<string, string | number>): 
   const { point, files } = await opened(kvHeads, axes);
   const prepared = await backend.prepareModel(point, files, text, 120);
   try {
-    return { ...prepared, samples: await backend.sample(prepared, 0.001, 2, 60) };
+    return { ...prepared, samples: await backend.sample(prepared, 0.001, 2, 240) };
   } finally {
     await backend.release(prepared);
   }

@@ -185,7 +185,7 @@ async function logitsOf(folder: string, level: Record<string, string | number>, 
     layers: config.layers.length,
     ...level,
   });
-  return backend.logits(files, point, { shape: [1, tokens.length], data: Int32Array.from(tokens) }, prompt, 60);
+  return backend.logits(files, point, { shape: [1, tokens.length], data: Int32Array.from(tokens) }, prompt, 240);
 }
 
 /** Largest relative L2 error of a token's logits. */

@@ -46,10 +46,10 @@ test('quality figures follow from the logits', async () => {
   const axes = { model: 'byte-mha', seqLen, calibrationTokens: 1024 };
   const { config } = resolvePoint({ ...axes, level: 'custom', cacheDtype: 'int3' });
   const { files, text } = await openModel(config);
-  const prepared = await backend.prepareModel(config, files, text, 60);
+  const prepared = await backend.prepareModel(config, files, text, 240);
   const tokens = { shape: [4, seqLen], data: Int32Array.from(text.documents.flatMap((document) => [...document])) };
   const under = (level: object): Promise<Float32Array> =>
-    backend.logits(files, { ...resolvePoint({ ...axes, ...level }).config }, tokens, text.prompt, 60);
+    backend.logits(files, { ...resolvePoint({ ...axes, ...level }).config }, tokens, text.prompt, 240);
   const [exact, lossy] = [await under({ level: 'baseline' }), await under({ level: 'custom', cacheDtype: 'int3' })];
   const sums = { kl: 0, same: 0, overlap: 0, nll: 0, exactNll: 0, positions: 0, scored: 0 };
   for (let b = 0; b < 4; b += 1) {

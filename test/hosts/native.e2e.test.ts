@@ -241,7 +241,7 @@ describe('the library', () => {
       console.log(y.shape.join());`;
     const output = execFileSync(process.execPath, ['--input-type=module', '-e', program], {
       encoding: 'utf8',
-      timeout: 120_000,
+      timeout: 240_000,
     });
     expect(output).toBe('1,4,64\n');
   });

@@ -9,6 +9,7 @@ import { encodeRecord } from '../../src-main/sessions/recording.ts';
 import { parseSession, type Session } from '../../src-main/sessions/recovery.ts';
 import { environment, header, measured, planOf } from '../fakes/points.ts';
 import { FakeProfiler } from '../fakes/profiler.ts';
+import { until } from '../load.ts';
 
 const sweep = { name: 'a sweep', axes: { level: ['baseline', 'four-bit'] } };
 let folder: string;
@@ -37,7 +38,7 @@ const progress = { type: 'progress', pointId: 'a', step: 'sampling' } as const;
 async function endOfRun(): Promise<void> {
   const before = hub.snapshot().libraryChanges;
   profiler.end('done');
-  await vi.waitFor(() => expect(hub.snapshot().libraryChanges).toBe(before + 1));
+  await until(() => expect(hub.snapshot().libraryChanges).toBe(before + 1));
 }
 
 test('a window that saw every event knows what the snapshot knows', async () => {
@@ -127,7 +128,7 @@ test('a sweep that does not start, or ends by a fault, says why and makes room f
   expect(hub.snapshot().failure).toBeUndefined();
   profiler.emit(started);
   profiler.fault(new Error('the disk is full'));
-  await vi.waitFor(() => expect(hub.snapshot()).toMatchObject({ status: 'ended', failure: 'the disk is full' }));
+  await until(() => expect(hub.snapshot()).toMatchObject({ status: 'ended', failure: 'the disk is full' }));
 });
 
 test('what is asked for while the engine starts is done when it has started', async () => {
@@ -136,7 +137,7 @@ test('what is asked for while the engine starts is done when it has started', as
     go = resolve;
   });
   const starting = hub.start(sweep);
-  await vi.waitFor(() => expect(hub.snapshot().status).toBe('starting'));
+  await until(() => expect(hub.snapshot().status).toBe('starting'));
   hub.steer('stop');
   expect(profiler.verbs).toEqual([]);
   go();

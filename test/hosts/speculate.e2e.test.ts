@@ -43,7 +43,7 @@ test.each([
 ])('acceptance is 1 where draft and target have %s', async (_, cache, draftTokens) => {
   for (const temperature of [0, 1]) {
     const request = { ...greedy, temperature, plain: false, target: cache, draft: cache, draftTokens, tokens: 120 };
-    const result = await backend.speculate(files, text, { ...request, prompts: promptsOf(2, 100) }, 60);
+    const result = await backend.speculate(files, text, { ...request, prompts: promptsOf(2, 100) }, 240);
     expect(result.accepted).toEqual(result.offered);
     expect(result.tokens / result.rounds).toBe(draftTokens + 1);
   }
@@ -65,7 +65,7 @@ async function chiSquare(
     const whole = Int32Array.from([...prompt, ...output]);
     // A prompt is read with exact keys and values: what a cache changes shows in what is decoded.
     const reads = under === target ? whole.length : prompt.length;
-    const logits = await backend.logits(files, under, { shape: [1, whole.length], data: whole }, reads, 60);
+    const logits = await backend.logits(files, under, { shape: [1, whole.length], data: whole }, reads, 240);
     output.forEach((token, t) => {
       const at = (prompt.length + t - 1) * 256;
       const row = logits.subarray(at, at + 256);

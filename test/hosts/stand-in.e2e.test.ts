@@ -26,7 +26,7 @@ beforeAll(async () => {
       ...{ head_dim: 32, num_hidden_layers: 3, sliding_window: 100, max_position_embeddings: 4096, vocab_size: 256 },
     }),
   );
-}, 240_000);
+});
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const cli = async (...args: readonly string[]) => {
@@ -61,7 +61,7 @@ test('sequences of a whole model, its layers with a window and without, until a 
     expect(allocatedBytes).toBeLessThanOrEqual(limitBytes);
     expect(plannedBytes).toBe(allocatedBytes);
   }
-}, 120_000);
+});
 
 test('a plan is proven there too', async () => {
   const { rows } = (await cli(
@@ -73,7 +73,7 @@ test('a plan is proven there too', async () => {
     expect(reachedSequences).toBe(plannedSequences);
     expect(plannedBytes).toBe(allocatedBytes);
   }
-}, 120_000);
+});
 
 test('the CPU has no end of its own', async () => {
   const { code, stderr } = await runCli(['plan', '--model', config, '--prove', 'device']);

@@ -254,7 +254,7 @@ test.each(Object.keys(spawnBugs))(
           : [],
       );
       // What was killed is gone soon; how soon, is the machine's business.
-      await vi.waitUntil(() => childrenLeft().length === 0, planted.bug === '' ? 60_000 : 300).catch(() => undefined);
+      await vi.waitUntil(() => childrenLeft().length === 0, planted.bug === '' ? 120_000 : 300).catch(() => undefined);
       const left = childrenLeft();
       for (const line of left) process.kill(Number(line.split(' ')[0]), 'SIGKILL');
       return [...sticky, ...wrong, ...left];

@@ -24,13 +24,18 @@ const rowsOf = (page: Page): Promise<string[]> =>
     const grid = document.querySelector('[role=grid][aria-label=Points]');
     const seen = new Map();
     const painted = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+    const isWhole = () => seen.size === Number(grid.getAttribute('aria-rowcount')) - 1;
     grid.scrollTop = 0;
     for (;;) {
       await painted();
-      for (const row of grid.querySelectorAll('[role=row][id]'))
+      let reached = 0;
+      for (const row of grid.querySelectorAll('[role=row][id]')) {
         seen.set(Number(row.getAttribute('aria-rowindex')), row.id + ' ' + row.innerText);
-      if (grid.scrollTop + grid.clientHeight >= grid.scrollHeight - 1) break;
-      grid.scrollTop += grid.clientHeight * 0.8;
+        reached = Math.max(reached, row.getBoundingClientRect().bottom);
+      }
+      if (isWhole()) break;
+      // On only when the rows of this place are there: a table may be drawn some frames after it was scrolled.
+      if (reached >= grid.getBoundingClientRect().bottom) grid.scrollTop += grid.clientHeight * 0.8;
     }
     return [...seen].sort(([a], [b]) => a - b).map(([, text]) => text);
   })()`);

@@ -2,7 +2,6 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, expect, test, vi } from 'vitest';
 import { reached } from './effort.ts';
 import { fakeWorker } from './sweep-of-trouble.ts';
@@ -71,7 +70,7 @@ test('S4: the token is in no argument, environment, log, answer or file; a ticke
     const spent = new URL(link).searchParams.get('ticket') as string;
     expect(Buffer.from(token, 'base64url').length * 8).toBeGreaterThanOrEqual(192);
     expect(Buffer.from(spent, 'base64url').length * 8).toBeGreaterThanOrEqual(192);
-    await sleep(100);
+    await expect.poll(() => output().stdout.match(/ticket=/g)).toHaveLength(2);
     const { stdout, stderr } = output();
     const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
     const texts = files.map(({ parentPath, name }) => readFileSync(join(parentPath, name), 'latin1'));

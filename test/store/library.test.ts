@@ -5,6 +5,7 @@ import type { Client } from '../../src-renderer/client/client.ts';
 import { createLibraryStore, searchSessions } from '../../src-renderer/store/library.ts';
 import { createRunStore } from '../../src-renderer/store/run.ts';
 import { createViewStore, mostBaselines } from '../../src-renderer/store/view.ts';
+import { until } from '../load.ts';
 
 const session = (name: string, more: Partial<SessionSummary> = {}): SessionSummary => ({
   id: name,
@@ -71,9 +72,9 @@ test('it asks again when the library changed, once for many changes', async () =
   for (const libraryChanges of [1, 2, 3]) runStore.setState({ run: { ...noRun, libraryChanges } });
   expect(asked).toBe(1);
   answer();
-  await vi.waitFor(() => expect(asked).toBe(2));
+  await until(() => expect(asked).toBe(2));
   answer();
-  await vi.waitFor(() => expect(store.getState().library).toEqual(empty));
+  await until(() => expect(store.getState().library).toEqual(empty));
   expect(asked).toBe(2);
 });
 

@@ -12,7 +12,7 @@ import { setUpIpc } from './ipc.ts';
 import { openMemory, withRecent } from './memory.ts';
 import { type Keys, menuOf } from './menu.ts';
 import { registerAppScheme, setUpSession } from './page.ts';
-import { confineAllContents, openWindow } from './window.ts';
+import { confineAllContents, openWindow, standOf } from './window.ts';
 import { utilityWorker } from './worker.ts';
 
 const sessionFiles = { name: 'FastMQA session', extensions: ['fmqa'] };
@@ -142,6 +142,8 @@ function startApp(): void {
     }
     end = 'ending';
     const patience = setTimeout(() => app.exit(1), quitSeconds * 1000);
+    // Not when the window closes: what is written then is cut off by the end of the program.
+    await memory.change(window ? { window: standOf(window) } : {});
     await host.close().catch(() => undefined);
     await profiler.close().catch(() => undefined);
     clearTimeout(patience);

@@ -37,15 +37,17 @@ export function openWindow(memory: Memory): BrowserWindow {
   });
   if (before?.isMaximised) window.maximize();
   window.once('ready-to-show', () => window.show());
-  window.on('close', () => {
-    const { x, y, width, height } = window.getNormalBounds();
-    void memory.change({ window: { x, y, width, height, isMaximised: window.isMaximized() } });
-  });
   window.webContents.on('render-process-gone', (_, { reason }) => {
     if (reason !== 'clean-exit') window.webContents.reload();
   });
   void window.loadURL(appUrl);
   return window;
+}
+
+/** Where it stands, for the next start. */
+export function standOf(window: BrowserWindow): Remembered['window'] {
+  const { x, y, width, height } = window.getNormalBounds();
+  return { x, y, width, height, isMaximised: window.isMaximized() };
 }
 
 /** Where it stood, unless no display shows that place any more. */

@@ -10,6 +10,7 @@ import type { HubEvent, RunState } from '../../../src-main/contract/run-state.ts
 import { readSession } from '../../../src-main/sessions/recovery.ts';
 import type * as FakeElectron from '../../fakes/electron.ts';
 import type { MenuItem } from '../../fakes/electron.ts';
+import { until } from '../../load.ts';
 
 vi.mock('electron', () => import('../../fakes/electron.ts'));
 
@@ -50,20 +51,18 @@ afterEach(async () => {
   await rm(folder, { recursive: true, maxRetries: 20, retryDelay: 50 });
 });
 
-const waiting = { timeout: 120_000, interval: 50 };
-
 /** The handler that the app set, called as Electron would. */
 async function quitBySignal(): Promise<void> {
   const added = process.listeners('SIGTERM').filter((listener) => !listeners.get('SIGTERM')?.includes(listener));
   for (const listener of added) listener('SIGTERM');
-  await vi.waitFor(() => expect(electron.world.hasQuit).toBe(true), waiting);
+  await until(() => expect(electron.world.hasQuit).toBe(true));
 }
 
 async function start(...files: string[]) {
   process.argv = ['electron', 'main.js', ...files];
   await import('../../../src-main/hosts/electron/main.ts');
   electron.world.becomeReady();
-  await vi.waitFor(() => expect(electron.BrowserWindow.all).toHaveLength(1));
+  await until(() => expect(electron.BrowserWindow.all).toHaveLength(1));
   await import('../../../src-main/hosts/electron/preload.ts');
   const [window] = electron.BrowserWindow.all;
   return { window, bridge: electron.world.exposed.fastmqa as Bridge };
@@ -74,14 +73,14 @@ const snapshotOf = async (bridge: Bridge) => heldBy(await bridge.call('snapshot'
 
 async function runSmall(bridge: Bridge): Promise<RunState> {
   heldBy(await bridge.call('startRun', { sweep: small }));
-  await vi.waitFor(async () => expect((await snapshotOf(bridge)).status).toBe('ended'), waiting);
+  await until(async () => expect((await snapshotOf(bridge)).status).toBe('ended'));
   return snapshotOf(bridge);
 }
 
 /** Starts a sweep whose worker never answers, so that it runs for as long as the test needs. */
 async function runForEver(bridge: Bridge): Promise<void> {
   heldBy(await bridge.call('startRun', { sweep: small }));
-  await vi.waitFor(async () => expect((await snapshotOf(bridge)).status).toBe('running'), waiting);
+  await until(async () => expect((await snapshotOf(bridge)).status).toBe('running'));
 }
 const withHangingWorker = (): void => {
   vi.stubEnv('FASTMQA_WORKER', join(import.meta.dirname, '../../fakes/hanging-utility.mjs'));
@@ -113,7 +112,7 @@ test('a real sweep end to end, through the preload, the IPC and a worker in a ut
   const state = await runSmall(bridge);
   expect(state.points.map(({ outcome }) => outcome)).toEqual(['measured', 'measured']);
   expect(state.points[1].error?.relativeL2).toBeGreaterThan(state.points[0].error?.relativeL2 ?? 1);
-  await vi.waitFor(() => expect(seen.at(-1)?.type).toBe('library'));
+  await until(() => expect(seen.at(-1)?.type).toBe('library'));
   expect(seen.map(({ sequence }) => sequence)).toEqual(seen.map((_, i) => i + 1));
   expect(electron.world.workers).toBe(1);
   const stored = await readSession(state.session?.file ?? '');
@@ -123,7 +122,7 @@ test('a real sweep end to end, through the preload, the IPC and a worker in a ut
   for (const name of ['copy.fmqa', 'points.csv']) {
     electron.world.answers.push({ dialog: 'save', answer: { filePath: join(folder, name) } });
     item('File', 'Save As…').click?.();
-    await vi.waitFor(() => expect(existsSync(join(folder, name))).toBe(true));
+    await until(() => expect(existsSync(join(folder, name))).toBe(true));
   }
   expect(await readFile(join(folder, 'copy.fmqa'))).toEqual(await readFile(state.session?.file ?? ''));
   expect(await readFile(join(folder, 'points.csv'), 'utf8')).toContain(state.points[1].id);
@@ -131,14 +130,14 @@ test('a real sweep end to end, through the preload, the IPC and a worker in a ut
   // Opened again by the native dialog, and from the list of recent files.
   electron.world.answers.push({ dialog: 'open', answer: { filePaths: [join(folder, 'copy.fmqa')] } });
   item('File', 'Open…').click?.();
-  await vi.waitFor(async () => expect((await snapshotOf(bridge)).session?.file).toBe(join(folder, 'copy.fmqa')));
-  await vi.waitFor(() => expect(item('File', 'Open Recent', 'copy.fmqa').enabled).toBe(true));
+  await until(async () => expect((await snapshotOf(bridge)).session?.file).toBe(join(folder, 'copy.fmqa')));
+  await until(() => expect(item('File', 'Open Recent', 'copy.fmqa').enabled).toBe(true));
   expect(electron.world.recentDocuments).toEqual([join(folder, 'copy.fmqa')]);
-  await vi.waitFor(async () =>
+  await until(async () =>
     expect(JSON.parse(await readFile(join(folder, 'desktop.json'), 'utf8')).recentFiles).toHaveLength(1),
   );
   item('File', 'Open Recent', 'Clear').click?.();
-  await vi.waitFor(() => expect(() => item('File', 'Open Recent', 'copy.fmqa')).toThrow());
+  await until(() => expect(() => item('File', 'Open Recent', 'copy.fmqa')).toThrow());
 });
 
 test('a utility process that is killed costs a row, not the sweep', async () => {
@@ -167,8 +166,7 @@ test('files come from the command line, the system and a second launch; one that
   const { session } = await runSmall(bridge);
   const [first, second] = ['first.fmqa', 'second.fmqa'].map((name) => join(folder, name));
   for (const copy of [first, second]) await writeFile(copy, await readFile(session?.file ?? ''));
-  const shows = (file: string) =>
-    vi.waitFor(async () => expect((await snapshotOf(bridge)).session?.file).toBe(file), waiting);
+  const shows = (file: string) => until(async () => expect((await snapshotOf(bridge)).session?.file).toBe(file));
 
   const event = { preventDefault: vi.fn() };
   electron.app.emit('open-file', event, first);
@@ -185,7 +183,7 @@ test('files come from the command line, the system and a second launch; one that
 
   await writeFile(first, 'no session');
   electron.app.emit('open-file', event, first);
-  await vi.waitFor(() => expect(electron.world.dialogs.at(-1)?.options.message).toMatch(/first\.fmqa/));
+  await until(() => expect(electron.world.dialogs.at(-1)?.options.message).toMatch(/first\.fmqa/));
   expect((await snapshotOf(bridge)).session?.file).toBe(second);
 });
 
@@ -197,7 +195,7 @@ test('a file named at the start is shown at the start', async () => {
   await quitBySignal();
   await restart();
   const again = await start(file);
-  await vi.waitFor(async () => expect((await snapshotOf(again.bridge)).session?.file).toBe(file));
+  await until(async () => expect((await snapshotOf(again.bridge)).session?.file).toBe(file));
 });
 
 test('quitting asks while a sweep runs, and ends it in order', async () => {
@@ -209,13 +207,13 @@ test('quitting asks while a sweep runs, and ends it in order', async () => {
 
   electron.world.answers.push({ dialog: 'message', answer: { response: 0 } });
   window.close();
-  await vi.waitFor(() => expect(asked()).toBe(1));
+  await until(() => expect(asked()).toBe(1));
   expect((await snapshotOf(bridge)).status).toBe('running');
   expect(electron.world.hasQuit).toBe(false);
 
   electron.world.answers.push({ dialog: 'message', answer: { response: 1 } });
   electron.app.quit();
-  await vi.waitFor(() => expect(electron.world.hasQuit).toBe(true), waiting);
+  await until(() => expect(electron.world.hasQuit).toBe(true));
   expect(asked()).toBe(2);
   expect((await readSession(session?.file ?? '')).how).toBe('interrupted');
 });
@@ -223,7 +221,7 @@ test('quitting asks while a sweep runs, and ends it in order', async () => {
 test('quitting asks nothing while no sweep runs', async () => {
   const { window } = await start();
   window.close();
-  await vi.waitFor(() => expect(electron.world.hasQuit).toBe(true));
+  await until(() => expect(electron.world.hasQuit).toBe(true));
   expect(electron.world.dialogs).toEqual([]);
 });
 
@@ -238,12 +236,12 @@ test('the menu follows the sweep and steers it', async () => {
   expect(electron.world.keys.map(({ type, keyCode }) => [type, keyCode])[0]).toEqual(['keyDown', 'Enter']);
 
   await runForEver(bridge);
-  await vi.waitFor(() => expect(enabled(...verbs)).toEqual([false, true, false, true, true]));
+  await until(() => expect(enabled(...verbs)).toEqual([false, true, false, true, true]));
   expect(item('File', 'Open…').enabled).toBe(false);
   expect(item('File', 'Save As…').enabled).toBe(true);
   item('Run', 'Cancel').click?.();
-  await vi.waitFor(async () => expect((await snapshotOf(bridge)).how).toBe('cancelled'), waiting);
-  await vi.waitFor(() => expect(enabled(...verbs)).toEqual([true, false, false, false, false]));
+  await until(async () => expect((await snapshotOf(bridge)).how).toBe('cancelled'));
+  await until(() => expect(enabled(...verbs)).toEqual([true, false, false, false, false]));
 });
 
 test('the window comes back where it stood, maximised if it was, and never where no display is', async () => {

@@ -221,8 +221,9 @@ struct DirectItem {
   int64_t slot;  // -1: the only part, written straight to the output
 };
 
+/// `after`: what this thread will probably read next.
 void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std::vector<Tile>& tiles,
-               const DirectItem& item, const RopeTable* rope, Partials* partials, const CancelFlag* cancel) {
+               const DirectItem& item, const RopeTable* rope, Partials* partials, Ahead after, const CancelFlag* cancel) {
   const Simd& v = simd();
   Workspace& w = workspace();
   const int64_t group = shape.heads / shape.kvHeads, perHead = item.tokens * group, rows = perHead * item.kvHeads;
@@ -303,7 +304,7 @@ void runDirect(const AttentionShape& shape, const SequenceQueries& s, const std:
         continue;
       }
       const float* values = tile.values->read(tile.page, head, scratch);
-      const Ahead ahead = next ? next->keys->ahead(next->page, head) : Ahead{};
+      const Ahead ahead = next ? next->keys->ahead(next->page, head) : after;
       visibleRows(first, seeing, [&](int64_t row, int64_t count, int64_t visible) {
         v.gemmF32(count, outStride, std::min(visible, tile.values->spec().pageTokens), scores + row * tileTokens, tileTokens,
                   values, tile.values->rowStride(), sums + row * outStride, outStride, state.keep.data() + row, ahead);
@@ -580,10 +581,20 @@ void attend(const AttentionShape& shape, const std::vector<SequenceQueries>& seq
   }
   // Exact parts of a latent cache are stored after the rotary embedding; only a direct body may be stored before it.
   const RopeTable* directRope = latent ? nullptr : rope;
-  parallelFor(static_cast<int64_t>(directItems.size()), [&](int64_t k) {
+  const int64_t itemCount = static_cast<int64_t>(directItems.size()), threads = threadCount();
+  parallelFor(itemCount, [&](int64_t k) {
     // Last block first: in causal prefill it is the longest.
-    const DirectItem& item = directItems[directItems.size() - 1 - static_cast<size_t>(k)];
-    runDirect(shape, sequences[item.sequence], direct[item.sequence], item, directRope, &partials[item.sequence], cancel);
+    const auto itemAt = [&](int64_t i) -> const DirectItem& { return directItems[static_cast<size_t>(itemCount - 1 - i)]; };
+    const DirectItem& item = itemAt(k);
+    Ahead after;
+    if (k + threads < itemCount) {
+      const DirectItem& then = itemAt(k + threads);
+      if (then.firstTile < then.lastTile) {
+        const Tile& tile = direct[then.sequence][then.firstTile];
+        after = tile.keys->ahead(tile.page, then.firstHead);
+      }
+    }
+    runDirect(shape, sequences[item.sequence], direct[item.sequence], item, directRope, &partials[item.sequence], after, cancel);
   });
   parallelFor(static_cast<int64_t>(latentItems.size()), [&](int64_t k) {
     const LatentItem& item = latentItems[static_cast<size_t>(k)];

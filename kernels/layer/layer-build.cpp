@@ -398,7 +398,8 @@ void AttentionLayer::buildLatent(Arena& arena, const ReferenceModel& model, int6
     std::vector<double> samples;
     for (const auto& stream : calibration->streams) {
       const int64_t n = Calibration::streamTokens;
-      Buffer<float> k = projectKeys(stream->data(), n);
+      Buffer<float> k;
+      project(stream->data(), n, nullptr, &k, nullptr);
       rotateRows(k.data(), n, weights_.kvHeads, 0, n);
       samples.insert(samples.end(), k.data() + t.sinks * keyWidth_, k.data() + k.size());
     }

@@ -86,26 +86,31 @@ void AttentionLayer::hadamardRows(float* rows, int64_t count, int64_t heads) con
   });
 }
 
-Buffer<float> AttentionLayer::projectKeys(const float* x, int64_t rows) const {
-  Buffer<float> out(*arena_, rows * keyWidth_);
-  k_.multiply(rows, x, d_, out.data(), keyWidth_);
-  addBias(out.data(), rows, weights_.bk);
-  normaliseHeads(out.data(), rows * weights_.kvHeads, weights_.keyNorm, weights_.normEpsilon);
-  return out;
+void AttentionLayer::project(const float* x, int64_t rows, Buffer<float>* queries, Buffer<float>* keys, Buffer<float>* values) const {
+  std::vector<Product> products;
+  const auto want = [&](const PackedWeights& w, Buffer<float>* out) {
+    if (!out) return;
+    *out = Buffer<float>(*arena_, rows * w.rows());
+    products.push_back({w, out->data(), w.rows()});
+  };
+  want(q_, queries);
+  want(k_, keys);
+  want(v_, values);
+  multiply(products, rows, x, d_);
+  if (queries) {
+    addBias(queries->data(), rows, weights_.bq);
+    normaliseHeads(queries->data(), rows * weights_.heads, weights_.queryNorm, weights_.normEpsilon);
+  }
+  if (keys) {
+    addBias(keys->data(), rows, weights_.bk);
+    normaliseHeads(keys->data(), rows * weights_.kvHeads, weights_.keyNorm, weights_.normEpsilon);
+  }
+  if (values) addBias(values->data(), rows, weights_.bv);
 }
 
-Buffer<float> AttentionLayer::projectValues(const float* x, int64_t rows) const {
-  Buffer<float> out(*arena_, rows * keyWidth_);
-  v_.multiply(rows, x, d_, out.data(), keyWidth_);
-  addBias(out.data(), rows, weights_.bv);
-  return out;
-}
-
-Buffer<float> AttentionLayer::projectQueries(const float* x, int64_t rows) const {
-  Buffer<float> out(*arena_, rows * queryWidth_);
-  q_.multiply(rows, x, d_, out.data(), queryWidth_);
-  addBias(out.data(), rows, weights_.bq);
-  normaliseHeads(out.data(), rows * weights_.heads, weights_.queryNorm, weights_.normEpsilon);
+Buffer<float> AttentionLayer::productOf(const PackedWeights& w, const float* x, int64_t rows, int64_t ldx) const {
+  Buffer<float> out(*arena_, rows * w.rows());
+  w.multiply(rows, x, ldx, out.data(), w.rows());
   return out;
 }
 
@@ -114,13 +119,8 @@ void AttentionLayer::projectOutput(const float* mixed, int64_t rows, float* y) c
   addBias(y, rows, weights_.bo);
 }
 
-AttentionLayer::Rows AttentionLayer::rowsFor(const float* x, int64_t tokens, int64_t firstPosition, int64_t perSequence) const {
+AttentionLayer::Rows AttentionLayer::rowsFor(const float* x, int64_t tokens, int64_t firstPosition, int64_t perSequence, bool withQueries) const {
   Rows rows;
-  const auto project = [&](const PackedWeights& w, const float* from, int64_t count, int64_t ldx) {
-    Buffer<float> out(*arena_, count * w.rows());
-    w.multiply(count, from, ldx, out.data(), w.rows());
-    return out;
-  };
   const auto addOffset = [](Buffer<float>& to, const Buffer<float>& offset) {
     for (int64_t i = 0; i < to.size(); i++) to[i] += offset[i % offset.size()];
   };
@@ -132,8 +132,7 @@ AttentionLayer::Rows AttentionLayer::rowsFor(const float* x, int64_t tokens, int
     return rows;
   }
   if (!latent_) {
-    rows.keys = projectKeys(x, tokens);
-    rows.values = projectValues(x, tokens);
+    project(x, tokens, withQueries ? &rows.queries : nullptr, &rows.keys, &rows.values);
     if (!technique_.keysBeforeRope) rotateRows(rows.keys.data(), tokens, weights_.kvHeads, firstPosition, perSequence);
     if (technique_.hadamard) {
       hadamardRows(rows.keys.data(), tokens, weights_.kvHeads);
@@ -148,22 +147,22 @@ AttentionLayer::Rows AttentionLayer::rowsFor(const float* x, int64_t tokens, int
     });
   } else {
     if (downKeys_.columns() == d_ && (technique_.keysBeforeRope || !rope_)) {
-      rows.latentKeys = project(downKeys_, x, tokens, d_);
+      rows.latentKeys = productOf(downKeys_, x, tokens, d_);
     } else {
-      Buffer<float> keys = projectKeys(x, tokens);
+      Buffer<float> keys;
+      project(x, tokens, nullptr, &keys, nullptr);
       rotateRows(keys.data(), tokens, weights_.kvHeads, firstPosition, perSequence);
-      rows.latentKeys = project(downKeys_, keys.data(), tokens, keyWidth_);
+      rows.latentKeys = productOf(downKeys_, keys.data(), tokens, keyWidth_);
     }
     addOffset(rows.latentKeys, biasKeys_);
     if (!maps_.joint) {
-      rows.latentValues = project(downValues_, x, tokens, d_);
+      rows.latentValues = productOf(downValues_, x, tokens, d_);
       addOffset(rows.latentValues, biasValues_);
     }
   }
   const int64_t sinks = std::min(tokens, technique_.sinks - firstPosition);
   if (sinks > 0) {
-    rows.sinkKeys = projectKeys(x, sinks);
-    rows.sinkValues = projectValues(x, sinks);
+    project(x, sinks, nullptr, &rows.sinkKeys, &rows.sinkValues);
     rotateRows(rows.sinkKeys.data(), sinks, weights_.kvHeads, firstPosition, sinks);
   }
   return rows;
@@ -201,9 +200,16 @@ void AttentionLayer::fill(SequenceCache& cache, const float* x, int64_t tokens, 
 
 void AttentionLayer::attendAt(const std::vector<SequenceCache*>& caches, const float* x, int64_t firstPosition,
                               int64_t tokens, float* y) const {
-  const auto batch = static_cast<int64_t>(caches.size()), rows = batch * tokens;
   if (own_) return attendOwn(caches, x, firstPosition, tokens, y);
-  Buffer<float> q = projectQueries(x, rows), mixed(*arena_, rows * queryWidth_);
+  Buffer<float> q;
+  project(x, static_cast<int64_t>(caches.size()) * tokens, &q, nullptr, nullptr);
+  attendFrom(caches, q, firstPosition, tokens, y);
+}
+
+void AttentionLayer::attendFrom(const std::vector<SequenceCache*>& caches, Buffer<float>& q, int64_t firstPosition, int64_t tokens,
+                                float* y) const {
+  const auto batch = static_cast<int64_t>(caches.size()), rows = batch * tokens;
+  Buffer<float> mixed(*arena_, rows * queryWidth_);
   std::vector<SequenceQueries> queries;
   for (int64_t b = 0; b < batch; b++) {
     SequenceCache* cache = caches[static_cast<size_t>(b)];
@@ -242,8 +248,9 @@ void AttentionLayer::step(const std::vector<SequenceCache*>& caches, const float
   for (const SequenceCache* cache : caches)
     if (cache->length() != position) refuse("expected caches of equal length for one step");
   if (position >= technique_.sinks) {  // one projection serves the whole batch
-    const Rows all = rowsFor(x, batch * tokens, position, tokens);
+    Rows all = rowsFor(x, batch * tokens, position, tokens, true);
     for (int64_t b = 0; b < batch; b++) appendRows(*caches[static_cast<size_t>(b)], all, b * tokens, tokens);
+    if (all.queries.size() > 0) return attendFrom(caches, all.queries, position, tokens, y);
   } else {
     for (int64_t b = 0; b < batch; b++)
       appendRows(*caches[static_cast<size_t>(b)], rowsFor(x + b * tokens * d_, tokens, position, tokens), 0, tokens);
@@ -256,11 +263,6 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
   // Full-precision keys and values in the tiles that the kernel reads; workspace, not cache.
   Buffer<float> rebuiltKeys, rebuiltValues;
   const float *keys = rows.keys.data(), *values = rows.values.data();
-  const auto project = [&](const PackedWeights& w, const float* from, int64_t count, int64_t ldx) {
-    Buffer<float> out(*arena_, count * w.rows());
-    w.multiply(count, from, ldx, out.data(), w.rows());
-    return out;
-  };
   const int64_t queryHeads = weights_.heads, kvHeads = own_ ? queryHeads : weights_.kvHeads, keyDim = weights_.headDim;
   const int64_t valueDim = own_ ? own_->valueDim() : keyDim;
   if (own_) {  // for many queries keys and values of every head are cheaper than a way through the latent
@@ -275,10 +277,11 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
   }
   if (latent_) {
     const bool input = technique_.cacheKind == CacheKind::input;
-    rebuiltKeys = input ? projectKeys(x, tokens) : project(upKeysPacked_, rows.latentKeys.data(), tokens, maps_.keyRank);
-    rebuiltValues = input ? projectValues(x, tokens)
-                          : project(upValuesPacked_, maps_.joint ? rows.latentKeys.data() : rows.latentValues.data(), tokens, maps_.valueRank);
-    if (!input) {
+    if (input) {
+      project(x, tokens, nullptr, &rebuiltKeys, &rebuiltValues);
+    } else {
+      rebuiltKeys = productOf(upKeysPacked_, rows.latentKeys.data(), tokens, maps_.keyRank);
+      rebuiltValues = productOf(upValuesPacked_, maps_.joint ? rows.latentKeys.data() : rows.latentValues.data(), tokens, maps_.valueRank);
       for (int64_t i = 0; i < rebuiltKeys.size(); i++) rebuiltKeys[i] += meanKeys_[i % keyWidth_];
       for (int64_t i = 0; i < rebuiltValues.size(); i++) rebuiltValues[i] += meanValues_[i % keyWidth_];
     }
@@ -301,7 +304,11 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
   SequenceCache full(*arena_, exact);
   full.append(tokens, {keys, values, nullptr, nullptr, kvHeads * keyDim, kvHeads * valueDim});
 
-  Buffer<float> q = own_ ? own_->queries(x, tokens) : projectQueries(x, tokens), mixed(*arena_, tokens * queryHeads * valueDim);
+  Buffer<float> q, mixed(*arena_, tokens * queryHeads * valueDim);
+  if (own_)
+    q = own_->queries(x, tokens);
+  else
+    project(x, tokens, &q, nullptr, nullptr);
   rotateRows(q.data(), tokens, queryHeads, 0, tokens);
   if (technique_.hadamard) hadamardRows(q.data(), tokens, queryHeads);
   AttentionShape s = shape();

@@ -79,21 +79,24 @@ class AttentionLayer {
  private:
   /// Projections of some tokens: what the cache stores, and full-precision keys and values where asked for.
   struct Rows {
+    Buffer<float> queries;                   // [tokens][queryWidth], not rotated
     Buffer<float> keys, values;              // [tokens][keyWidth], keys as direct caches store them
     Buffer<float> latentKeys, latentValues;  // [tokens][rank]
     Buffer<float> sinkKeys, sinkValues;      // exact rows of the first tokens, rotated
   };
   /// Row t is at position firstPosition + t % perSequence: one sequence, or several of equal length in a row.
-  Rows rowsFor(const float* x, int64_t tokens, int64_t firstPosition, int64_t perSequence) const;
+  /// @param withQueries  those of a direct cache too: one job makes all three
+  Rows rowsFor(const float* x, int64_t tokens, int64_t firstPosition, int64_t perSequence, bool withQueries = false) const;
   void appendRows(SequenceCache& cache, const Rows& rows, int64_t offset, int64_t tokens) const;
   void rotateRows(float* rows, int64_t count, int64_t heads, int64_t firstPosition, int64_t perSequence) const;
   void rotateOwnKeys(float* keys, int64_t count, int64_t firstPosition, int64_t perSequence) const;
+  /// The same from queries that are not rotated yet; they are overwritten.
+  void attendFrom(const std::vector<SequenceCache*>& caches, Buffer<float>& q, int64_t firstPosition, int64_t tokens, float* y) const;
   void attendOwn(const std::vector<SequenceCache*>& caches, const float* x, int64_t firstPosition, int64_t tokens, float* y) const;
   void hadamardRows(float* rows, int64_t count, int64_t heads) const;
-  /// Projections as the cache meets them: biased, normalised, not rotated.
-  Buffer<float> projectKeys(const float* x, int64_t rows) const;
-  Buffer<float> projectValues(const float* x, int64_t rows) const;
-  Buffer<float> projectQueries(const float* x, int64_t rows) const;
+  /// Projections as the cache meets them: biased, normalised, not rotated. Null: not wanted.
+  void project(const float* x, int64_t rows, Buffer<float>* queries, Buffer<float>* keys, Buffer<float>* values) const;
+  Buffer<float> productOf(const PackedWeights& w, const float* x, int64_t rows, int64_t ldx) const;
   void projectOutput(const float* mixed, int64_t rows, float* y) const;
   AttentionShape shape() const;
   bool rotatesOnRead() const;

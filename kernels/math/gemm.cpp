@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t depthBlock = 256;  // k block: a packed B panel of it stays in L1
 constexpr int64_t rowBlock = 96;     // rows of A per work item: the packed block stays in L2
+constexpr int64_t fewRows = 12;      // two register tiles: to widen weights in both takes no longer than to store and load them
 
 template <class T>
 struct Dispatch;
@@ -32,6 +33,9 @@ struct Dispatch<double> {
     simd().gemmF64(m, n, k, a, lda, b, ldb, c, ldc, beta, {});
   }
 };
+
+constexpr int64_t widestPanel = 64;  // of weights: a row of them in registers, and sums enough to hide the latency of adding
+int64_t panelFor(int64_t n) { return std::min(widestPanel, padded(n)); }
 
 struct FreeDeleter {
   void operator()(void* p) const { std::free(p); }
@@ -119,23 +123,22 @@ void product(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, bool tran
 }  // namespace
 
 PackedWeights::PackedWeights(Arena& arena, int64_t n, int64_t k, const float* w, int64_t ldw)
-    : n_(n), k_(k), packed_(arena, (n + panel - 1) / panel * panel * k) {
-  parallelFor((n + panel - 1) / panel, [&](int64_t j) {
-    float* out = packed_.data() + j * panel * k;
-    for (int64_t q = 0; q < std::min(panel, n - j * panel); q++)
-      for (int64_t p = 0; p < k; p++) out[p * panel + q] = w[(j * panel + q) * ldw + p];
+    : n_(n), k_(k), panel_(panelFor(n)), packed_(arena, panels() * panel_ * k) {
+  parallelFor(panels(), [&](int64_t j) {
+    float* out = packed_.data() + j * panel_ * k;
+    for (int64_t q = 0; q < std::min(panel_, n - j * panel_); q++)
+      for (int64_t p = 0; p < k; p++) out[p * panel_ + q] = w[(j * panel_ + q) * ldw + p];
   });
 }
 
 PackedWeights::PackedWeights(Arena& arena, int64_t n, int64_t k, const Numbers& w, int64_t first, int64_t rowStride, int64_t columnStride)
-    : n_(n), k_(k), type_(w.type()) {
-  const int64_t panels = (n + panel - 1) / panel;
+    : n_(n), k_(k), panel_(panelFor(n)), type_(w.type()) {
   const auto pack = [&](auto& to, const auto* from) {
-    to = std::decay_t<decltype(to)>(arena, panels * panel * k);
-    parallelFor(panels, [&](int64_t j) {
-      auto* out = to.data() + j * panel * k;
-      for (int64_t q = 0; q < std::min(panel, n - j * panel); q++)
-        for (int64_t p = 0; p < k; p++) out[p * panel + q] = from[first + (j * panel + q) * rowStride + p * columnStride];
+    to = std::decay_t<decltype(to)>(arena, panels() * panel_ * k);
+    parallelFor(panels(), [&](int64_t j) {
+      auto* out = to.data() + j * panel_ * k;
+      for (int64_t q = 0; q < std::min(panel_, n - j * panel_); q++)
+        for (int64_t p = 0; p < k; p++) out[p * panel_ + q] = from[first + (j * panel_ + q) * rowStride + p * columnStride];
     });
   };
   if (w.isHalf())
@@ -145,46 +148,71 @@ PackedWeights::PackedWeights(Arena& arena, int64_t n, int64_t k, const Numbers& 
 }
 
 const float* PackedWeights::widened(int64_t j, int64_t k0, int64_t count, float* tile) const {
-  const int64_t at = (j * k_ + k0) * panel;
+  const int64_t at = (j * k_ + k0) * panel_;
   if (type_ == Dtype::f32) return packed_.data() + at;
-  widen(type_, halves_.data() + at, count * panel, tile);
+  widen(type_, halves_.data() + at, count * panel_, tile);
   return tile;
 }
 
 std::vector<float> PackedWeights::unpacked() const {
   std::vector<float> w(static_cast<size_t>(n_ * k_));
-  parallelFor((n_ + panel - 1) / panel, [&](int64_t j) {
-    alignas(64) float tile[depthBlock * panel];
+  parallelFor(panels(), [&](int64_t j) {
+    alignas(64) float tile[depthBlock * widestPanel];
     for (int64_t k0 = 0; k0 < k_; k0 += depthBlock) {
       const int64_t count = std::min(depthBlock, k_ - k0);
       const float* from = widened(j, k0, count, tile);
-      for (int64_t q = 0; q < std::min(panel, n_ - j * panel); q++)
-        for (int64_t p = 0; p < count; p++) w[static_cast<size_t>((j * panel + q) * k_ + k0 + p)] = from[p * panel + q];
+      for (int64_t q = 0; q < std::min(panel_, n_ - j * panel_); q++)
+        for (int64_t p = 0; p < count; p++) w[static_cast<size_t>((j * panel_ + q) * k_ + k0 + p)] = from[p * panel_ + q];
     }
   });
   return w;
 }
 
 void PackedWeights::multiply(int64_t m, const float* x, int64_t ldx, float* y, int64_t ldy) const {
-  const int64_t panels = (n_ + panel - 1) / panel, blocks = (m + rowBlock - 1) / rowBlock;
-  // Few rows: split the columns so that every core reads its share of the weights. Fixed, so results are too.
-  const int64_t groups = blocks >= 8 ? 1 : std::min<int64_t>(panels, 16);
-  parallelFor(blocks * groups, [&](int64_t item) {
-    const int64_t i0 = item / groups * rowBlock, rows = std::min(rowBlock, m - i0), group = item % groups;
-    alignas(64) float tile[rowBlock * panel];
-    alignas(64) float wide[depthBlock * panel];
-    float keep[rowBlock];
-    std::fill_n(keep, rowBlock, 1.0f);
-    for (int64_t j = panels * group / groups; j < panels * (group + 1) / groups; j++) {
-      for (int64_t k0 = 0; k0 < k_; k0 += depthBlock) {
-        const int64_t count = std::min(depthBlock, k_ - k0);
-        // What is widened next: it lies behind, and the product asks for it as it goes.
-        const Ahead next = type_ == Dtype::f32 ? Ahead{} : Ahead{halves_.data() + (j * k_ + k0 + count) * panel, count * panel * 2};
-        simd().gemmF32(rows, panel, count, x + i0 * ldx + k0, ldx, widened(j, k0, count, wide), panel, tile, panel, k0 ? keep : nullptr, next);
-      }
-      const int64_t width = std::min(panel, n_ - j * panel);
-      for (int64_t r = 0; r < rows; r++) std::copy_n(tile + r * panel, width, y + (i0 + r) * ldy + j * panel);
+  fastmqa::multiply({{*this, y, ldy}}, m, x, ldx);
+}
+
+void PackedWeights::multiplyPanel(int64_t j, int64_t rows, const float* x, int64_t ldx, float* y, int64_t ldy) const {
+  alignas(64) float tile[rowBlock * widestPanel];
+  float keep[rowBlock];
+  std::fill_n(keep, rowBlock, 1.0f);
+  for (int64_t k0 = 0; k0 < k_; k0 += depthBlock) {
+    const int64_t count = std::min(depthBlock, k_ - k0), at = (j * k_ + k0) * panel_, size = numberBytes();
+    const void* weights = type_ == Dtype::f32 ? static_cast<const void*>(packed_.data() + at) : halves_.data() + at;
+    const float* beta = k0 ? keep : nullptr;
+    if (rows <= fewRows) {
+      const PackedBlock block{static_cast<int>(type_), static_cast<const uint8_t*>(weights), panel_ * size, count, panel_,
+                              PackedBlock::Scales::none, 1, 0, nullptr, nullptr};
+      simd().gemmPacked(rows, x + k0, ldx, block, tile, panel_, beta);
+    } else {
+      alignas(64) float wide[depthBlock * widestPanel];
+      // What is read next lies behind, and the product asks for it as it goes.
+      const Ahead next{static_cast<const char*>(weights) + count * panel_ * size, count * panel_ * size};
+      simd().gemmF32(rows, panel_, count, x + k0, ldx, widened(j, k0, count, wide), panel_, tile, panel_, beta, next);
     }
+  }
+  const int64_t width = std::min(panel_, n_ - j * panel_);
+  for (int64_t r = 0; r < rows; r++) std::copy_n(tile + r * panel_, width, y + r * ldy + j * panel_);
+}
+
+void multiply(const std::vector<Product>& products, int64_t m, const float* x, int64_t ldx) {
+  struct Part {
+    const Product* product;
+    int64_t firstPanel, lastPanel;
+  };
+  const int64_t blocks = (m + rowBlock - 1) / rowBlock;
+  std::vector<Part> parts;
+  for (const Product& product : products) {
+    // Few rows: split the columns so that every core reads its share of the weights.
+    const int64_t panels = product.weights.panels(), groups = blocks >= 8 ? 1 : std::min<int64_t>(panels, 16);
+    for (int64_t g = 0; g < groups; g++) parts.push_back({&product, panels * g / groups, panels * (g + 1) / groups});
+  }
+  const auto count = static_cast<int64_t>(parts.size());
+  parallelFor(blocks * count, [&](int64_t item) {
+    const auto [product, first, last] = parts[static_cast<size_t>(item % count)];
+    const int64_t i0 = item / count * rowBlock, rows = std::min(rowBlock, m - i0);
+    for (int64_t j = first; j < last; j++)
+      product->weights.multiplyPanel(j, rows, x + i0 * ldx, ldx, product->y + i0 * product->ldy, product->ldy);
   });
 }
 

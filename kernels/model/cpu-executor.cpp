@@ -9,19 +9,6 @@
 namespace fastmqa {
 namespace {
 
-float silu(float x) { return x / (1 + std::exp(-x)); }
-float gelu(float x) { return 0.5f * x * (1 + std::erf(x * 0.70710678118654752f)); }
-float geluTanh(float x) { return 0.5f * x * (1 + std::tanh(0.79788456080286536f * (x + 0.044715f * x * x * x))); }
-
-float activated(float x, Activation activation) {
-  switch (activation) {
-    case Activation::silu: return silu(x);
-    case Activation::gelu: return gelu(x);
-    case Activation::geluTanh: return geluTanh(x);
-  }
-  return x;
-}
-
 using Layers = std::vector<std::unique_ptr<AttentionLayer>>;
 
 class CpuSequences : public Sequences {
@@ -131,18 +118,14 @@ class CpuExecutor : public Executor {
   void feedForward(int64_t index, Place from, Place to) override {
     const DecoderShape& s = weights_->shape;
     const DecoderWeights::FeedForward& layer = weights_->feedForward(index, cancel_);
-    if (layer.experts) return layer.experts->run(at(from), rows_, [&](float g) { return activated(g, s.activation); }, at(to));
+    if (layer.experts) return layer.experts->run(at(from), rows_, s.activation, at(to));
     std::vector<float> up(static_cast<size_t>(rows_ * s.mlpDim)), gate(s.gatedMlp ? up.size() : 0);
-    layer.up.multiply(rows_, at(from), s.hiddenDim, up.data(), s.mlpDim);
-    if (s.gatedMlp) layer.gate.multiply(rows_, at(from), s.hiddenDim, gate.data(), s.mlpDim);
-    parallelFor(rows_, [&](int64_t r) {
-      float* u = up.data() + r * s.mlpDim;
-      const float* g = gate.data() + r * s.mlpDim;
-      for (int64_t c = 0; c < s.mlpDim; c++) {
-        if (!layer.upBias.empty()) u[c] += layer.upBias[static_cast<size_t>(c)];
-        u[c] = s.gatedMlp ? activated(g[c], s.activation) * u[c] : activated(u[c], s.activation);
-      }
-    });
+    std::vector<Product> products = {{layer.up, up.data(), s.mlpDim}};
+    if (s.gatedMlp) products.push_back({layer.gate, gate.data(), s.mlpDim});
+    multiply(products, rows_, at(from), s.hiddenDim);
+    if (!layer.upBias.empty())
+      for (size_t i = 0; i < up.size(); i++) up[i] += layer.upBias[i % layer.upBias.size()];
+    activate(s.activation, rows_ * s.mlpDim, s.gatedMlp ? gate.data() : nullptr, up.data());
     float* y = at(to);
     layer.down.multiply(rows_, up.data(), s.mlpDim, y, s.hiddenDim);
     if (!layer.downBias.empty())

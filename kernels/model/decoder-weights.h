@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "activation.h"
 #include "checkpoint.h"
 #include "experts.h"
 #include "layer/running-layer.h"
@@ -13,7 +14,6 @@
 namespace fastmqa {
 
 enum class Norm { rms, layer };
-enum class Activation { silu, gelu, geluTanh };
 enum class Residual { sequential, sandwich, parallel };
 
 struct DecoderShape {

@@ -4,8 +4,6 @@
 #include <cmath>
 #include <numeric>
 
-#include "math/threads.h"
-
 namespace fastmqa {
 namespace {
 
@@ -54,23 +52,20 @@ Route routeOf(const ExpertShape& s, const float* logits, const std::vector<float
   return route;
 }
 
-void GatedMlp::run(const float* x, int64_t rows, const Activate& activate, float* y) const {
+void GatedMlp::run(const float* x, int64_t rows, Activation activation, float* y) const {
   const int64_t width = up.rows(), d = up.columns();
   std::vector<float> wide(static_cast<size_t>(rows * width)), gates(wide.size());
-  up.multiply(rows, x, d, wide.data(), width);
-  gate.multiply(rows, x, d, gates.data(), width);
-  parallelFor(rows, [&](int64_t r) {
-    for (int64_t c = r * width; c < (r + 1) * width; c++) wide[static_cast<size_t>(c)] *= activate(gates[static_cast<size_t>(c)]);
-  });
+  multiply({{up, wide.data(), width}, {gate, gates.data(), width}}, rows, x, d);
+  activate(activation, rows * width, gates.data(), wide.data());
   down.multiply(rows, wide.data(), width, y, down.rows());
 }
 
-void Experts::run(const float* x, int64_t rows, const GatedMlp::Activate& activate, float* y) const {
+void Experts::run(const float* x, int64_t rows, Activation activation, float* y) const {
   const int64_t d = router.columns(), n = shape.experts;
   std::vector<float> logits(static_cast<size_t>(rows * n));
   router.multiply(rows, x, d, logits.data(), n);
   if (shape.sharedMlpDim > 0)
-    shared.run(x, rows, activate, y);
+    shared.run(x, rows, activation, y);
   else
     std::fill_n(y, rows * d, 0.0f);
   struct Guest {
@@ -90,7 +85,7 @@ void Experts::run(const float* x, int64_t rows, const GatedMlp::Activate& activa
     in.resize(static_cast<size_t>(count * d));
     out.resize(in.size());
     for (int64_t i = 0; i < count; i++) std::copy_n(x + guests[e][static_cast<size_t>(i)].row * d, d, in.data() + i * d);
-    experts[e].run(in.data(), count, activate, out.data());
+    experts[e].run(in.data(), count, activation, out.data());
     for (int64_t i = 0; i < count; i++) {
       const Guest& guest = guests[e][static_cast<size_t>(i)];
       for (int64_t c = 0; c < d; c++) y[guest.row * d + c] += guest.weight * out[static_cast<size_t>(i * d + c)];

@@ -1,9 +1,9 @@
 // A mixture of experts in place of an MLP (DeepSeek-V2 and -V3): a router chooses a few of many gated MLPs for every token,
 // shared ones read all tokens.
 #pragma once
-#include <functional>
 #include <vector>
 
+#include "activation.h"
 #include "math/gemm.h"
 
 namespace fastmqa {
@@ -25,9 +25,8 @@ struct ExpertShape {
 /// A gated MLP without biases: down (act(gate x) * up x).
 struct GatedMlp {
   PackedWeights gate, up, down;
-  using Activate = std::function<float(float)>;
   /// x, y [rows][d]
-  void run(const float* x, int64_t rows, const Activate& activate, float* y) const;
+  void run(const float* x, int64_t rows, Activation activation, float* y) const;
 };
 
 /// Which experts a token goes to, and what each of them counts.
@@ -45,7 +44,7 @@ struct Experts {
   std::vector<GatedMlp> experts;
   GatedMlp shared;
   /// x, y [rows][d]
-  void run(const float* x, int64_t rows, const GatedMlp::Activate& activate, float* y) const;
+  void run(const float* x, int64_t rows, Activation activation, float* y) const;
 };
 
 }  // namespace fastmqa

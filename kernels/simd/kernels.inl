@@ -254,6 +254,20 @@ void softcapRow(float* x, int64_t n, float cap) {
   for (int64_t i = 0; i < n; i++) x[i] = cap * std::tanh(x[i] / cap);
 }
 
+void silu(float* x, int64_t n) {
+  const auto step = [](VF v) {  // exp of what is not positive: it cannot overflow
+    const VF e = expVector(select(v < VF{}, v, -v));
+    return v * select(v < VF{}, e, splat(1.0f)) / (e + splat(1.0f));
+  };
+  int64_t i = 0;
+  for (; i + lanesF32 <= n; i += lanesF32) store(x + i, step(load(x + i)));
+  if (i == n) return;
+  float rest[lanesF32] = {};
+  std::memcpy(rest, x + i, static_cast<size_t>(n - i) * 4);
+  store(rest, step(load(rest)));
+  std::memcpy(x + i, rest, static_cast<size_t>(n - i) * 4);
+}
+
 // Stored numbers come eight at a time, or a whole vector where that is wider.
 constexpr int lanesDecode = lanesF32 > 8 ? lanesF32 : 8;
 template <class V>
@@ -544,7 +558,7 @@ void packedProduct(int64_t m, const float* a, int64_t lda, const PackedBlock b, 
   using F = Packed::F;
   constexpr float middle = centre<dtype>();
   const bool perRun = b.scales == Scales::perRun, alongRow = b.scales == Scales::alongRow;
-  const int64_t depth = alongRow && b.span < packedDepth ? b.span : packedDepth;
+  const int64_t depth = b.scales == Scales::none ? b.rows : alongRow && b.span < packedDepth ? b.span : packedDepth;
   const int64_t run = perRun && b.span < b.columns ? b.span : b.columns;
   float ones[packedDepth], scaled[packedTall * packedDepth], start[packedTall], sums[packedTall * 8 * lanesDecode];
   if (b.shift)
@@ -681,7 +695,7 @@ float readAll(const float* data, int64_t n) {
 }
 
 const Simd table = {FASTMQA_SIMD_NAME, gemmTile<float>, gemmTile<double>, gemmWide,     2 * lanesF32, lanesF32,
-                    softmaxRows,       softcapRow,      decode,           decodeBlock,   gemmPacked,    transpose, scaleByNumber,
+                    softmaxRows,       softcapRow,      silu,              decode,           decodeBlock,   gemmPacked,    transpose, scaleByNumber,
                     rotateRows,        burnFma,         readAll};
 
 }  // namespace

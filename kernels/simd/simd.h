@@ -54,6 +54,8 @@ struct Simd {
   void (*softmaxRows)(int64_t rows, float* scores, int64_t stride, int64_t n, float* top, float* keep, float* sums);
   /// x[i] = cap * tanh(x[i] / cap)
   void (*softcapRow)(float* x, int64_t n, float cap);
+  /// x[i] = x[i] / (1 + exp(-x[i]))
+  void (*silu)(float* x, int64_t n);
   /// Stored numbers to f32: n a multiple of 8. `dtype` is a Dtype; integers come as raw unsigned codes.
   void (*decode)(int dtype, const uint8_t* codes, int64_t n, float* out);
   /// A packed block to f32 rows of out[rows][ldo].

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/codec.h"
 #include "fastmqa/sizes.h"
 #include "layer/heads.h"
 #include "math/eigen.h"
@@ -20,6 +21,7 @@
 #include "math/rope.h"
 #include "math/threads.h"
 #include "reference/synthetic.h"
+#include "simd/simd.h"
 
 using namespace fastmqa;
 using Complex = std::complex<double>;
@@ -636,6 +638,73 @@ bool isRefused(const std::function<void()>& check) {
   return false;
 }
 
+/// Products with packed weights: near those in f64 of the same numbers, and bit for bit the same for a row whatever rows, and
+/// what other matrices, are multiplied with it.
+void testPackedWeights() {
+  const char* names[8];
+  const int variants = availableSimd(names, 8);
+  Arena arena;
+  constexpr int64_t most = 14;  // more rows than are multiplied in registers
+  for (const Dtype type : {Dtype::f32, Dtype::f16, Dtype::bf16})
+    for (const int64_t n : {1, 24, 64, 200})
+      for (const int64_t k : {1, 100, 300}) {
+        const std::string name = "packed.type-" + std::to_string(static_cast<int>(type)) + "." + std::to_string(n) + "x" + std::to_string(k);
+        const Matrix random = normals(name, n * k), inputs = normals(name + ".x", most * k);
+        std::vector<float> wide(random.begin(), random.end()), x(inputs.begin(), inputs.end());
+        std::vector<uint16_t> halves(wide.size());
+        for (size_t i = 0; i < wide.size() && type != Dtype::f32; i++) putFloat(type, reinterpret_cast<uint8_t*>(halves.data()), static_cast<int64_t>(i), wide[i]);
+        const Numbers numbers = type == Dtype::f32 ? Numbers(wide) : Numbers(type, halves);
+        const PackedWeights w(arena, n, k, numbers);
+        checkTrue(name + ".unpacked", w.unpacked() == numbers.floats());
+        const Matrix weights = numbers.doubles();
+        Matrix exact(static_cast<size_t>(most * n), 0.0);
+        for (int64_t r = 0; r < most; r++)
+          for (int64_t c = 0; c < n; c++)
+            for (int64_t p = 0; p < k; p++) exact[r * n + c] += static_cast<double>(x[r * k + p]) * weights[c * k + p];
+        for (int v = 0; v < variants; v++) {
+          forceSimd(names[v]);
+          std::vector<float> y(static_cast<size_t>(most * n));
+          w.multiply(most, x.data(), k, y.data(), n);
+          checkAtMost(name + "." + names[v], relativeL2(Matrix(y.begin(), y.end()), exact), 1e-6);
+          bool same = true;
+          for (int64_t m = 1; m < most; m++) {
+            std::vector<float> one(static_cast<size_t>(m * n)), other(one);
+            multiply({{w, one.data(), n}, {w, other.data(), n}}, m, x.data(), k);
+            same = same && one == other && std::equal(one.begin(), one.end(), y.begin());
+          }
+          checkTrue(name + "." + names[v] + ".same-for-any-rows", same);
+        }
+        forceSimd(names[0]);
+      }
+}
+
+void testSilu() {
+  const char* names[8];
+  const int variants = availableSimd(names, 8);
+  std::vector<float> x;
+  for (int i = 0; i < 157; i++) x.push_back(static_cast<float>(i - 78) * (i % 3 ? 0.11f : 1.2f));
+  for (int v = 0; v < variants; v++) {
+    forceSimd(names[v]);
+    std::vector<float> y(x);
+    simd().silu(y.data(), static_cast<int64_t>(y.size()));
+    double worst = 0;
+    bool whereverItStands = true;
+    for (size_t i = 0; i < x.size(); i++) {
+      const double exact = static_cast<double>(x[i]) / (1 + std::exp(-static_cast<double>(x[i])));
+      worst = std::max(worst, std::abs(static_cast<double>(y[i]) - exact) / (std::abs(exact) + 1e-30));
+      float alone = x[i];
+      simd().silu(&alone, 1);
+      whereverItStands = whereverItStands && alone == y[i];
+    }
+    checkAtMost(std::string("silu.") + names[v], worst, 6e-6);  // without fused multiply-adds exponents are rounded: |x| 2^-24
+    checkTrue(std::string("silu.place.") + names[v], whereverItStands);
+    float limits[] = {INFINITY, NAN, 0};
+    simd().silu(limits, 3);
+    checkTrue(std::string("silu.limits.") + names[v], limits[0] == INFINITY && std::isnan(limits[1]) && limits[2] == 0);
+  }
+  forceSimd(names[0]);
+}
+
 void testSizes() {
   checkTrue("sizes.product", elements({3, 5, 7}) == 105 && elements({}) == 1);
   checkTrue("sizes.empty", elements({3, 0, 7}) == 0);
@@ -667,6 +736,8 @@ void testSizes() {
 
 int main(int argc, char** argv) {
   testSizes();
+  testPackedWeights();
+  testSilu();
   testRandomNumbers();
   testTinyModel();
   testSharedHeads();

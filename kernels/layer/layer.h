@@ -90,7 +90,7 @@ class AttentionLayer {
   void appendRows(SequenceCache& cache, const Rows& rows, int64_t offset, int64_t tokens) const;
   void rotateRows(float* rows, int64_t count, int64_t heads, int64_t firstPosition, int64_t perSequence) const;
   void rotateOwnKeys(float* keys, int64_t count, int64_t firstPosition, int64_t perSequence) const;
-  /// The same from queries that are not rotated yet; they are overwritten.
+  /// attendAt from projected queries, which it rotates in place.
   void attendFrom(const std::vector<SequenceCache*>& caches, Buffer<float>& q, int64_t firstPosition, int64_t tokens, float* y) const;
   void attendOwn(const std::vector<SequenceCache*>& caches, const float* x, int64_t firstPosition, int64_t tokens, float* y) const;
   void hadamardRows(float* rows, int64_t count, int64_t heads) const;

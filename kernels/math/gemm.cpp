@@ -11,7 +11,7 @@
 namespace fastmqa {
 namespace {
 
-constexpr int64_t depthBlock = 256;  // k block: a packed B panel of it stays in L1
+constexpr int64_t depthBlock = 256;  // k block: the columns of it that a register tile reads stay in L1
 constexpr int64_t rowBlock = 96;     // rows of A per work item: the packed block stays in L2
 constexpr int64_t fewRows = 12;      // two register tiles: to widen weights in both takes no longer than to store and load them
 

@@ -695,8 +695,8 @@ float readAll(const float* data, int64_t n) {
 }
 
 const Simd table = {FASTMQA_SIMD_NAME, gemmTile<float>, gemmTile<double>, gemmWide,     2 * lanesF32, lanesF32,
-                    softmaxRows,       softcapRow,      silu,              decode,           decodeBlock,   gemmPacked,    transpose, scaleByNumber,
-                    rotateRows,        burnFma,         readAll};
+                    softmaxRows,       softcapRow,      silu,             decode,        decodeBlock,   gemmPacked,
+                    transpose,         scaleByNumber,   rotateRows,       burnFma,       readAll};
 
 }  // namespace
 }  // namespace fastmqa

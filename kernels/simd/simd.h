@@ -23,7 +23,7 @@ struct PackedBlock {
   const float* shift;  ///< null: symmetric, value = (code - 2^(bits - 1)) * scale; floats: value * scale
 };
 
-/// Rows of a packed block that gemmPacked sums before they meet C. A span along rows is at most this, or all rows.
+/// Rows of a packed block with scales that gemmPacked sums before they meet C. A span along rows is at most this, or all rows.
 constexpr int64_t packedDepth = 128;
 /// How far before their use gemmPacked asks for codes: the blocks of a page lie one behind the other.
 constexpr int64_t fetchAhead = 8192;

@@ -11,12 +11,13 @@ const rounds = 3;
 const mostSamples = 50;
 const deadlineSeconds = 600;
 
-/** Nothing is timed before `prepare` has compared it with the reference. */
+/** Nothing is timed before `prepare` has compared it with the reference. `told` hears the name of each case as it begins. */
 export async function benchLevels(
   backend: MeasuringBackend,
   { only = '', secondsPerCase = 1 }: BenchOptions,
   place: string,
   ceilings: () => Promise<Ceilings>,
+  told: (name: string) => void = () => {},
 ): Promise<BenchCase[]> {
   const everywhere = { ...layer, backend: [place] };
   const plan = expandSweep({
@@ -28,6 +29,7 @@ export async function benchLevels(
   for (const { config } of plan) {
     const name = `level ${config.level} ${config.phase}`;
     if (!name.includes(only)) continue;
+    told(name);
     const { batch, heads, hiddenDim, seqLen } = config;
     const shape = `B${batch} H${heads} d${hiddenDim} S${seqLen}`;
     const prepared = await backend.prepare(config, deadlineSeconds);

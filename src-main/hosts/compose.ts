@@ -79,7 +79,7 @@ export interface Profiler extends ProfilerApi {
   /** The smallest cache that keeps an error budget. */
   recommend(options: RecommendOptions): Promise<Recommendation>;
   /** Kernels (of the CPU), then whole layers at every level, against the ceilings of `backend`. */
-  bench(options: BenchOptions, backend?: string): Promise<readonly BenchCase[]>;
+  bench(options: BenchOptions, backend?: string, told?: (name: string) => void): Promise<readonly BenchCase[]>;
   /** Measures the points of a queue until `signal`; the one at hand is finished. */
   work(options: WorkerOptions): Promise<void>;
   /** The workers of a queue and what waits for them, now and then. */
@@ -197,11 +197,12 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
         await recording?.close();
       }
     },
-    bench: async (benchOptions, place = 'cpu') => {
+    bench: async (benchOptions, place = 'cpu', told = () => {}) => {
       await usableGpus([place]);
+      if (place === 'cpu') told('ceilings and kernels');
       return [
         ...(place === 'cpu' ? await backend.bench(benchOptions, benchDeadlineSeconds) : []),
-        ...(await benchLevels(measuring, benchOptions, place, () => ceilingsOf(place, backend))),
+        ...(await benchLevels(measuring, benchOptions, place, () => ceilingsOf(place, backend), told)),
       ];
     },
     work: async (workOptions) => {

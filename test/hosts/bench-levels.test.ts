@@ -9,11 +9,19 @@ const phases = ['prefill', 'decode', 'verify'];
 describe('bench of whole layers', () => {
   it('prepares every level in every phase before it is timed, and releases it', async () => {
     const backend = new FakeBackend(new FakeClock());
-    const cases = await benchLevels(backend, {}, 'cpu', () => backend.ceilings());
+    const told: string[] = [];
+    const cases = await benchLevels(
+      backend,
+      {},
+      'cpu',
+      () => backend.ceilings(),
+      (name) => told.push(name),
+    );
     const names = [...fullHeadLevelNames, ...sharedLevelNames].flatMap((level) =>
       phases.map((phase) => `level ${level} ${phase}`),
     );
     expect(cases.map(({ name }) => name).sort()).toEqual(names.sort());
+    expect(told).toEqual(cases.map(({ name }) => name));
     expect(backend.live.size).toBe(0);
     expect(backend.calls.filter((call) => call.startsWith('prepare'))).toHaveLength(names.length);
     expect(new Set(cases.map(({ shape }) => shape))).toEqual(new Set(['B4 H32 d2048 S1024']));

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { formatMetric, formatSeconds } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { BenchCase, BenchOptions } from '../compose.ts';
-import { backendOption, choiceOption, columns, json, numberOption, print } from './output.ts';
+import { backendOption, choiceOption, columns, json, numberOption, print, say } from './output.ts';
 import type { Session } from './session.ts';
 
 export const addBench = (program: Command, { profiler }: Session): Command =>
@@ -34,7 +34,7 @@ export const addBench = (program: Command, { profiler }: Session): Command =>
           ...(decodeTokens === undefined ? {} : { decodeTokens }),
           ...(seconds === undefined ? {} : { secondsPerCase: seconds }),
         };
-        const cases = await profiler.bench(asked, backend);
+        const cases = await profiler.bench(asked, backend, (name) => say(`measuring ${name}`));
         if (cases.length === 0) throw expected('a part of the name of a case', '--only', only);
         if (format === 'json') return print(json({ cases }));
         const header = ['case', 'shape', 'median', 'FLOP/s', 'of FMA', 'bytes/s', 'of read'];

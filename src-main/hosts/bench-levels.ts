@@ -1,7 +1,7 @@
 /** Whole layers at every level against the ceilings of this machine, which are read between their samples. */
 import { fullHeadLevelNames, sharedLevelNames } from '../engine/levels.ts';
 import { expandSweep } from '../engine/plan.ts';
-import type { Ceilings, MeasuringBackend, Prepared } from '../engine/ports.ts';
+import { BackendFailure, type Ceilings, type MeasuringBackend, type Prepared } from '../engine/ports.ts';
 import { median } from '../engine/statistics.ts';
 import type { BenchCase, BenchOptions } from '../worker/addon-types.ts';
 
@@ -11,6 +11,9 @@ const rounds = 3;
 const mostSamples = 50;
 const deadlineSeconds = 600;
 
+/** A case, or why it could not be measured. */
+export type BenchOutcome = BenchCase | (Pick<BenchCase, 'name' | 'shape'> & { readonly failed: string });
+
 /** Nothing is timed before `prepare` has compared it with the reference. `told` hears the name of each case as it begins. */
 export async function benchLevels(
   backend: MeasuringBackend,
@@ -18,25 +21,30 @@ export async function benchLevels(
   place: string,
   ceilings: () => Promise<Ceilings>,
   told: (name: string) => void = () => {},
-): Promise<BenchCase[]> {
+): Promise<BenchOutcome[]> {
   const everywhere = { ...layer, backend: [place] };
   const plan = expandSweep({
     name: 'bench',
     axes: { ...everywhere, level: fullHeadLevelNames },
     also: [{ axes: { ...everywhere, referenceKvHeads: [1], level: sharedLevelNames } }],
   });
-  const cases: BenchCase[] = [];
+  const cases: BenchOutcome[] = [];
   for (const { config } of plan) {
     const name = `level ${config.level} ${config.phase}`;
     if (!name.includes(only)) continue;
     told(name);
     const { batch, heads, hiddenDim, seqLen } = config;
     const shape = `B${batch} H${heads} d${hiddenDim} S${seqLen}`;
-    const prepared = await backend.prepare(config, deadlineSeconds);
     try {
-      cases.push({ name, shape, ...(await timed(backend, ceilings, prepared, secondsPerCase / rounds)) });
-    } finally {
-      await backend.release(prepared);
+      const prepared = await backend.prepare(config, deadlineSeconds);
+      try {
+        cases.push({ name, shape, ...(await timed(backend, ceilings, prepared, secondsPerCase / rounds)) });
+      } finally {
+        await backend.release(prepared);
+      }
+    } catch (error) {
+      if (!(error instanceof BackendFailure) || error.kind === 'cancelled') throw error;
+      cases.push({ name, shape, failed: error.message });
     }
   }
   return cases;

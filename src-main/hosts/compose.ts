@@ -32,14 +32,14 @@ import { holdSession } from '../sessions/hold.ts';
 import { appendRecord, createRecording, type Recording } from '../sessions/recording.ts';
 import { readSession, resumeRecording } from '../sessions/recovery.ts';
 import { writeWhole } from '../sessions/storage.ts';
-import type { BenchCase, BenchOptions } from '../worker/addon-types.ts';
+import type { BenchOptions } from '../worker/addon-types.ts';
 import { workerScript } from '../worker/location.ts';
 import { forkWorker, type SpawnWorker } from '../worker/spawn.ts';
 import { Supervisor } from '../worker/supervisor.ts';
 import { type AgentOptions, attachToAgent, runAgent } from './agent.ts';
 import { forgetAgent, joinAgent, knownAgents, listAgents } from './agents.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
-import { benchLevels } from './bench-levels.ts';
+import { type BenchOutcome, benchLevels } from './bench-levels.ts';
 import { ceilingsOf, cudaDevices, cudaVitals, gpusOf } from './cuda.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { type FleetWatch, joinFleet, type WorkerOptions, watchFleet, workForQueue } from './fleet.ts';
@@ -51,7 +51,7 @@ import { readSweep, type SweepChanges } from './sweep-source.ts';
 import { cpuVitals } from './vitals.ts';
 
 export { exportPoints } from '../sessions/export.ts';
-export type { AgentOptions, AttendOptions, BenchCase, BenchOptions, FleetWatch, SweepChanges, WorkerOptions };
+export type { AgentOptions, AttendOptions, BenchOptions, BenchOutcome, FleetWatch, SweepChanges, WorkerOptions };
 export { BackendFailure, fastmqaVersion };
 
 /** What only a host with files at hand can do. */
@@ -79,7 +79,7 @@ export interface Profiler extends ProfilerApi {
   /** The smallest cache that keeps an error budget. */
   recommend(options: RecommendOptions): Promise<Recommendation>;
   /** Kernels (of the CPU), then whole layers at every level, against the ceilings of `backend`. */
-  bench(options: BenchOptions, backend?: string, told?: (name: string) => void): Promise<readonly BenchCase[]>;
+  bench(options: BenchOptions, backend?: string, told?: (name: string) => void): Promise<readonly BenchOutcome[]>;
   /** Measures the points of a queue until `signal`; the one at hand is finished. */
   work(options: WorkerOptions): Promise<void>;
   /** The workers of a queue and what waits for them, now and then. */

@@ -44,6 +44,7 @@ export class FastMQA {
 
   /** @throws InputError for a level that does not exist, or that cannot exist on such a layer. */
   constructor(options: FastMQAOptions) {
+    if (typeof options !== 'object' || options === null) throw expected('an object of options', 'FastMQA', options);
     const stray = Object.keys(options).find((name) => !optionNames.includes(name));
     if (stray !== undefined)
       throw expected(`one of ${optionNames.join(', ')}`, 'FastMQA', withNearest(optionNames, stray));
@@ -91,6 +92,7 @@ export class FastMQA {
   }
 
   private async forwardNow(x: Tensor, useCache: boolean): Promise<Tensor> {
+    if (!Array.isArray(x?.shape) || x.data === undefined) throw expected('{ shape, data }', 'x', typeof x);
     const [batch, tokens, width] = x.shape;
     const { hiddenDim, seqLen } = this.resolve(1);
     const fits = x.shape.length === 3 && batch > 0 && tokens > 0 && width === hiddenDim;

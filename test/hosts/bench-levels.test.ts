@@ -52,12 +52,25 @@ describe('bench of whole layers', () => {
     expect(backend.calls.filter((call) => call.startsWith('sample'))).toHaveLength(1 + 3);
   });
 
-  it('releases a level that fails while it is timed', async () => {
-    const backend = new FakeBackend(new FakeClock(), () => ({ failSample: [2, 'failed'] }));
-    await expect(benchLevels(backend, { only: 'baseline prefill' }, 'cpu', () => backend.ceilings())).rejects.toThrow(
+  it('says why a level could not be measured, releases it, and goes on with the others', async () => {
+    const backend = new FakeBackend(new FakeClock(), ({ phase }) =>
+      phase === 'prefill' ? { failSample: [2, 'out-of-memory'] } : {},
+    );
+    const cases = await benchLevels(backend, { only: 'level baseline' }, 'cpu', () => backend.ceilings());
+    expect(cases.map((result) => [result.name, 'failed' in result])).toEqual([
+      ['level baseline prefill', true],
+      ['level baseline decode', false],
+      ['level baseline verify', false],
+    ]);
+    expect(backend.calls.filter((call) => call.startsWith('release'))).toHaveLength(3);
+    expect(backend.live.size).toBe(0);
+  });
+
+  it('ends where it is cancelled', async () => {
+    const backend = new FakeBackend(new FakeClock(), () => ({ failSample: [2, 'cancelled'] }));
+    await expect(benchLevels(backend, { only: 'level baseline' }, 'cpu', () => backend.ceilings())).rejects.toThrow(
       BackendFailure,
     );
-    expect(backend.calls.at(-1)).toBe('release baseline');
     expect(backend.live.size).toBe(0);
   });
 });

@@ -210,6 +210,8 @@ describe('the library', () => {
 
   test('bad input is one sentence', async () => {
     expect(() => new FastMQA({ hiddenDim: 128, numHeads: 4, level: 'best' })).toThrow(InputError);
+    // @ts-expect-error as JavaScript may call it
+    expect(() => new FastMQA()).toThrow(/^expected an object of options for FastMQA but received undefined$/);
     expect(() => new FastMQA({ hiddenDim: 100, numHeads: 3 })).toThrow(/^expected a layer that can exist for FastMQA/);
     const layer = new FastMQA({ hiddenDim, numHeads: 4, level: 'baseline' });
     await expect(layer.forward({ shape: [1, 2, 64], data: new Float32Array(128) })).rejects.toThrow(

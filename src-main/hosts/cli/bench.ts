@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
 import { formatMetric, formatSeconds } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
-import type { BenchCase, BenchOptions } from '../compose.ts';
+import type { BenchOptions, BenchOutcome } from '../compose.ts';
+import { exitCodes } from './exit.ts';
 import { backendOption, choiceOption, columns, json, numberOption, print, say } from './output.ts';
 import type { Session } from './session.ts';
 
-export const addBench = (program: Command, { profiler }: Session): Command =>
+export const addBench = (program: Command, session: Session): Command =>
   program
     .command('bench')
     .description('measure the kernels and the ceilings of this machine in the same run')
@@ -34,15 +35,17 @@ export const addBench = (program: Command, { profiler }: Session): Command =>
           ...(decodeTokens === undefined ? {} : { decodeTokens }),
           ...(seconds === undefined ? {} : { secondsPerCase: seconds }),
         };
-        const cases = await profiler.bench(asked, backend, (name) => say(`measuring ${name}`));
+        const cases = await session.profiler.bench(asked, backend, (name) => say(`measuring ${name}`));
         if (cases.length === 0) throw expected('a part of the name of a case', '--only', only);
+        if (cases.some((result) => 'failed' in result)) session.exitCode = exitCodes.someFailed;
         if (format === 'json') return print(json({ cases }));
         const header = ['case', 'shape', 'median', 'FLOP/s', 'of FMA', 'bytes/s', 'of read'];
         return print(columns([header, ...cases.map(row)], 'llrrrrr').join('\n'));
       },
     );
 
-const row = (result: BenchCase): string[] => {
+const row = (result: BenchOutcome): string[] => {
+  if ('failed' in result) return [result.name, result.shape, ...Array<string>(5).fill(''), `failed: ${result.failed}`];
   const { name, shape, flops, bytes, medianSeconds, fmaFlopsPerSecond, readBytesPerSecond } = result;
   return [
     name,

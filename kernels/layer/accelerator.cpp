@@ -113,13 +113,12 @@ class AcceleratorRunning : public RunningLayer {
 
 class AcceleratorCaches : public HeldCaches {
  public:
-  AcceleratorCaches(const Accelerator& accelerator, int device, const PointSpec& spec, int64_t layers, int64_t tokens, int64_t reservedBytes, const CancelFlag* cancel)
+  AcceleratorCaches(const Accelerator& accelerator, int device, const ReferenceModel& model, const PointSpec& spec, int64_t layers, int64_t tokens, int64_t reservedBytes,
+                    const CancelFlag* cancel)
       : accelerator_(accelerator), tokens_(tokens) {
-    if (spec.model.latentRank > 0) refuse("layers with multi-head latent attention run on the CPU only");
-    const auto model = referenceModel(spec.model);
     Arena arena;
-    const AttentionLayer layer(arena, *model, spec.technique, tokens, spec.calibrationTokens, spec.inputSeed, cancel);
-    inputs_ = model->calibrationStreams(1, spec.inputSeed).front();
+    const AttentionLayer layer(arena, model, spec.technique, tokens, spec.calibrationTokens, spec.inputSeed, cancel);
+    inputs_ = model.calibrationStreams(1, spec.inputSeed).front();
     const LayerDescription description(layer, spec.technique, numberType(spec.technique), layers, tokens);
     AcceleratorLayer from = description.view();
     from.tokens = 1;  // nothing is cached but what is held
@@ -174,7 +173,7 @@ LayerDescription::LayerDescription(const AttentionLayer& layer, const Technique&
   const LayerNumbers& n = numbers_;
   AcceleratorLayer& l = view_;
   l.batch = batch, l.tokens = positions;
-  l.hiddenDim = layer.hiddenDim(), l.heads = n.shape.heads, l.kvHeads = n.shape.kvHeads, l.headDim = n.shape.keyDim;
+  l.hiddenDim = layer.hiddenDim(), l.heads = n.shape.heads, l.kvHeads = n.cache.kvHeads, l.headDim = n.shape.keyDim;
   l.dtype = static_cast<int32_t>(numbers);
   l.scale = n.shape.scale, l.softcap = n.shape.softcap;
   l.window = n.cache.window, l.sinks = n.cache.sinks, l.residual = n.cache.residual;
@@ -191,14 +190,20 @@ LayerDescription::LayerDescription(const AttentionLayer& layer, const Technique&
   l.isLatent = n.isLatent, l.cachesInput = n.cachesInput, l.latentsOfRotatedKeys = n.latentsOfRotatedKeys, l.rotatesOnRead = n.rotatesOnRead;
   l.rotaryPairs = n.rotaryPairs, l.positions = n.positions;
   l.cosine = viewOf(n.cosine), l.sine = viewOf(n.sine);
+  l.turnsNeighbours = n.turnsNeighbours;
   l.inputOrder = n.inputOrder.empty() ? nullptr : n.inputOrder.data();
+  const LatentNumbers& own = n.own;
+  l.latent = {own.rank, own.ropeDim, own.valueDim, viewOf(own.queryDown), viewOf(own.down), viewOf(own.up), viewOf(own.queryNorm), viewOf(own.norm),
+              static_cast<float>(LatentWeights::normEpsilon)};
 }
 
 void LayerDescription::dropWeights() {
   numbers_ = {};
-  for (AcceleratorMatrix* m : {&view_.query, &view_.key, &view_.value, &view_.output, &view_.downKeys, &view_.downValues, &view_.upKeys, &view_.upValues}) *m = {};
+  for (AcceleratorMatrix* m : {&view_.query, &view_.key, &view_.value, &view_.output, &view_.downKeys, &view_.downValues, &view_.upKeys, &view_.upValues, &view_.latent.queryDown,
+                               &view_.latent.down, &view_.latent.up})
+    *m = {};
   for (const float** list : {&view_.queryBias, &view_.keyBias, &view_.valueBias, &view_.outputBias, &view_.queryNorm, &view_.keyNorm, &view_.biasKeys,
-                             &view_.biasValues, &view_.meanKeys, &view_.meanValues, &view_.cosine, &view_.sine})
+                             &view_.biasValues, &view_.meanKeys, &view_.meanValues, &view_.cosine, &view_.sine, &view_.latent.queryNorm, &view_.latent.norm})
     *list = nullptr;
   view_.inputOrder = nullptr;
 }
@@ -253,9 +258,9 @@ std::unique_ptr<RunningLayer> runOnAccelerator(const Accelerator& accelerator, i
   return std::make_unique<AcceleratorRunning>(accelerator, device, model, spec, positions, cancel);
 }
 
-std::unique_ptr<HeldCaches> holdOnAccelerator(const Accelerator& accelerator, int device, const PointSpec& spec, int64_t layers, int64_t tokens,
-                                              int64_t reservedBytes, const CancelFlag* cancel) {
-  return std::make_unique<AcceleratorCaches>(accelerator, device, spec, layers, tokens, reservedBytes, cancel);
+std::unique_ptr<HeldCaches> holdOnAccelerator(const Accelerator& accelerator, int device, const ReferenceModel& model, const PointSpec& spec, int64_t layers,
+                                              int64_t tokens, int64_t reservedBytes, const CancelFlag* cancel) {
+  return std::make_unique<AcceleratorCaches>(accelerator, device, model, spec, layers, tokens, reservedBytes, cancel);
 }
 
 }  // namespace fastmqa

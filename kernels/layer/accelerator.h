@@ -69,7 +69,7 @@ class HeldCaches {
 };
 
 /// @param layers  that cache alike @param tokens  of a sequence @param reservedBytes  taken beside the caches
-std::unique_ptr<HeldCaches> holdOnAccelerator(const Accelerator& accelerator, int device, const PointSpec& spec, int64_t layers, int64_t tokens,
-                                              int64_t reservedBytes, const CancelFlag* cancel);
+std::unique_ptr<HeldCaches> holdOnAccelerator(const Accelerator& accelerator, int device, const ReferenceModel& model, const PointSpec& spec, int64_t layers,
+                                              int64_t tokens, int64_t reservedBytes, const CancelFlag* cancel);
 
 }  // namespace fastmqa

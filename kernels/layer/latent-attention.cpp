@@ -90,6 +90,22 @@ void LatentAttention::expand(const float* latents, const float* rotatedKeys, int
   });
 }
 
+LatentNumbers LatentAttention::numbers() const {
+  const auto matrix = [](const PackedWeights& from) { return LayerMatrix{from.unpacked(), from.rows(), from.columns()}; };
+  LatentNumbers n;
+  n.rank = rank_, n.ropeDim = ropeDim_, n.valueDim = valueDim_;
+  n.down = matrix(down_);
+  if (!queryNorm_.empty()) n.queryDown = matrix(queryDown_);
+  n.norm = latentNorm_, n.queryNorm = queryNorm_;
+  n.up.rows = heads_ * (nopeDim_ + valueDim_), n.up.columns = rank_;
+  for (size_t h = 0; h < toKey_.size(); h++)
+    for (const PackedWeights* part : {&toKey_[h], &toValue_[h]}) {
+      const std::vector<float> numbers = part->unpacked();
+      n.up.numbers.insert(n.up.numbers.end(), numbers.begin(), numbers.end());
+    }
+  return n;
+}
+
 double LatentAttention::projectionWeights() const {
   return static_cast<double>(down_.rows() * down_.columns() + queryDown_.rows() * queryDown_.columns() + query_.rows() * query_.columns());
 }

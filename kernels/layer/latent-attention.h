@@ -8,6 +8,19 @@
 
 namespace fastmqa {
 
+/// Row-major; empty where a layer has none.
+struct LayerMatrix {
+  std::vector<float> numbers;
+  int64_t rows = 0, columns = 0;
+};
+
+/// The weights as LatentWeights has them, for a backend with kernels of its own; rank 0: none.
+struct LatentNumbers {
+  int64_t rank = 0, ropeDim = 0, valueDim = 0;
+  LayerMatrix queryDown, down, up;
+  std::vector<float> queryNorm, norm;
+};
+
 class LatentAttention {
  public:
   LatentAttention(Arena& arena, const LayerWeights& weights);
@@ -25,6 +38,10 @@ class LatentAttention {
   Buffer<float> valuesOfMixtures(const float* mixed, int64_t rows) const;
   /// Keys [rows][heads][nopeDim + ropeDim] and values [rows][heads][valueDim] of tokens; keys beside the latents are rotated.
   void expand(const float* latents, const float* rotatedKeys, int64_t rows, float* keys, float* values) const;
+
+  /// [heads * headDim][hidden size, or the rank of the queries' own latent]
+  const PackedWeights& queryWeights() const { return query_; }
+  LatentNumbers numbers() const;
 
   /// Multiplications of a token: of its query and of what is cached; on the way to the latent and back; of expanding it.
   double projectionWeights() const;

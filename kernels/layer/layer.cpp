@@ -327,15 +327,14 @@ void AttentionLayer::prefill(SequenceCache& cache, const float* x, int64_t token
 
 LayerNumbers AttentionLayer::numbers() const {
   const LayerWeights& w = weights_;
-  if (own_) refuse("layers with multi-head latent attention run on the CPU only");
-  if (w.rope.interleaved) refuse("layers whose rotary embedding turns neighbouring channels run on the CPU only");
+  if (w.rope.interleaved && !own_) refuse("layers whose rotary embedding turns neighbouring channels run on the CPU only");
   LayerNumbers n;
   n.shape = shape();
   n.cache = cacheSpec_;
   const auto matrix = [](const PackedWeights& from) { return LayerMatrix{from.unpacked(), from.rows(), from.columns()}; };
-  n.query = matrix(q_);
-  n.key = matrix(k_);
-  n.value = matrix(v_);
+  n.query = matrix(own_ ? own_->queryWeights() : q_);
+  if (own_) n.own = own_->numbers();
+  if (!own_) n.key = matrix(k_), n.value = matrix(v_);
   n.output = matrix(o_);
   n.queryBias = w.bq, n.keyBias = w.bk, n.valueBias = w.bv, n.outputBias = w.bo;
   n.queryNorm = w.queryNorm, n.keyNorm = w.keyNorm;
@@ -343,6 +342,7 @@ LayerNumbers AttentionLayer::numbers() const {
   n.isLatent = latent_;
   n.cachesInput = technique_.cacheKind == CacheKind::input;
   n.rotatesOnRead = rotatesOnRead();
+  n.turnsNeighbours = w.rope.interleaved;
   n.inputOrder = channelOrder_;
   const auto list = [](const Buffer<float>& from) { return std::vector<float>(from.data(), from.data() + from.size()); };
   if (latent_ && !n.cachesInput) {

@@ -22,12 +22,6 @@ struct Work {
   int64_t tokens = 0;
 };
 
-/// Row-major; empty where the layer has none.
-struct LayerMatrix {
-  std::vector<float> numbers;
-  int64_t rows = 0, columns = 0;
-};
-
 /// A finished layer as numbers, for a backend that runs it with kernels of its own.
 struct LayerNumbers {
   AttentionShape shape;
@@ -38,7 +32,8 @@ struct LayerNumbers {
   /// Latents: stored = down x + bias, key or value = up stored + mean. A joint latent is all in the keys.
   LayerMatrix downKeys, downValues, upKeys, upValues;
   std::vector<float> biasKeys, biasValues, meanKeys, meanValues;
-  bool isLatent = false, cachesInput = false, latentsOfRotatedKeys = false, rotatesOnRead = false;
+  LatentNumbers own;
+  bool isLatent = false, cachesInput = false, latentsOfRotatedKeys = false, rotatesOnRead = false, turnsNeighbours = false;
   int64_t rotaryPairs = 0, positions = 0;
   std::vector<float> cosine, sine;   ///< [positions][rotaryPairs]
   std::vector<int64_t> inputOrder;   ///< input cache: channel stored at each place

@@ -66,14 +66,14 @@ class MeasuredPoint : public TimedPoint {
 
   /// @param accelerator  stands for the CUDA library, in tests
   MeasuredPoint(const PointSpec& spec, const Accelerator& accelerator, const CancelFlag* cancel);
+  MeasuredPoint(const PointSpec& spec, std::shared_ptr<const ReferenceModel> model, std::shared_ptr<const Workload> workload,
+                const Accelerator* accelerator, const CancelFlag* cancel);
 
   const Workload& inputs() const { return *workload_; }
   std::vector<double> sample(double seconds, int64_t most) override { return layer_->sample(seconds, most); }
   SampleConditions conditions() const override { return layer_->conditions(); }
 
  private:
-  MeasuredPoint(const PointSpec& spec, std::shared_ptr<const ReferenceModel> model, std::shared_ptr<const Workload> workload,
-                const Accelerator* accelerator, const CancelFlag* cancel);
   RunningLayer::Inputs inputsFrom(int64_t token) const;
   void evaluatePrefill();
   void evaluateSteps();

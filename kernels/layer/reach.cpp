@@ -93,7 +93,7 @@ Reached reachOn(const Accelerator& accelerator, const std::vector<LayerKind>& ki
   const int device = kinds.front().spec.device;
   std::vector<std::unique_ptr<HeldCaches>> layers;
   for (const LayerKind& kind : kinds)
-    layers.push_back(holdOnAccelerator(accelerator, device, kind.spec, kind.layers, limits.tokens, layers.empty() ? limits.reservedBytes : 0, cancel));
+    layers.push_back(holdOnAccelerator(accelerator, device, *layerToFill(kind.spec), kind.spec, kind.layers, limits.tokens, layers.empty() ? limits.reservedBytes : 0, cancel));
   AcceleratorDevice before{};
   accelerator.describe(device, &before);
   Reached out;

@@ -36,8 +36,7 @@ class DeviceWeights {
       : accelerator_(accelerator), device_(device), numbers_(numbers), weights_(std::move(weights)), model_(accelerator.destroyModel) {
     const DecoderWeights& w = *weights_;
     const DecoderShape& s = w.shape;
-    if (s.latentRank > 0) refuse("layers with multi-head latent attention run on the CPU only");  // before anything goes there
-    if (s.experts.experts > 0) refuse("mixtures of experts run on the CPU only");
+    if (s.experts.experts > 0) refuse("mixtures of experts run on the CPU only");  // before anything goes there
     call(accelerator.createModel(device, static_cast<int32_t>(numbers), model_.place()));
     embedding = matrix(w.embedding().floats(), s.vocabSize, s.hiddenDim, {});
     if (!w.positions().empty()) positions = matrix(w.positions().floats(), s.maxPositions, s.hiddenDim, {});

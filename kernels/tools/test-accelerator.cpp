@@ -15,6 +15,8 @@
 #include "layer/accelerator.h"
 #include "layer/point.h"
 #include "layer/reach.h"
+#include "test-accelerator/comparison.h"
+#include "test-accelerator/latent.h"
 #include "test-accelerator/steps.h"
 #include "test-engine/checks.h"
 
@@ -131,19 +133,7 @@ void runs(const Stack& stack, Phase phase, const ModelSpec& model, int64_t token
     if (stack.name == "f16" && floor16 == 0) floor16 = got;
     // Quantising numbers that were rounded to f16 first moves some codes: a tenth is allowed for. bf16 has 3 bits less.
     const double floor = key == Dtype::f32 ? 2e-6 : key == Dtype::bf16 ? 8 * floor16 : floor16;
-    std::printf("# %s: relative L2 %.3g, on the CPU %.3g\n", name.c_str(), got, expected);
-    // Neither may it be better: then it would measure something else.
-    check::report(std::fabs(got - expected) <= 0.1 * expected + 2 * floor, name, got, "about ", expected);
-    const CacheBytes &a = gpu.memory().cache, &b = cpu.memory().cache;
-    check::report(a.logical == b.logical, name + " bytes by formula", a.logical, "", b.logical);
-    // Pages alike; rows are rounded up elsewhere.
-    check::report(static_cast<double>(a.allocated) <= 1.02 * static_cast<double>(b.allocated) + 4096, name + " bytes as on the CPU", static_cast<double>(a.allocated), "at most about ",
-                  static_cast<double>(b.allocated));
-    check::report(a.payload + a.scales + a.sinks + a.residual + a.slack + a.table == a.allocated && static_cast<double>(a.allocated) >= a.logical, name + " bytes allocated",
-                  static_cast<double>(a.allocated), "at least ", a.logical);
-    const std::vector<double> samples = gpu.sample(0.001, 3);
-    check::report(!samples.empty() && samples.size() <= 3 && samples[0] > 0, name + " samples", static_cast<double>(samples.size()), "1 to ", 3);
-    check::report(gpu.memory().peakBytes >= a.allocated, name + " peak", static_cast<double>(gpu.memory().peakBytes), "at least ", static_cast<double>(a.allocated));
+    comparePoints(name, gpu, cpu, 0.1 * expected + 2 * floor);
   } catch (const std::exception& error) {
     check::report(false, name + ": " + error.what(), NAN, "", 0);
   }
@@ -255,6 +245,7 @@ int main(int argc, char** argv) {
       if (phase == Phase::verify && stack.technique.cacheKind == CacheKind::direct && bitsOf(stack.technique.keyDtype) > 8) continue;
       if (wanted) runs(stack, phase, model, 110, phase == Phase::decode ? 2 : 1);
     }
+  testOwnLatents(*accelerator, device, names);
   if (!onGpu)
     for (const auto& [name, perLayer] : kernelsOfStep)
       for (const Stack& stack : all)

@@ -78,6 +78,13 @@ function bandOf(channels: number, dtype: CacheDtype, symmetric: boolean | undefi
   return { channels, bits: bits[dtype], scaleBytes: isInteger(dtype) ? (symmetric ? 2 : 4) : 0 };
 }
 
+/** A model's own latent lies beside its rotated key on a device where both are floats of one type that are read as they are. */
+function storesOnDevice(c: PointConfig): readonly Store[] {
+  const isOneRow = c.keyDtype === c.valueDtype && bits[c.keyDtype] >= 16 && (c.keyRope !== 'pre' || c.ropeTheta === 0);
+  if (c.latentDim === undefined || !isOneRow) return storesOf(c);
+  return [{ heads: 1, bands: [bandOf(c.latentDim + (c.ropeDim ?? 0), c.keyDtype, c.symmetric)] }];
+}
+
 /** The stores of a level's compressed tokens. */
 function storesOf(c: PointConfig): readonly Store[] {
   if (c.cacheKind === 'direct') {
@@ -174,7 +181,7 @@ export function pagedCacheBytes(c: PointConfig, tokens: number, layers = 1): num
       [keyDim, valueDim].reduce((sum, channels) => sum + buffer(layers * count * heads * channels * 2), 0);
     const tail = hasTail ? roundUp(tokens - settled, exactPageTokens) : 0;
     return (
-      stores.reduce((sum, store) => sum + bytesOnDevice(store, layers * pages), 0) +
+      storesOnDevice(c).reduce((sum, store) => sum + bytesOnDevice(store, layers * pages), 0) +
       rows(tail) +
       rows(tokens > 0 ? roundUp(c.sinkTokens, 8) : 0)
     );

@@ -265,11 +265,6 @@ describe('logits agree with the definition to 1e-4', () => {
 describe('on a GPU, its kernels run on the CPU: logits agree with the definition', () => {
   const onGpu = { backend: 'cuda:0' };
   test.each([
-    [
-      'those that cache a latent by themselves',
-      deepSeek,
-      'layers with multi-head latent attention run on the CPU only',
-    ],
     ['experts', families['Mixtral: experts weighted by a softmax over those chosen'], 'mixtures of experts run on'],
   ] as [string, RawConfig, string][])('but not %s', async (name, config, message) => {
     const folder = join(root, name);
@@ -277,25 +272,31 @@ describe('on a GPU, its kernels run on the CPU: logits agree with the definition
     await expect(logitsOf(folder, onGpu, 16)).rejects.toThrow(message);
   });
 
-  test.each(Object.entries(families).filter(([, config]) => !/^(deepseek|mixtral|qwen3_moe)/.test(config.model_type)))(
-    '%s',
-    async (_, config) => {
-      written += 1;
-      const folder = join(root, `model-${written}`);
-      const weights = tinyWeights(config, written);
-      writeCheckpoint(folder, config, weights);
-      const reference = decodeInF64(config, weights, tokens);
-      const error = async (level: Record<string, string | number>): Promise<number> =>
-        worst(await logitsOf(folder, level, 20), reference);
-      expect(await error({ level: 'baseline', ...onGpu })).toBeLessThan(1e-4);
-      // Weights and activations of 16 bits, by their own error; the rest of a coarse cache's error is the cache's, as on the CPU.
-      const half = await error({ level: 'custom', cacheDtype: 'f16', ...onGpu });
-      expect(half).toBeGreaterThan(1e-4);
-      expect(half).toBeLessThan(2e-2);
-      const coarse = { level: 'custom', cacheDtype: 'int4', keyGroupSize: 8, valueGroupSize: 8 };
-      expect((await error({ ...coarse, ...onGpu })) / (await error(coarse))).toBeCloseTo(1, 0);
-    },
-  );
+  /** DeepSeek's attention with an MLP in every layer. */
+  const dense = {
+    ...deepSeek,
+    ...{ qk_nope_head_dim: 16, v_head_dim: 8, n_routed_experts: null, first_k_dense_replace: 9, rope_scaling: yarn },
+  };
+  test.each([
+    ...Object.entries(families).filter(([, config]) => !/^(deepseek|mixtral|qwen3_moe)/.test(config.model_type)),
+    ['DeepSeek-V2 without experts', dense],
+    ['DeepSeek-V3 without experts: queries out of a latent', { ...dense, model_type: 'deepseek_v3', q_lora_rank: 14 }],
+  ] as [string, RawConfig][])('%s', async (_, config) => {
+    written += 1;
+    const folder = join(root, `model-${written}`);
+    const weights = tinyWeights(config, written);
+    writeCheckpoint(folder, config, weights);
+    const reference = decodeInF64(config, weights, tokens);
+    const error = async (level: Record<string, string | number>): Promise<number> =>
+      worst(await logitsOf(folder, level, 20), reference);
+    expect(await error({ level: 'baseline', ...onGpu })).toBeLessThan(1e-4);
+    // Weights and activations of 16 bits, by their own error; the rest of a coarse cache's error is the cache's, as on the CPU.
+    const half = await error({ level: 'custom', cacheDtype: 'f16', ...onGpu });
+    expect(half).toBeGreaterThan(1e-4);
+    expect(half).toBeLessThan(2e-2);
+    const coarse = { level: 'custom', cacheDtype: 'int4', keyGroupSize: 8, valueGroupSize: 8 };
+    expect((await error({ ...coarse, ...onGpu })) / (await error(coarse))).toBeCloseTo(1, 0);
+  });
 });
 
 /** Root mean square of what leaves a layer's attention, at some tokens. */

@@ -55,7 +55,7 @@ const configOf = (fields: object): ModelConfig =>
 describe.each(Object.entries(models))('a model with %s', (_, fields) => {
   const model = configOf(fields);
   /** A GPU's caches too, where it takes such heads; its kernels run on the CPU, which takes long for large ones. */
-  const onGpu = model.mla || model.headDim % 8 !== 0 ? [] : model.headDim > 128 ? [65] : [1, 700];
+  const onGpu = model.headDim % 8 !== 0 ? [] : model.headDim > 128 ? [65] : [1, 700];
   const lengths = [
     ...[1, 65, 700].map((tokens) => ({ tokens, where: 'cpu' })),
     ...onGpu.map((tokens) => ({ tokens, where: 'cuda:0' })),

@@ -49,14 +49,15 @@ constexpr int transposed = 1, plain = 0, float16 = 2, bfloat16 = 14, compute32 =
 }  // namespace
 
 bool multiply(const ProductProblem& p, Stream stream) {
-  if ((p.type != Dtype::f16 && p.type != Dtype::bf16) || p.outType != p.type || p.bias) return false;
+  if ((p.type != Dtype::f16 && p.type != Dtype::bf16) || p.outType != p.type || p.bias || p.heads > 1) return false;
   static Library library;
   const Handle handle = library.handle();
   if (!handle || library.setStream(handle, stream) != 0) return false;
   const float one = 1, zero = 0;
   const int type = p.type == Dtype::f16 ? float16 : bfloat16;
   // Column-major there: y^T [n][m] = W x^T.
-  return library.gemm(handle, transposed, plain, p.n, p.m, p.k, &one, p.w.data(), type, p.k, p.x.data(), type, p.k, &zero, p.y.data(), type, p.n, compute32,
+  return library.gemm(handle, transposed, plain, p.n, p.m, p.k, &one, p.w.data(), type, p.k, p.x.data(), type, p.xStride > 0 ? p.xStride : p.k, &zero, p.y.data(), type, p.yStride > 0 ? p.yStride : p.n,
+                      compute32,
                       defaultAlgorithm) == 0;
 }
 

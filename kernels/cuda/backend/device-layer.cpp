@@ -11,6 +11,10 @@ namespace {
 
 constexpr int64_t fillChunk = 256;  // tokens appended between settlements, as on the CPU
 int64_t pagesFor(int64_t tokens) { return (tokens + pageTokens - 1) / pageTokens; }
+/// Numbers of one type, as they are.
+bool areAlikeFloats(const AcceleratorStore& a, const AcceleratorStore& b) {
+  return a.bandCount == 1 && b.bandCount == 1 && a.bands[0].dtype == b.bands[0].dtype && bitsOf(static_cast<Dtype>(a.bands[0].dtype)) >= 16;
+}
 }  // namespace
 
 LayerWeights::LayerWeights(std::shared_ptr<Lane> shared, const AcceleratorLayer& from) : lane_(std::move(shared)) {
@@ -19,9 +23,13 @@ LayerWeights::LayerWeights(std::shared_ptr<Lane> shared, const AcceleratorLayer&
     if (width % 8) refuse("expected heads whose channels add up to a multiple of 8 on a GPU but received " + std::to_string(width));
   const int64_t* order = from.inputOrder;
   const int64_t before = lane.pool.currentBytes();
-  query_ = lane.weightsOf(from.query, from.queryBias, order);
-  key_ = lane.weightsOf(from.key, from.keyBias, order);
-  value_ = lane.weightsOf(from.value, from.valueBias, order);
+  if (from.latent.rank > 0) {
+    own_ = LatentAttention(lane, from);
+  } else {
+    query_ = lane.weightsOf(from.query, from.queryBias, order);
+    key_ = lane.weightsOf(from.key, from.keyBias, order);
+    value_ = lane.weightsOf(from.value, from.valueBias, order);
+  }
   output_ = lane.weightsOf(from.output, from.outputBias);
   plainWeightBytes_ = lane.pool.currentBytes() - before;
   if (from.isLatent && !from.cachesInput) {
@@ -49,21 +57,26 @@ DeviceLayer::DeviceLayer(const AcceleratorLayer& from, LayerWeights weights)
       queryWidth_(from.heads * from.headDim), keyWidth_(from.kvHeads * from.headDim), scale_(from.scale), softcap_(from.softcap),
       window_(from.window), sinks_(from.sinks), residual_(from.residual), pairs_(from.rotaryPairs), normEpsilon_(from.normEpsilon),
       isLatent_(from.isLatent != 0), cachesInput_(from.cachesInput != 0), latentsOfRotatedKeys_(from.latentsOfRotatedKeys != 0),
-      rotatesOnRead_(from.rotatesOnRead != 0) {
+      rotatesOnRead_(from.rotatesOnRead != 0), turnsNeighbours_(from.turnsNeighbours != 0) {
   misfits_ = DeviceBlock(pool_, sizeof(int32_t));
   runtime::clear(misfits_.data(), misfits_.bytes(), stream_);
   if (from.reservedBytes > 0) reserved_ = DeviceBlock(pool_, from.reservedBytes);
 
   // A window keeps its own tokens, a chunk that is being appended, and a page begun at either end.
   const int64_t most = window_ > 0 ? std::min(from.tokens, window_ + fillChunk) : from.tokens, pages = pagesFor(most) + 2;
-  keys_ = std::make_unique<PageStore>(pool_, stream_, from.keys, batch_, pages);
-  if (from.values.heads > 0) values_ = std::make_unique<PageStore>(pool_, stream_, from.values, batch_, pages);
+  isOneRow_ = own_ && !rotatesOnRead_ && areAlikeFloats(from.keys, from.values);
+  AcceleratorBand both{own_.width(), from.keys.bands[0].dtype, 0};
+  AcceleratorStore keys = from.keys;
+  if (isOneRow_) keys.bands = &both, keys.channels = both.channels;
+  keys_ = std::make_unique<PageStore>(pool_, stream_, keys, batch_, pages);
+  if (from.values.heads > 0 && !isOneRow_) values_ = std::make_unique<PageStore>(pool_, stream_, from.values, batch_, pages);
   tokenGroup_ = std::lcm(keys_->tokenGroup(), values_ ? values_->tokenGroup() : 1);
   isTailed_ = tokenGroup_ > 1 || residual_ > 0;
-  if (isTailed_ && (isLatent_ || !values_)) refuse("expected a direct cache for token groups or a residual");
+  if (isTailed_ && (isLatent_ || from.values.heads == 0)) refuse("expected a direct cache for token groups or a residual");
   // Small steps, as on the CPU, so that little is left unused.
-  sinkRows_ = ExactRows(pool_, stream_, batch_, kvHeads_, headDim_, 8);
-  tail_ = ExactRows(pool_, stream_, batch_, kvHeads_, headDim_, 16);
+  const int64_t keyDim = own_ ? own_.ropeDim() : headDim_, valueDim = own_ ? own_.rank() : headDim_;
+  sinkRows_ = ExactRows(pool_, stream_, batch_, kvHeads_, keyDim, valueDim, 8);
+  tail_ = ExactRows(pool_, stream_, batch_, kvHeads_, keyDim, valueDim, 16);
   runtime::finish(stream_);
 }
 
@@ -115,6 +128,11 @@ DeviceLayer::Rows DeviceLayer::rowsOf(const DeviceBlock& x, int64_t sequences, i
   Rows rows;
   const int64_t m = sequences * perSequence;
   rows.perSequence = perSequence;
+  if (own_) {
+    LatentAttention::Cached cached = own_.cached(x, m);
+    rows.keys = std::move(cached.keys), rows.values = std::move(cached.latents);
+    return rows;
+  }
   if (!isLatent_ || needsExact || latentsOfRotatedKeys_) {
     rows.keys = product(x, m, key_);
     normaliseHeads(rows.keys, m * kvHeads_, keyNorm_);
@@ -149,9 +167,14 @@ DeviceLayer::Source DeviceLayer::source(const DeviceBlock& rows, int64_t perSequ
 }
 
 DeviceLayer::Source DeviceLayer::exactKeys(const Rows& rows, int64_t offset) const {
-  Source s = source(rows.keys, rows.perSequence, key_.n, offset, true);
+  Source s = source(rows.keys, rows.perSequence, own_ ? own_.width() : key_.n, offset, true);
+  if (own_) s.data += bytes(own_.rank()), s.size -= bytes(own_.rank());
   s.rotate = pairs_ > 0 && !rows.keysAreRotated;
   return s;
+}
+
+DeviceLayer::Source DeviceLayer::exactValues(const Rows& rows, int64_t offset) const {
+  return source(rows.values, rows.perSequence, own_ ? own_.width() : value_.n, offset, true);
 }
 
 DeviceLayer::Source DeviceLayer::bodyKeys(const Rows& rows, int64_t offset) const {
@@ -163,9 +186,8 @@ DeviceLayer::Source DeviceLayer::bodyKeys(const Rows& rows, int64_t offset) cons
 }
 
 DeviceLayer::Source DeviceLayer::bodyValues(const Rows& rows, int64_t offset) const {
-  if (!values_) return {};
-  if (isLatent_) return source(rows.latentValues, rows.perSequence, downValues_.n, offset, false);
-  return source(rows.values, rows.perSequence, value_.n, offset, true);
+  if (!isLatent_) return exactValues(rows, offset);
+  return values_ ? source(rows.latentValues, rows.perSequence, downValues_.n, offset, false) : Source{};
 }
 
 void DeviceLayer::point(AppendSide& side, const Source& from, int64_t firstChannel) const {
@@ -185,7 +207,7 @@ void DeviceLayer::appendExact(const ExactRows& to, const Source& keys, const Sou
   point(p.sides[1], values, 0);
   p.batch = static_cast<int>(batch_), p.kvHeads = static_cast<int>(kvHeads_), p.tokens = static_cast<int>(count);
   p.firstKey = static_cast<int>(firstKey), p.length = static_cast<int>(position - firstKey);
-  p.cosine = cosines(), p.sine = sines(), p.pairs = static_cast<int>(pairs_);
+  p.cosine = cosines(), p.sine = sines(), p.pairs = static_cast<int>(pairs_), p.interleaved = turnsNeighbours_;
   runtime::check(gpu::append(p, stream_), "starting to append exact tokens");
 }
 
@@ -195,7 +217,7 @@ void DeviceLayer::appendBody(const Source& keys, const Source& values, int64_t p
   p.sideCount = 0;
   p.batch = static_cast<int>(batch_), p.kvHeads = static_cast<int>(keys_->heads()), p.tokens = static_cast<int>(count);
   p.firstKey = static_cast<int>(bodyStart()), p.length = static_cast<int>(position - bodyStart());
-  p.cosine = cosines(), p.sine = sines(), p.pairs = static_cast<int>(pairs_);
+  p.cosine = cosines(), p.sine = sines(), p.pairs = static_cast<int>(pairs_), p.interleaved = turnsNeighbours_;
   p.firstValid = static_cast<int>(sinks_);
   p.misfits = misfits_.view<int32_t>();
   const auto add = [&](const PageStore& store, const Source& from) {
@@ -213,8 +235,14 @@ void DeviceLayer::appendBody(const Source& keys, const Source& values, int64_t p
       p.sides[p.sideCount++] = side;
     }
   };
-  add(*keys_, keys);
-  if (values_) add(*values_, values);
+  if (isOneRow_) {
+    p.sides[0] = keys_->part(0, own_.rank()), p.sides[1] = keys_->part(own_.rank(), own_.ropeDim());
+    point(p.sides[0], values, 0), point(p.sides[1], keys, 0);
+    p.sideCount = 2;
+  } else {
+    add(*keys_, keys);
+    if (values_) add(*values_, values);
+  }
   if (p.sideCount > 0) runtime::check(gpu::append(p, stream_), "starting to append tokens");
 }
 
@@ -223,7 +251,7 @@ void DeviceLayer::append(const Rows& rows) {
   const int64_t exact = std::max<int64_t>(0, std::min(n, sinks_ - length_));
   if (exact > 0) {
     if (sinkRows_.capacity() < sinks_) sinkRows_.resize(sinks_, 0, 0);
-    appendExact(sinkRows_, exactKeys(rows, 0), source(rows.values, n, value_.n, 0, true), 0, length_, exact);
+    appendExact(sinkRows_, exactKeys(rows, 0), exactValues(rows, 0), 0, length_, exact);
   }
   if (isTailed_) {
     tail_.resize(end - tailStart_, 0, length_ - tailStart_);
@@ -291,16 +319,15 @@ void DeviceLayer::fill(const float* const* x, int64_t tokens, bool settles) {
   runtime::finish(stream_);
 }
 
-AttentionProblem DeviceLayer::problemFor(const DeviceBlock& q, int64_t queryTokens, int64_t firstPosition, const DeviceBlock& out) const {
+AttentionProblem DeviceLayer::problemFor(const HeadShape& shape, const DeviceBlock& q, int64_t queryTokens, int64_t firstPosition, const DeviceBlock& out) const {
   AttentionProblem p;
-  p.batch = static_cast<int>(batch_), p.heads = static_cast<int>(heads_), p.kvHeads = static_cast<int>(kvHeads_);
-  p.keyDim = p.valueDim = static_cast<int>(headDim_);
+  p.batch = static_cast<int>(batch_), p.heads = static_cast<int>(heads_), p.kvHeads = static_cast<int>(shape.kvHeads);
+  p.keyDim = static_cast<int>(shape.keyDim), p.valueDim = static_cast<int>(shape.valueDim);
   p.queryTokens = static_cast<int>(queryTokens);
   p.queryType = p.cacheType = p.valueType = p.outType = dtype_;
   p.queries = q.view<const uint8_t>();
-  p.queryHead = p.outHead = headDim_;
-  p.queryToken = query_.n, p.queryBatch = queryTokens * query_.n;
-  p.outToken = output_.k, p.outBatch = queryTokens * output_.k;
+  p.queryHead = shape.keyDim, p.queryToken = heads_ * p.queryHead, p.queryBatch = queryTokens * p.queryToken;
+  p.outHead = shape.valueDim, p.outToken = heads_ * p.outHead, p.outBatch = queryTokens * p.outToken;
   p.out = out.view<uint8_t>();
   p.position = static_cast<int>(firstPosition);
   if (window_ > 0) p.left = static_cast<int>(window_ - 1);
@@ -413,8 +440,9 @@ DeviceBlock DeviceLayer::queriesOf(const DeviceBlock& x, int64_t perSequence, in
 // kernel that attends. Others (long latents and layer inputs, whose products tiles could not share; keys from before the rotary
 // embedding and formats that the matrix kernels do not take) are first read back as rows.
 DeviceBlock DeviceLayer::attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition) {
+  if (own_) return attentionInLatent(x, perSequence, firstPosition);
   const DeviceBlock q = queriesOf(x, perSequence, firstPosition), mixed(pool_, bytes(batch_ * perSequence * output_.k));
-  const AttentionProblem whole = problemFor(q, perSequence, firstPosition, mixed);
+  const AttentionProblem whole = problemFor({kvHeads_, headDim_, headDim_}, q, perSequence, firstPosition, mixed);
   std::vector<AttentionProblem> parts;
   if (sinks_ > 0) {
     AttentionProblem part = whole;
@@ -525,10 +553,11 @@ DeviceBlock DeviceLayer::runPrefill(const DeviceBlock& x, int64_t tokens) {
   Rows rows = rowsOf(x, batch_, tokens, 0, sinks_ > 0);
   const int64_t exact = std::min(sinks_, tokens), body = bodyStart();
   const int64_t m = batch_ * tokens;
-  appendExact(sinkRows_, exactKeys(rows, 0), source(rows.values, tokens, value_.n, 0, true), 0, 0, exact);
+  appendExact(sinkRows_, exactKeys(rows, 0), exactValues(rows, 0), 0, 0, exact);
   appendBody(bodyKeys(rows, body), bodyValues(rows, body), body, settled_ - body);
   if (isTailed_) appendExact(tail_, bodyKeys(rows, settled_), bodyValues(rows, settled_), tailStart_, settled_, tokens - settled_);
 
+  if (own_) return promptAttention(std::move(rows), x, tokens);
   DeviceBlock keyRows, valueRows;
   if (!isLatent_ || cachesInput_) {  // the rows themselves
     keyRows = rows.keys ? std::move(rows.keys) : product(x, m, key_);
@@ -548,14 +577,14 @@ DeviceBlock DeviceLayer::runPrefill(const DeviceBlock& x, int64_t tokens) {
         point(s, from, 0);
       };
       side(p.sides[0], keyRows, key_.n, exactKeys(rows, 0));
-      side(p.sides[1], valueRows, value_.n, source(rows.values, tokens, value_.n, 0, true));
+      side(p.sides[1], valueRows, value_.n, exactValues(rows, 0));
       p.batch = static_cast<int>(batch_), p.kvHeads = static_cast<int>(kvHeads_), p.tokens = static_cast<int>(exact);
       p.cosine = cosines(), p.sine = sines(), p.pairs = static_cast<int>(pairs_);
       runtime::check(gpu::append(p, stream_), "starting to copy exact tokens");
     }
   }
   const DeviceBlock q = queriesOf(x, tokens, 0), mixed(pool_, bytes(m * output_.k));
-  std::vector<AttentionProblem> parts{problemFor(q, tokens, 0, mixed)};
+  std::vector<AttentionProblem> parts{problemFor({kvHeads_, headDim_, headDim_}, q, tokens, 0, mixed)};
   setRows(parts[0], keyRows, valueRows, tokens);
   parts[0].length = static_cast<int>(tokens);
   attendParts(parts);
@@ -632,8 +661,8 @@ void DeviceLayer::hold(const float* x, int64_t rows, int64_t tokens, int64_t lim
   Caches caches;
   caches.keys = std::make_unique<PageStore>(heldPool_, *keys_, pages);
   if (values_) caches.values = std::make_unique<PageStore>(heldPool_, *values_, pages);
-  caches.sinkRows = ExactRows(heldPool_, stream_, batch_, kvHeads_, headDim_, 8);
-  caches.tail = ExactRows(heldPool_, stream_, batch_, kvHeads_, headDim_, 16);
+  caches.sinkRows = ExactRows(heldPool_, sinkRows_);
+  caches.tail = ExactRows(heldPool_, tail_);
   swap(caches);
   try {
     layOutPrefill(tokens);
@@ -654,7 +683,7 @@ void DeviceLayer::fillLaidOut(const DeviceBlock& inputs, int64_t chunk) {
     if (first >= sinks_ && end <= bodyStart()) continue;  // the window has passed it
     Rows rows = rowsOf(inputs, 1, n, first, first < sinks_);
     rows.perSequence = 0;
-    appendExact(sinkRows_, exactKeys(rows, 0), source(rows.values, 0, value_.n, 0, true), 0, first, std::min(sinks_ - first, n));
+    appendExact(sinkRows_, exactKeys(rows, 0), exactValues(rows, 0), 0, first, std::min(sinks_ - first, n));
     const int64_t body = std::clamp(bodyStart(), first, end), tail = std::clamp(settled_, body, end);
     appendBody(bodyKeys(rows, body - first), bodyValues(rows, body - first), body, tail - body);
     if (isTailed_) appendExact(tail_, bodyKeys(rows, tail - first), bodyValues(rows, tail - first), tailStart_, tail, end - tail);

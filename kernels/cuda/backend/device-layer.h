@@ -8,6 +8,7 @@
 #include "../launch/attention.h"
 #include "../launch/cache.h"
 #include "../launch/decoder.h"
+#include "latent-attention.h"
 #include "page-store.h"
 #include "timer.h"
 
@@ -21,6 +22,7 @@ class LayerWeights {
  protected:
   std::shared_ptr<Lane> lane_;  ///< first: its pool has to outlive what came from it
   Weights query_, key_, value_, output_, downKeys_, downValues_, upKeys_, upValues_;
+  LatentAttention own_;  ///< of a model with multi-head latent attention, in the place of query_, key_ and value_
   std::shared_ptr<const DeviceBlock> queryNorm_, keyNorm_, cosine_, sine_, orderList_;
   std::vector<int64_t> inputOrder_;
   int64_t weightBytes_ = 0, plainWeightBytes_ = 0;
@@ -58,7 +60,8 @@ class DeviceLayer : LayerWeights {
     int64_t batch = 0, token = 0, head = 0;
     bool rotate = false;  ///< on the way into the cache
   };
-  /// Projections of [batch][perSequence] tokens; keys are rotated only where latents are made of rotated ones.
+  /// Projections of [batch][perSequence] tokens; keys are rotated only where latents are made of rotated ones. Of the model's own
+  /// latents `keys` and `values` are what LatentAttention::Cached has.
   struct Rows {
     DeviceBlock keys, values;
     DeviceBlock latentKeys, latentValues;
@@ -80,6 +83,7 @@ class DeviceLayer : LayerWeights {
   Rows rowsOf(const DeviceBlock& x, int64_t sequences, int64_t perSequence, int64_t firstPosition, bool needsExact);
   Source source(const DeviceBlock& rows, int64_t perSequence, int64_t width, int64_t offset, bool perHead) const;
   Source exactKeys(const Rows& rows, int64_t offset) const;
+  Source exactValues(const Rows& rows, int64_t offset) const;
   Source bodyKeys(const Rows& rows, int64_t offset) const;
   Source bodyValues(const Rows& rows, int64_t offset) const;
   void point(AppendSide& side, const Source& from, int64_t firstChannel) const;
@@ -90,7 +94,11 @@ class DeviceLayer : LayerWeights {
   int64_t bodyStart() const { return keys_->firstToken(); }  ///< position of the body's first token
   int64_t bodyFirst() const { return std::max(sinks_, bodyStart()); }  ///< of the first one that is attended there
 
-  AttentionProblem problemFor(const DeviceBlock& q, int64_t queryTokens, int64_t firstPosition, const DeviceBlock& out) const;
+  /// Heads as a kernel is to see them.
+  struct HeadShape {
+    int64_t kvHeads, keyDim, valueDim;
+  };
+  AttentionProblem problemFor(const HeadShape& shape, const DeviceBlock& q, int64_t queryTokens, int64_t firstPosition, const DeviceBlock& out) const;
   void setRows(AttentionProblem& part, const DeviceBlock& keys, const DeviceBlock& values, int64_t perSequence) const;
   AttentionProblem bodyOf(const AttentionProblem& whole) const;
   void expandInto(const DeviceBlock& out, const PageStore& store, int64_t firstToken, int64_t tokens, int64_t perSequence, int64_t width, bool rotates);
@@ -99,6 +107,12 @@ class DeviceLayer : LayerWeights {
   void attendParts(std::vector<AttentionProblem>& parts);
   DeviceBlock queriesOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
   DeviceBlock attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
+  // Of layers with multi-head latent attention (device-latent.cpp).
+  Angles anglesAt(int64_t firstPosition, int64_t perSequence) const;
+  void readBack(ExpandProblem p, const DeviceBlock& rows, int64_t perSequence, int64_t at, int64_t firstToken, int64_t tokens, int64_t firstKey, bool rotates) const;
+  AttentionProblem ownRows(const AttentionProblem& whole, const DeviceBlock& rows, int64_t tokens, int64_t firstKey) const;
+  DeviceBlock attentionInLatent(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
+  DeviceBlock promptAttention(Rows rows, const DeviceBlock& x, int64_t tokens);
   void layOutPrefill(int64_t tokens);
   int64_t settledAfter(int64_t tokens) const;
   void swap(Caches& other);
@@ -120,7 +134,9 @@ class DeviceLayer : LayerWeights {
   float scale_, softcap_;
   int64_t window_, sinks_, residual_, pairs_ = 0;
   float normEpsilon_;
-  bool isLatent_, cachesInput_, latentsOfRotatedKeys_, rotatesOnRead_, isTailed_ = false;
+  bool isLatent_, cachesInput_, latentsOfRotatedKeys_, rotatesOnRead_, turnsNeighbours_, isTailed_ = false;
+  /// The model's own latent and its rotated key lie side by side in `keys_`, as the latent kernels read them; there is no `values_`.
+  bool isOneRow_ = false;
   int64_t tokenGroup_ = 1;
   DeviceBlock misfits_;
   std::unique_ptr<PageStore> keys_, values_;

@@ -59,11 +59,12 @@ Weights Lane::weightsOf(const AcceleratorMatrix& from, const float* bias, const 
   return w;
 }
 
-DeviceBlock Lane::product(const DeviceBlock& x, int64_t m, const Weights& w, Dtype outType) {
+DeviceBlock Lane::product(const DeviceBlock& x, int64_t m, const Weights& w, Dtype outType, int64_t xStride) {
   DeviceBlock out(pool, m * w.n * (outType == Dtype::f32 ? 4 : 2));
   ProductProblem p;
   p.m = static_cast<int>(m), p.n = static_cast<int>(w.n), p.k = static_cast<int>(w.k);
   p.type = dtype, p.outType = outType;
+  p.xStride = static_cast<int>(xStride);
   p.x = x.view<const uint8_t>();
   p.w = w.data->view<const uint8_t>();
   p.y = out.view<uint8_t>();

@@ -39,9 +39,9 @@ class Lane {
     runtime::finish(stream);  // the copy reads `from`
     return block;
   }
-  /// y [m][n] = x [m][k] W^T (+ bias)
-  DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w, Dtype outType);
-  DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w) { return product(x, m, w, dtype); }
+  /// y [m][n] = x [m][k] W^T (+ bias); rows of x may be `xStride` numbers apart
+  DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w, Dtype outType, int64_t xStride = 0);
+  DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w, int64_t xStride = 0) { return product(x, m, w, dtype, xStride); }
   /// Of numbers of the lane's type.
   int64_t bytes(int64_t numbers) const { return numbers * (dtype == Dtype::f32 ? 4 : 2); }
 

@@ -146,17 +146,26 @@ AppendSide PageStore::side(int64_t i) const {
   return s;
 }
 
+AppendSide PageStore::part(int64_t firstChannel, int64_t channels) const {
+  AppendSide s = side(0);
+  s.channels = static_cast<int>(channels);
+  const int64_t skipped = packedBytes(s.cacheType, firstChannel);
+  s.data = Global<uint8_t>(s.data.data() + skipped, bands_[0].codes.bytes() - skipped);
+  return s;
+}
+
 void ExactRows::resize(int64_t tokens, int64_t from, int64_t kept) {
-  const int64_t capacity = (tokens + step_ - 1) / step_ * step_, bytes = batch_ * capacity * rowBytes();
+  const int64_t capacity = (tokens + step_ - 1) / step_ * step_;
   if (capacity == capacity_ && from == 0) return;
   DeviceBlock keys, values;
   if (capacity > 0) {
-    keys = DeviceBlock(*pool_, bytes);
-    values = DeviceBlock(*pool_, bytes);
-    for (const auto& [to, old] : {std::pair<const DeviceBlock*, const DeviceBlock*>{&keys, &keys_}, {&values, &values_}})
+    for (const bool ofValues : {false, true}) {
+      DeviceBlock& to = ofValues ? values : keys;
+      const int64_t row = rowBytes(ofValues);
+      to = DeviceBlock(*pool_, batch_ * capacity * row);
       if (kept > 0)
-        runtime::copyRows(to->data(), capacity * rowBytes(), static_cast<char*>(old->data()) + from * rowBytes(), capacity_ * rowBytes(), kept * rowBytes(),
-                          batch_, stream_);
+        runtime::copyRows(to.data(), capacity * row, static_cast<char*>((ofValues ? values_ : keys_).data()) + from * row, capacity_ * row, kept * row, batch_, stream_);
+    }
   }
   keys_ = std::move(keys);
   values_ = std::move(values);
@@ -166,18 +175,18 @@ void ExactRows::resize(int64_t tokens, int64_t from, int64_t kept) {
 TokenRows ExactRows::rows(bool values, int64_t first) const {
   TokenRows r;
   const DeviceBlock& block = values ? values_ : keys_;
-  const int64_t skipped = first * rowBytes();
+  const int64_t skipped = first * rowBytes(values);
   r.data = Global<const uint8_t>(static_cast<const uint8_t*>(block.data()) + skipped, block.bytes() - skipped);
-  r.headBytes = headDim_ * 2;
-  r.tokenBytes = rowBytes();
-  r.batchBytes = capacity_ * rowBytes();
+  r.headBytes = channels(values) * 2;
+  r.tokenBytes = rowBytes(values);
+  r.batchBytes = capacity_ * rowBytes(values);
   return r;
 }
 
 AppendSide ExactRows::side(bool values) const {
   AppendSide s;
   s.cacheType = Dtype::f16;
-  s.channels = static_cast<int>(headDim_);
+  s.channels = static_cast<int>(channels(values));
   s.rows = rows(values);
   s.data = (values ? values_ : keys_).view<uint8_t>();
   return s;

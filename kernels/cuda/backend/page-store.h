@@ -36,6 +36,8 @@ class PageStore {
   /// Where a band lies, tokens counted from firstToken().
   ExpandBand band(int64_t i) const;
   AppendSide side(int64_t i) const;
+  /// Some channels of a store of floats in one band.
+  AppendSide part(int64_t firstChannel, int64_t channels) const;
 
   int64_t allocatedBytes() const { return static_cast<int64_t>(pages_.size()) * batch_ * pageBytes_; }
   int64_t tableBytes() const { return static_cast<int64_t>(pages_.size()) * batch_ * static_cast<int64_t>(sizeof(int32_t)); }
@@ -65,26 +67,30 @@ class PageStore {
   bool isPublished_ = false;
 };
 
-/// The same few tokens of every sequence as rows of f16 keys and values, [batch][capacity][heads][channels].
+/// The same few tokens of every sequence as rows of f16 keys and values, [batch][capacity][heads][keyDim or valueDim].
 class ExactRows {
  public:
   ExactRows() = default;
   /// Room is made in steps of `step` tokens.
-  ExactRows(DevicePool& pool, Stream stream, int64_t batch, int64_t heads, int64_t headDim, int64_t step)
-      : pool_(&pool), stream_(stream), batch_(batch), heads_(heads), headDim_(headDim), step_(step) {}
+  ExactRows(DevicePool& pool, Stream stream, int64_t batch, int64_t heads, int64_t keyDim, int64_t valueDim, int64_t step)
+      : pool_(&pool), stream_(stream), batch_(batch), heads_(heads), keyDim_(keyDim), valueDim_(valueDim), step_(step) {}
+  /// Empty ones.
+  ExactRows(DevicePool& pool, const ExactRows& like) : ExactRows(pool, like.stream_, like.batch_, like.heads_, like.keyDim_, like.valueDim_, like.step_) {}
   /// Makes room for `tokens` tokens, keeping the first `kept` of what is there from token `from` on.
   void resize(int64_t tokens, int64_t from, int64_t kept);
   int64_t capacity() const { return capacity_; }
   /// Beginning with token `first`.
   TokenRows rows(bool values, int64_t first = 0) const;
   AppendSide side(bool values) const;
+  ExpandBand band(bool values) const { return {rows(values), {}, Dtype::f16, 0, static_cast<int>(channels(values))}; }
   int64_t allocatedBytes() const { return keys_.allocatedBytes() + values_.allocatedBytes(); }
 
  private:
-  int64_t rowBytes() const { return heads_ * headDim_ * 2; }
+  int64_t channels(bool values) const { return values ? valueDim_ : keyDim_; }
+  int64_t rowBytes(bool values) const { return heads_ * channels(values) * 2; }
   DevicePool* pool_ = nullptr;
   Stream stream_{};
-  int64_t batch_ = 0, heads_ = 0, headDim_ = 0, step_ = 1, capacity_ = 0;
+  int64_t batch_ = 0, heads_ = 0, keyDim_ = 0, valueDim_ = 0, step_ = 1, capacity_ = 0;
   DeviceBlock keys_, values_;
 };
 

@@ -21,7 +21,9 @@ struct ExpandProblem {
   Global<uint8_t> out;  ///< strides in elements
   int64_t outBatch = 0, outToken = 0, outHead = 0;
   Dtype outType = Dtype::f16;
-  int pairs = 0;      ///< rotate-half, of a single band; 0: none
+  int pairs = 0;      ///< rotated on the way, from the first channel of `rotatedBand` on; 0: none
+  int rotatedBand = 0;
+  bool interleaved = false;  ///< pairs of neighbours, else (c, c + pairs)
   int firstToken = 0; ///< where to begin
   int firstKey = 0;   ///< position of token 0 of the store
   Global<const float> cosine, sine;  ///< [positions][pairs]
@@ -168,7 +170,16 @@ FASTMQA_KERNEL(expandThreads, 1) expandKernel(const ExpandProblem p) {
   const int channel = run * expandRun;
   float x[expandRun];
   expandNumbers(band, b, head, stored, channel, x);
-  if (channel < 2 * p.pairs) {  // the partner's channels too: each of the two runs writes its own half
+  if (i == p.rotatedBand && channel < 2 * p.pairs && p.interleaved) {  // expandRun is even: partners are in the run
+    const int64_t at = static_cast<int64_t>(p.firstKey + stored) * p.pairs + channel / 2;
+    FASTMQA_UNROLL
+    for (int c = 0; c < expandRun; c += 2) {
+      if (channel + c >= 2 * p.pairs) continue;
+      const float cosine = p.cosine[at + c / 2], sine = p.sine[at + c / 2], before = x[c];
+      x[c] = before * cosine - x[c + 1] * sine;
+      x[c + 1] = x[c + 1] * cosine + before * sine;
+    }
+  } else if (i == p.rotatedBand && channel < 2 * p.pairs) {  // the partner's channels too: each of the two runs writes its own half
     float y[expandRun];
     if (p.pairs % expandRun == 0) {
       const bool second = channel >= p.pairs;

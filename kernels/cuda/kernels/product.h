@@ -1,5 +1,6 @@
 // Projections: y[m][n] = sum over k of x[m][k] * w[n][k], weights as models store them ([out, in]). A tile of 128 x 128
-// results a block, 64 x 64 a warp, three stages of 64 columns of x and w under way. f32 inputs take the second kernel.
+// results a block, 64 x 64 a warp, three stages of 64 columns of x and w under way. f32 inputs take the second kernel. Products of
+// many heads with matrices of their own are one launch, blockIndex().z counts them.
 #pragma once
 #include "storage.h"
 
@@ -11,6 +12,15 @@ struct ProductProblem {
   Global<const uint8_t> x, w;  ///< [m][k], [n][k]
   Global<uint8_t> y;           ///< [m][n]
   Global<const float> bias{};  ///< [n], added to each row, or nothing
+  /// Rows further apart than they are long, in elements; 0: one after the other.
+  int xStride = 0, yStride = 0;
+  /// So many products, each with operands of its own that begin this many elements further.
+  int heads = 1;
+  int64_t xHead = 0, wHead = 0, yHead = 0;
+
+  FASTMQA_BOTH int64_t xAt(int64_t head, int64_t row) const { return head * xHead + row * (xStride > 0 ? xStride : k); }
+  FASTMQA_BOTH int64_t wAt(int64_t head, int64_t row) const { return head * wHead + row * k; }
+  FASTMQA_BOTH int64_t yAt(int64_t head, int64_t row) const { return head * yHead + row * (yStride > 0 ? yStride : n); }
 };
 
 struct ProductShape {
@@ -24,7 +34,7 @@ productKernel(const ProductProblem p) {
   using Shape = ProductShape;
   constexpr int depth = Shape::depth, chunks = depth / 8;
   const int lane = laneIndex(), warp = warpIndex(), q = lane / 4, t = lane % 4;
-  const int firstRow = blockIndex().y * Shape::rows, firstColumn = blockIndex().x * Shape::columns;
+  const int firstRow = blockIndex().y * Shape::rows, firstColumn = blockIndex().x * Shape::columns, head = blockIndex().z;
   SharedCarver carver;
   const auto ring = carver.take<uint8_t>(Shape::sharedBytes);
   const int depths = (p.k + depth - 1) / depth;
@@ -34,8 +44,8 @@ productKernel(const ProductProblem p) {
       FASTMQA_UNROLL
       for (int j = 0; j < Shape::rows * chunks / Shape::threads; j++) {
         const int at = j * Shape::threads + thread, row = at / chunks, chunk = at % chunks, column = i * depth + chunk * 8;
-        copyAsync<16>(ring, base + chunkByte<depth>(row, chunk), p.x, (static_cast<int64_t>(firstRow + row) * p.k + column) * 2, firstRow + row < p.m && column < p.k);
-        copyAsync<16>(ring, base + Shape::tileBytes + chunkByte<depth>(row, chunk), p.w, (static_cast<int64_t>(firstColumn + row) * p.k + column) * 2,
+        copyAsync<16>(ring, base + chunkByte<depth>(row, chunk), p.x, (p.xAt(head, firstRow + row) + column) * 2, firstRow + row < p.m && column < p.k);
+        copyAsync<16>(ring, base + Shape::tileBytes + chunkByte<depth>(row, chunk), p.w, (p.wAt(head, firstColumn + row) + column) * 2,
                       firstColumn + row < p.n && column < p.k);
       }
     }
@@ -81,10 +91,10 @@ productKernel(const ProductProblem p) {
       for (int h = 0; h < 2; h++) {
         const int row = firstRow + warpRow + 16 * m + q + 8 * h, column = firstColumn + warpColumn + 8 * f + 2 * t;
         float x = sums[m][f].r[2 * h], y = sums[m][f].r[2 * h + 1];
-        const int64_t at = static_cast<int64_t>(row) * p.n + column;
+        const int64_t at = p.yAt(head, row) + column;
         if (row >= p.m || column >= p.n) continue;
         if (p.bias) x += p.bias[column], y += column + 1 < p.n ? p.bias[column + 1] : 0;
-        if (p.outType != Dtype::f32 && p.n % 2 == 0) {
+        if (p.outType != Dtype::f32 && p.n % 2 == 0 && p.yStride % 2 == 0) {
           p.y.store<uint32_t>(at * 2, p.outType == Dtype::f16 ? packHalves(F16(), x, y) : packHalves(Bf16(), x, y));
         } else {
           storeNumber(p.outType, p.y, at, x);
@@ -101,14 +111,14 @@ FASTMQA_KERNEL(plainProductThreads, 1) plainProductKernel(const ProductProblem p
   SharedCarver carver;
   const auto rows = carver.take<float>(side * (side + 1));
   const auto columns = carver.take<float>(side * (side + 1));
-  const int firstRow = blockIndex().y * side, firstColumn = blockIndex().x * side, x = threadIndex() % side, y = threadIndex() / side;
+  const int firstRow = blockIndex().y * side, firstColumn = blockIndex().x * side, head = blockIndex().z, x = threadIndex() % side, y = threadIndex() / side;
   float sums[4] = {};
   for (int first = 0; first < p.k; first += side) {
     blockBarrier();
     for (int i = y; i < side; i += plainProductThreads / side) {
       const bool inside = first + x < p.k;
-      rows.store(i * (side + 1) + x, inside && firstRow + i < p.m ? loadNumber(p.type, p.x, static_cast<int64_t>(firstRow + i) * p.k + first + x) : 0.0f);
-      columns.store(i * (side + 1) + x, inside && firstColumn + i < p.n ? loadNumber(p.type, p.w, static_cast<int64_t>(firstColumn + i) * p.k + first + x) : 0.0f);
+      rows.store(i * (side + 1) + x, inside && firstRow + i < p.m ? loadNumber(p.type, p.x, p.xAt(head, firstRow + i) + first + x) : 0.0f);
+      columns.store(i * (side + 1) + x, inside && firstColumn + i < p.n ? loadNumber(p.type, p.w, p.wAt(head, firstColumn + i) + first + x) : 0.0f);
     }
     blockBarrier();
     for (int k = 0; k < side; k++) {
@@ -120,7 +130,7 @@ FASTMQA_KERNEL(plainProductThreads, 1) plainProductKernel(const ProductProblem p
   FASTMQA_UNROLL
   for (int i = 0; i < 4; i++) {
     const int row = firstRow + y + 8 * i, column = firstColumn + x;
-    if (row < p.m && column < p.n) storeNumber(p.outType, p.y, static_cast<int64_t>(row) * p.n + column, sums[i] + (p.bias ? p.bias[column] : 0));
+    if (row < p.m && column < p.n) storeNumber(p.outType, p.y, p.yAt(head, row) + column, sums[i] + (p.bias ? p.bias[column] : 0));
   }
 }
 

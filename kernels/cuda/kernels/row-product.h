@@ -48,8 +48,8 @@ template <int rows, Dtype type>
 FASTMQA_KERNEL(RowProductShape::threads, (type == Dtype::f32 ? 4 : 6))
 rowProductKernel(const ProductProblem p) {
   constexpr int lanes = RowProductShape::lanes, stride = warpSize_ * lanes, ahead = type == Dtype::f32 ? 2 : 4;
-  const int n = blockIndex().x * RowProductShape::warps + warpIndex(), lane = laneIndex();
-  const int64_t row = static_cast<int64_t>(n) * p.k;
+  const int n = blockIndex().x * RowProductShape::warps + warpIndex(), lane = laneIndex(), head = blockIndex().z;
+  const int64_t row = p.wAt(head, n);
   releaseFollower();
   // Weights are on their way before anything waits, for what the kernel before makes too: one row alone would leave the memory
   // idle most of the time.
@@ -65,7 +65,7 @@ rowProductKernel(const ProductProblem p) {
   const auto x = carver.take<float>(p.m * p.k);
   for (int i = threadIndex() * lanes; i < p.m * p.k; i += RowProductShape::threads * lanes) {
     EightNumbers<type> stored;
-    stored.load(p.x, i);
+    stored.load(p.x, p.xAt(head, i / p.k) + i % p.k);
     float v[lanes];
     stored.unpack(v);
     x.store(i, Word4{bitsOfFloat(v[0]), bitsOfFloat(v[1]), bitsOfFloat(v[2]), bitsOfFloat(v[3])});
@@ -101,7 +101,7 @@ rowProductKernel(const ProductProblem p) {
     float sum = sums[m];
     FASTMQA_UNROLL
     for (int mask = 16; mask > 0; mask /= 2) sum += shuffleXor(sum, mask);
-    if (lane == 0 && m < p.m) storeNumber(p.outType, p.y, static_cast<int64_t>(m) * p.n + n, sum + (p.bias ? p.bias[n] : 0));
+    if (lane == 0 && m < p.m) storeNumber(p.outType, p.y, p.yAt(head, m) + n, sum + (p.bias ? p.bias[n] : 0));
   }
 }
 

@@ -50,6 +50,11 @@ int expand(const ExpandProblem& p, Stream stream) {
   return launchAfter(expandKernel, GridSize{static_cast<int>(blocks), p.heads, p.batch}, expandThreads, 0, stream, p);
 }
 
+int move(const MoveProblem& p, Stream stream) {
+  const int64_t units = p.rows * p.heads * ((p.width + 1) / 2);
+  return launchAfter(moveKernel, GridSize{static_cast<int>((units + moveThreads - 1) / moveThreads), 1, 1}, moveThreads, 0, stream, p);
+}
+
 int rotate(const RotateProblem& p, Stream stream) {
   const int64_t units = p.count * p.heads * p.pairs;
   if (units == 0) return 0;
@@ -58,18 +63,20 @@ int rotate(const RotateProblem& p, Stream stream) {
 
 int multiplyMatrices(const ProductProblem& p, const Device& device, Stream stream) {
   const auto tiles = [](int n, int tile) { return (n + tile - 1) / tile; };
-  if (p.m <= RowProductShape::mostRows && p.k % 8 == 0) {
+  if (p.heads > 65535) refuse("expected at most 65535 heads for a product but received " + std::to_string(p.heads));
+  const bool isAligned = p.k % 8 == 0 && p.xStride % 8 == 0 && p.xHead % 8 == 0 && p.wHead % 8 == 0;
+  if (p.m <= RowProductShape::mostRows && isAligned) {
     const int shared = RowProductShape::sharedBytes(p.m, p.k);
     const auto kernel = p.type == Dtype::f32 ? rowProductOf<Dtype::f32>(p.m) : p.type == Dtype::f16 ? rowProductOf<Dtype::f16>(p.m) : rowProductOf<Dtype::bf16>(p.m);
     if (shared <= device.sharedBytesPerBlock && shared <= RowProductShape::mostShared)
-      return launchAfter(kernel, GridSize{tiles(p.n, RowProductShape::warps), 1, 1}, RowProductShape::threads, shared, stream, p);
+      return launchAfter(kernel, GridSize{tiles(p.n, RowProductShape::warps), 1, p.heads}, RowProductShape::threads, shared, stream, p);
   }
-  const GridSize grid{tiles(p.n, ProductShape::columns), tiles(p.m, ProductShape::rows), 1};
-  const bool fits = p.k % 8 == 0 && device.sharedBytesPerBlock >= ProductShape::sharedBytes;
+  const GridSize grid{tiles(p.n, ProductShape::columns), tiles(p.m, ProductShape::rows), p.heads};
+  const bool fits = isAligned && p.yHead % 2 == 0 && device.sharedBytesPerBlock >= ProductShape::sharedBytes;
   if (fits && p.type == Dtype::f16) return launch(productKernel<F16>, grid, ProductShape::threads, ProductShape::sharedBytes, stream, p);
   if (fits && p.type == Dtype::bf16 && device.capability >= 80)
     return launch(productKernel<Bf16>, grid, ProductShape::threads, ProductShape::sharedBytes, stream, p);
-  return launch(plainProductKernel, GridSize{tiles(p.n, 32), tiles(p.m, 32), 1}, plainProductThreads, 2 * 32 * 33 * 4 + 32, stream, p);
+  return launch(plainProductKernel, GridSize{tiles(p.n, 32), tiles(p.m, 32), p.heads}, plainProductThreads, 2 * 32 * 33 * 4 + 32, stream, p);
 }
 
 }  // namespace fastmqa::gpu

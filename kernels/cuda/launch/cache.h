@@ -2,6 +2,7 @@
 #pragma once
 #include "../kernels/append.h"
 #include "../kernels/expand.h"
+#include "../kernels/move.h"
 #include "launch.h"
 
 namespace fastmqa::gpu {
@@ -18,6 +19,9 @@ int settle(AppendProblem problem, Stream stream);
 
 /// Reads tokens of a cache back as rows.
 int expand(const ExpandProblem& problem, Stream stream);
+
+/// Copies channels of heads from rows of one kind into rows of another, rotating them if asked to.
+int move(const MoveProblem& problem, Stream stream);
 
 /// Rotates rows in place; nothing where there are no pairs.
 int rotate(const RotateProblem& problem, Stream stream);

@@ -5,7 +5,7 @@
 
 namespace fastmqa {
 
-constexpr uint32_t acceleratorVersion = 4;
+constexpr uint32_t acceleratorVersion = 5;
 
 /// What became of a call; `poisoned`: the process must end before the device can be used again. Else as FailureKind.
 enum class AcceleratorStatus : int32_t { done, refused, outOfMemory, cancelled, failed, poisoned };
@@ -48,6 +48,17 @@ struct AcceleratorStore {
   float tensorScale;
 };
 
+/// Multi-head latent attention: what a layer has in place of keys and values of its heads; twin of LatentWeights
+/// (reference/layer.h). Rank 0: none. The layer's values then store the latent, its keys the rotated key that all heads share.
+struct AcceleratorLatent {
+  int64_t rank, ropeDim, valueDim;
+  AcceleratorMatrix queryDown;   ///< [query rank][hiddenDim]; no data: queries come straight from x
+  AcceleratorMatrix down;        ///< [rank + ropeDim][hiddenDim]
+  AcceleratorMatrix up;          ///< [heads][headDim - ropeDim, then valueDim][rank]
+  const float *queryNorm, *norm; ///< RMSNorm, [query rank] (or null) and [rank]
+  float normEpsilon;
+};
+
 /// A finished layer: its weights as calibration left them, and what its cache stores.
 struct AcceleratorLayer {
   int64_t batch, tokens;  ///< sequences, and the most tokens that each of them will hold
@@ -56,8 +67,8 @@ struct AcceleratorLayer {
   float scale, softcap;
   int64_t window, sinks, residual;  ///< window 0: none
   AcceleratorStore keys, values;    ///< values.heads 0: the keys hold both
-  AcceleratorMatrix query, key, value;  ///< [heads or kvHeads * headDim][hiddenDim]
-  AcceleratorMatrix output;             ///< [hiddenDim][heads * headDim]
+  AcceleratorMatrix query, key, value;  ///< [heads or kvHeads * headDim][hiddenDim, or the rank of the queries' own latent]
+  AcceleratorMatrix output;             ///< [hiddenDim][heads * headDim, or the latent's valueDim]
   const float *queryBias, *keyBias, *valueBias, *outputBias;  ///< added to the projections, or null
   const float *queryNorm, *keyNorm;     ///< RMSNorm of each head before the rotary embedding, [headDim], or null
   float normEpsilon;
@@ -67,9 +78,11 @@ struct AcceleratorLayer {
   int32_t isLatent, cachesInput;
   int32_t latentsOfRotatedKeys;  ///< downKeys takes keys after the rotary embedding
   int32_t rotatesOnRead;         ///< cached before the rotary embedding, or computed again from what is cached
-  int64_t rotaryPairs, positions;       ///< rotate-half, the first channels of a head; 0 pairs: none
+  int64_t rotaryPairs, positions;       ///< rotate-half, the first channels of a head (of the rotated key); 0 pairs: none
   const float *cosine, *sine;           ///< [positions][rotaryPairs]
+  int32_t turnsNeighbours;              ///< pairs are (2 c, 2 c + 1); with latent attention only
   const int64_t* inputOrder;            ///< input cache: channel stored at each place
+  AcceleratorLatent latent;
   int64_t reservedBytes;                ///< taken beside all this: for the weights of a whole model
 };
 

@@ -13,7 +13,7 @@ const speculating = {
   calibrationTokens: [2048],
   phase: ['speculate'],
   seqLen: [256, 768, 1900],
-  speculativeTokens: [1, 4, 8],
+  speculativeTokens: [1, 2, 4],
 };
 const oneLayer = { hiddenDim: [1024], heads: [16], seqLen: [512] };
 
@@ -57,7 +57,7 @@ export const sweeps: Readonly<Record<string, Sweep>> = {
   speculation: {
     name: 'speculation',
     axes: { ...speculating, level: ['near-lossless', 'conservative', 'aggressive'] },
-    also: [{ axes: { ...speculating, level: ['custom'], cacheDtype: ['f16'], window: [128], sinkTokens: [4] } }],
+    also: [{ axes: { ...speculating, level: ['custom'], cacheDtype: ['int8'], window: [256], sinkTokens: [4] } }],
     measuring: { minSeconds: 0.1, maxSeconds: 0.3, minSamples: 3 },
   },
   levels: {

@@ -128,7 +128,7 @@ void runs(const Stack& stack, Phase phase, const ModelSpec& model, int64_t token
     MeasuredPoint cpu(spec, nullptr);
     spec.device = device;
     MeasuredPoint gpu(spec, *accelerator, nullptr);
-    const double expected = cpu.error().relativeL2, got = gpu.error().relativeL2;
+    const double expected = cpu.error().relativeL2;
     const Dtype key = stack.technique.keyDtype;
     // Quantising numbers that were rounded to f16 first moves some codes: a tenth is allowed for. bf16 has 3 bits less.
     const double floor = key == Dtype::f32 ? 2e-6 : key == Dtype::bf16 ? 8 * floor16 : floor16;

@@ -48,6 +48,9 @@ const withWindow = (window: number | undefined, rope: Rope | undefined): ModelLa
   ...(rope && { rope }),
 });
 
+const alike = ({ layerCount }: Shape, rope?: Rope): readonly ModelLayer[] =>
+  Array.from({ length: layerCount }, () => withWindow(undefined, rope));
+
 const activations: Readonly<Record<string, ModelConfig['activation']>> = {
   silu: 'silu',
   swish: 'silu',
@@ -64,10 +67,22 @@ function activationOf(fields: Fields, names: readonly string[], otherwise: strin
   return activations[name] as ModelConfig['activation'];
 }
 
+/** What most families have in common. */
+const usual = { queryKeyNorm: false, embeddingScale: 1, learnedPositions: false };
+
 type Rest = Omit<
   ModelConfig,
-  'family' | 'hiddenDim' | 'heads' | 'kvHeads' | 'headDim' | 'parameters' | 'weightBytes' | 'attentionScale'
-> & { readonly attentionScale?: number };
+  | 'family'
+  | 'hiddenDim'
+  | 'heads'
+  | 'kvHeads'
+  | 'headDim'
+  | 'parameters'
+  | 'weightBytes'
+  | 'attentionScale'
+  | keyof typeof usual
+> &
+  Partial<Pick<ModelConfig, 'attentionScale' | keyof typeof usual>>;
 
 function model(family: string, shape: Shape, weightBytes: number, rest: Rest): ModelConfig {
   const { hiddenDim, heads, kvHeads, headDim, layerCount } = shape;
@@ -85,6 +100,7 @@ function model(family: string, shape: Shape, weightBytes: number, rest: Rest): M
     weightBytes,
     parameters: layerCount * (attention + mlp) + tables * hiddenDim + expertWeights(rest, hiddenDim),
     attentionScale: 1 / Math.sqrt(headDim),
+    ...usual,
     ...rest,
   };
 }
@@ -129,8 +145,6 @@ const llamaLike =
       queryKeyNorm,
       activation: activationOf(fields, ['hidden_act'], 'silu'),
       gatedMlp: true,
-      embeddingScale: 1,
-      learnedPositions: false,
       tiedEmbeddings: fields.flag('tie_word_embeddings', false),
       ...(experts && { experts }),
       ...((isMixed || fields.count(['decoder_sparse_step'], mostLayers, 1) > 1) && {
@@ -174,7 +188,6 @@ const gemma: Reader = (fields, family, weightBytes) => {
     activation: activationOf(fields, ['hidden_activation', 'hidden_act'], 'gelu_pytorch_tanh'),
     gatedMlp: true,
     embeddingScale: Math.sqrt(shape.hiddenDim),
-    learnedPositions: false,
     tiedEmbeddings: fields.flag('tie_word_embeddings', true),
   });
 };
@@ -191,11 +204,8 @@ const phi3: Reader = (fields, family, weightBytes) => {
     norm: 'rms',
     normEpsilon: fields.figure(['rms_norm_eps'], 1e-5),
     residual: 'sequential',
-    queryKeyNorm: false,
     activation: activationOf(fields, ['hidden_act'], 'silu'),
     gatedMlp: true,
-    embeddingScale: 1,
-    learnedPositions: false,
     tiedEmbeddings: fields.flag('tie_word_embeddings', false),
   });
 };
@@ -204,18 +214,15 @@ const gptNeoX: Reader = (fields, family, weightBytes) => {
   const shape = shapeOf(fields);
   const rope = ropeOf(fields, shape.headDim, fields.figure(['rotary_pct'], 0.25), ['rotary_emb_base', 'rope_theta']);
   return model(family, shape, weightBytes, {
-    layers: Array.from({ length: shape.layerCount }, () => ({ rope })),
+    layers: alike(shape, rope),
     vocabSize: vocab(fields),
     mlpDim: mlp(fields),
     maxPositions: longest(fields, 2048),
     norm: 'layer',
     normEpsilon: fields.figure(['layer_norm_eps'], 1e-5),
     residual: fields.flag('use_parallel_residual', true) ? 'parallel' : 'sequential',
-    queryKeyNorm: false,
     activation: activationOf(fields, ['hidden_act'], 'gelu'),
     gatedMlp: false,
-    embeddingScale: 1,
-    learnedPositions: false,
     tiedEmbeddings: fields.flag('tie_word_embeddings', false),
   });
 };
@@ -233,7 +240,7 @@ const falcon: Reader = (fields, family, weightBytes) => {
   const shape = { ...own, kvHeads };
   const rope = ropeOf(fields, shape.headDim);
   return model(family, shape, weightBytes, {
-    layers: Array.from({ length: shape.layerCount }, () => ({ rope })),
+    layers: alike(shape, rope),
     vocabSize: vocab(fields),
     mlpDim: fields.count(['ffn_hidden_size'], 2 ** 20, 4 * shape.hiddenDim),
     maxPositions: longest(fields, 2048),
@@ -241,11 +248,8 @@ const falcon: Reader = (fields, family, weightBytes) => {
     normEpsilon: fields.figure(['layer_norm_epsilon'], 1e-5),
     residual:
       fields.flag('parallel_attn', true) || fields.flag('new_decoder_architecture', false) ? 'parallel' : 'sequential',
-    queryKeyNorm: false,
     activation: activationOf(fields, ['activation'], 'gelu'),
     gatedMlp: false,
-    embeddingScale: 1,
-    learnedPositions: false,
     tiedEmbeddings: fields.flag('tie_word_embeddings', true),
   });
 };
@@ -254,17 +258,15 @@ const gptBigCode: Reader = (fields, family, weightBytes) => {
   const own = shapeOf(fields);
   const shape = { ...own, kvHeads: fields.flag('multi_query', true) ? 1 : own.heads };
   return model(family, shape, weightBytes, {
-    layers: Array.from({ length: shape.layerCount }, () => ({})),
+    layers: alike(shape),
     vocabSize: vocab(fields),
     mlpDim: fields.count(['n_inner'], 2 ** 20, 4 * shape.hiddenDim),
     maxPositions: longest(fields, 1024),
     norm: 'layer',
     normEpsilon: fields.figure(['layer_norm_epsilon'], 1e-5),
     residual: 'sequential',
-    queryKeyNorm: false,
     activation: activationOf(fields, ['activation_function'], 'gelu_pytorch_tanh'),
     gatedMlp: false,
-    embeddingScale: 1,
     learnedPositions: true,
     tiedEmbeddings: fields.flag('tie_word_embeddings', true),
   });
@@ -275,18 +277,15 @@ const gptJ: Reader = (fields, family, weightBytes) => {
   const rotaryDim = fields.count(['rotary_dim'], shape.headDim, 64);
   const rope = { ...ropeOf(fields, shape.headDim, rotaryDim / shape.headDim), interleaved: true };
   return model(family, shape, weightBytes, {
-    layers: Array.from({ length: shape.layerCount }, () => ({ rope })),
+    layers: alike(shape, rope),
     vocabSize: vocab(fields),
     mlpDim: fields.count(['n_inner'], 2 ** 20, 4 * shape.hiddenDim),
     maxPositions: longest(fields, 2048),
     norm: 'layer',
     normEpsilon: fields.figure(['layer_norm_epsilon'], 1e-5),
     residual: 'parallel',
-    queryKeyNorm: false,
     activation: activationOf(fields, ['activation_function'], 'gelu_new'),
     gatedMlp: false,
-    embeddingScale: 1,
-    learnedPositions: false,
     tiedEmbeddings: fields.flag('tie_word_embeddings', false),
     planOnly: 'GPT-J, whose head has a bias',
   });
@@ -312,7 +311,7 @@ const deepSeek: Reader = (fields, family, weightBytes) => {
   const rope = { ...ropeOf(fields, mla.ropeDim), interleaved: fields.flag('rope_interleave', true) };
   const experts = expertsOf(fields, family);
   return model(family, shape, weightBytes, {
-    layers: Array.from({ length: shape.layerCount }, () => ({ rope })),
+    layers: alike(shape, rope),
     mla,
     vocabSize: vocab(fields),
     mlpDim: mlp(fields),
@@ -320,12 +319,9 @@ const deepSeek: Reader = (fields, family, weightBytes) => {
     norm: 'rms',
     normEpsilon: fields.figure(['rms_norm_eps'], 1e-6),
     residual: 'sequential',
-    queryKeyNorm: false,
     attentionScale: yarnScale(rope) / Math.sqrt(shape.headDim),
     activation: activationOf(fields, ['hidden_act'], 'silu'),
     gatedMlp: true,
-    embeddingScale: 1,
-    learnedPositions: false,
     tiedEmbeddings: fields.flag('tie_word_embeddings', false),
     ...(experts && { experts }),
     ...(fields.flag('attention_bias', false) && { planOnly: 'multi-head latent attention with biases' }),

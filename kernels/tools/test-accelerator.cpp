@@ -26,7 +26,7 @@ namespace {
 
 const Accelerator* accelerator = nullptr;
 int device = 0;
-constexpr double floor16 = 1e-3;  // what weights and activations of f16 cost by themselves, at most
+constexpr double floor16 = 7e-4;  // what weights and activations of f16 cost by themselves, at most
 
 struct Stack {
   std::string name;

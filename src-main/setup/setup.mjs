@@ -31,7 +31,11 @@ const steps = {
     inputs: ['kernels', 'native', 'package-lock.json'],
     output: 'native/build/Release/fastmqa.node',
     stamp: 'native/build/.fastmqa.json',
-    command: [tool('cmake-js'), 'compile', '--directory', 'native', '--config', 'Release', '--parallel', '2'],
+    // The tests build more in the same folder.
+    command: [
+      ...[tool('cmake-js'), 'compile', '--directory', 'native', '--config', 'Release'],
+      ...['--parallel', '2', '--target', 'fastmqa_native'],
+    ],
     remedy: (log) => {
       if (/CMake executable is not found|cmake.*(ENOENT|not found)/i.test(log))
         return 'CMake 3.20 or newer is needed: install it (Debian: apt install cmake; macOS: brew install cmake).';

@@ -1,4 +1,4 @@
-/** The engine's own programs (kernels/tools), built in kernels/build and run. */
+/** The engine's own programs (kernels/tools), built beside the addon, from the same objects, and run. */
 import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,10 +7,10 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const build = join(root, 'kernels/build');
+const build = join(root, 'native/build');
 
 /** The CUDA backend with its kernels run on the CPU; `buildTools` makes it, FASTMQA_CUDA_LIBRARY names it to the engine. */
-export const emulatedCudaLibrary = join(build, 'libfastmqa-cuda-emulated.so');
+export const emulatedCudaLibrary = join(build, 'Release/libfastmqa-cuda-emulated.so');
 
 export interface Ended {
   code: number | null;
@@ -77,12 +77,12 @@ async function alone<Result>(work: () => Promise<Result>): Promise<Result> {
   }
 }
 
-/** Builds what is out of date; throws what the compiler says. */
+/** Builds what is out of date, in the folder that `npm run build` made; throws what the compiler says. */
 export function buildTools(): Promise<void> {
   return alone(async () => {
     for (const args of [
-      ['-S', 'kernels', '-B', 'kernels/build', '-DFASTMQA_TOOLS=ON', '-DCMAKE_BUILD_TYPE=Release'],
-      ['--build', 'kernels/build', '--config', 'Release', '--parallel', '2'],
+      ['-S', 'native', '-B', 'native/build', '-DFASTMQA_TOOLS=ON'],
+      ['--build', 'native/build', '--config', 'Release', '--parallel', '2', '--target', 'fastmqa-tools'],
     ]) {
       const { code, lines } = await run('cmake', args);
       if (code !== 0) throw new Error(lines.slice(-30).join('\n'));
@@ -97,5 +97,5 @@ export function runTool(
   onLine?: (line: string) => void,
   environment?: Readonly<Record<string, string>>,
 ): Promise<Ended> {
-  return run(join(build, `fastmqa-${name}`), args, onLine, environment);
+  return run(join(build, `kernels/fastmqa-${name}`), args, onLine, environment);
 }

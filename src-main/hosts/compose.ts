@@ -150,7 +150,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
     },
     exportSession: async (path, format, prices = {}) => {
       const session = await readSession(path);
-      return { content: exportSession(session, format, levelNames, prices), lost: session.setAside };
+      return { content: await exportSession(session, format, levelNames, prices), lost: session.setAside };
     },
     compare: async (before, after) => {
       const [a, b] = [await readSession(before), await readSession(after)];

@@ -27,7 +27,7 @@ beforeAll(async () => {
 
 describe('parquet', () => {
   const read = async (): Promise<Record<string, unknown>[]> => {
-    const bytes = exportSession(session, 'parquet') as Uint8Array;
+    const bytes = (await exportSession(session, 'parquet')) as Uint8Array;
     return parquetReadObjects({ file: bytes.slice().buffer });
   };
 
@@ -55,8 +55,8 @@ describe('parquet', () => {
 });
 
 describe('the report', () => {
-  test('holds every point and asks for nothing from anywhere', () => {
-    const html = exportSession(session, 'html') as string;
+  test('holds every point and asks for nothing from anywhere', async () => {
+    const html = (await exportSession(session, 'html')) as string;
     expect(html.match(/<tr data-id=/g)).toHaveLength(3);
     expect(html.match(/class="mark"/g)).toHaveLength(2);
     expect(html.match(/class="bar"/g)?.length).toBeGreaterThan(3);
@@ -67,8 +67,8 @@ describe('the report', () => {
     expect(html).toContain(environment.cpu);
   });
 
-  test('names and reasons are text, whatever they contain', () => {
-    const html = exportSession(session, 'html') as string;
+  test('names and reasons are text, whatever they contain', async () => {
+    const html = (await exportSession(session, 'html')) as string;
     expect(html.match(/<script>/g)).toHaveLength(1);
     expect(html).toContain('&lt;/title&gt;&lt;script&gt;alert(1)&lt;/script&gt;&quot;&amp;');
   });

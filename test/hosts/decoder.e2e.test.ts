@@ -169,7 +169,21 @@ const families: Record<string, RawConfig> = {
 };
 
 const tokens = Array.from({ length: 24 }, (_, i) => (i * i * 7 + 3 * i) % 29);
-let written = 0;
+
+/** Every case with the seed of its weights, and a folder, of its own: the same whichever of them run. */
+const seeded = (cases: readonly (readonly [string, RawConfig])[], after: number): [string, RawConfig, number][] =>
+  cases.map(([name, config], i) => [name, config, after + i + 1]);
+const familyCases = Object.entries(families);
+/** DeepSeek's attention with an MLP in every layer. */
+const dense = {
+  ...deepSeek,
+  ...{ qk_nope_head_dim: 16, v_head_dim: 8, n_routed_experts: null, first_k_dense_replace: 9, rope_scaling: yarn },
+};
+const gpuCases: readonly [string, RawConfig][] = [
+  ...familyCases.filter(([, config]) => !/^(deepseek|mixtral|qwen3_moe)/.test(config.model_type)),
+  ['DeepSeek-V2 without experts', dense],
+  ['DeepSeek-V3 without experts: queries out of a latent', { ...dense, model_type: 'deepseek_v3', q_lora_rank: 14 }],
+];
 
 const latentShape = ({ mla }: ModelConfig) =>
   mla && { latentDim: mla.rank, ropeDim: mla.ropeDim, valueDim: mla.valueDim };
@@ -204,11 +218,10 @@ function worst(logits: Float32Array, reference: readonly (readonly number[])[]):
 }
 
 describe('logits agree with the definition to 1e-4', () => {
-  test.each(Object.entries(families))('%s', async (_, config) => {
-    written += 1;
-    const folder = join(root, `model-${written}`);
-    const weights = tinyWeights(config, written);
-    writeCheckpoint(folder, config, weights, { shards: written % 3 === 0 ? 2 : 1 });
+  test.each(seeded(familyCases, 0))('%s', async (_, config, seed) => {
+    const folder = join(root, `model-${seed}`);
+    const weights = tinyWeights(config, seed);
+    writeCheckpoint(folder, config, weights, { shards: seed % 3 === 0 ? 2 : 1 });
     const reference = decodeInF64(config, weights, tokens);
     const error = async (level: Record<string, string | number>, prompt: number): Promise<number> =>
       worst(await logitsOf(folder, level, prompt), reference);
@@ -272,19 +285,9 @@ describe('on a GPU, its kernels run on the CPU: logits agree with the definition
     await expect(logitsOf(folder, onGpu, 16)).rejects.toThrow(message);
   });
 
-  /** DeepSeek's attention with an MLP in every layer. */
-  const dense = {
-    ...deepSeek,
-    ...{ qk_nope_head_dim: 16, v_head_dim: 8, n_routed_experts: null, first_k_dense_replace: 9, rope_scaling: yarn },
-  };
-  test.each([
-    ...Object.entries(families).filter(([, config]) => !/^(deepseek|mixtral|qwen3_moe)/.test(config.model_type)),
-    ['DeepSeek-V2 without experts', dense],
-    ['DeepSeek-V3 without experts: queries out of a latent', { ...dense, model_type: 'deepseek_v3', q_lora_rank: 14 }],
-  ] as [string, RawConfig][])('%s', async (_, config) => {
-    written += 1;
-    const folder = join(root, `model-${written}`);
-    const weights = tinyWeights(config, written);
+  test.each(seeded(gpuCases, familyCases.length))('%s', async (_, config, seed) => {
+    const folder = join(root, `model-${seed}`);
+    const weights = tinyWeights(config, seed);
     writeCheckpoint(folder, config, weights);
     const reference = decodeInF64(config, weights, tokens);
     const error = async (level: Record<string, string | number>): Promise<number> =>
@@ -306,10 +309,9 @@ const rmsOf = (rows: readonly (readonly number[])[], positions: readonly number[
 };
 
 describe('one layer of a model, on what it meets when the model reads', () => {
-  test.each(Object.entries(families))('%s', async (_, config) => {
-    written += 1;
-    const folder = join(root, `model-${written}`);
-    const weights = tinyWeights(config, written);
+  test.each(seeded(familyCases, familyCases.length + gpuCases.length))('%s', async (_, config, seed) => {
+    const folder = join(root, `model-${seed}`);
+    const weights = tinyWeights(config, seed);
     writeCheckpoint(folder, config, weights);
     const attended: number[][][] = [];
     decodeInF64(config, weights, tokens, (layer, rows) => {

@@ -2,8 +2,9 @@
  * A worker that answers like the real one until a point's level names a misbehaviour, `crash` for example. It needs no addon,
  * so the supervisor, the command line and the session can be tested without one, and figures are the same in every run.
  */
-import { writeSync } from 'node:fs';
+import { lstatSync, symlinkSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
+import { join } from 'node:path';
 import { encodeFrame, frameReader, pipeDescriptor } from '../../dist/src-main/worker/frames.js';
 import { figures } from './scripted-figures.mjs';
 
@@ -95,6 +96,27 @@ const whileSampling = ['NaN samples', 'exit while idle'];
 const behaviourOf = (config) => process.env.FASTMQA_FAKE ?? config?.level ?? '';
 const sampling = new Map();
 
+/**
+ * With FASTMQA_FAKE_GATHERS: points wait for each other, so many at a time. Arrivals are numbered links in the folder
+ * FASTMQA_FAKE_GATHERING, each to the process that made it.
+ */
+async function gather() {
+  const together = Number(process.env.FASTMQA_FAKE_GATHERS ?? 0);
+  if (together === 0) return;
+  const arrival = (number) => join(process.env.FASTMQA_FAKE_GATHERING, String(number));
+  const isTaken = (number) => lstatSync(arrival(number), { throwIfNoEntry: false }) !== undefined;
+  let mine = 1;
+  for (; ; mine += 1) {
+    try {
+      symlinkSync(String(process.pid), arrival(mine)); // fails where another has it
+      break;
+    } catch (error) {
+      if (error.code !== 'EEXIST') throw error;
+    }
+  }
+  while (!isTaken(Math.ceil(mine / together) * together)) await sleep(10);
+}
+
 const calls = {
   info: () => ({ threads: 2, instructionSet: 'scripted', buildFlags: 'none' }),
   ceilings: () => ({ fmaFlopsPerSecond: 1e11, readBytesPerSecond: 1e10 }),
@@ -127,6 +149,7 @@ const calls = {
 async function answer(request) {
   const { call, args } = request;
   const behaviour = call === 'sample' ? sampling.get(args[0]) : behaviourOf(args[0]);
+  if (call === 'prepare') await gather();
   const honest = await calls[call](...args);
   const isDue = call === (whileSampling.includes(behaviour) ? 'sample' : 'prepare');
   return isDue && Object.hasOwn(misbehaviours, behaviour) ? misbehaviours[behaviour](request, honest) : honest;

@@ -1,5 +1,14 @@
 /** Real workers, a real Redis, and points that take time without computing. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -97,33 +106,28 @@ describe.skipIf(!redisProgram)(`fleet${why}`, () => {
 
   test('four workers do the work of four', async () => {
     const connection = await connect({ url: redis.url, password: 'a password' }, () => undefined);
-    /** Of as many points, without the time that programs take to start. */
-    const secondsOf = async (points: number): Promise<number> => {
-      const axes = { phase: ['decode'], seqLen: Array.from({ length: points }, (_, i) => 16 + i) };
-      const plan = expandSweep({ name: 'scaling', axes: { ...shape, ...axes } });
-      const before = performance.now();
-      const { finished } = startFleetRun({
-        connection,
-        plan,
-        environment: machine,
-        version: versionOf(kernelsFingerprint()),
-        measuring: { ...defaultMeasuring, minSeconds: 0.1 },
-        run: `scaling-${points}`,
-        clock: { now: () => performance.now() / 1000 },
-        record: async () => undefined,
-      });
-      expect((await finished).points.filter(({ outcome }) => outcome === 'measured')).toHaveLength(points);
-      return (performance.now() - before) / 1000;
-    };
-    // A point sleeps for nearly 3 s, eleven times as long: far more than it costs to hand it out, on a busy machine too.
-    const asleep = { FASTMQA_FAKE_SECONDS: '0.25' };
-    await hire(1, asleep);
-    const one = await secondsOf(4);
-    await hire(3, asleep);
-    const four = await secondsOf(16);
+    await connection.redis.flushall(); // jobs of workers that were killed would come back
+    const gathering = join(folder, 'gathering');
+    mkdirSync(gathering);
+    // No point ends before four are being measured: sixteen end only if each worker has one of every four.
+    await hire(4, { FASTMQA_FAKE_GATHERS: '4', FASTMQA_FAKE_GATHERING: gathering });
+    const axes = { phase: ['decode'], seqLen: Array.from({ length: 16 }, (_, i) => 16 + i) };
+    const { finished } = startFleetRun({
+      connection,
+      plan: expandSweep({ name: 'sharing', axes: { ...shape, ...axes } }),
+      environment: machine,
+      version: versionOf(kernelsFingerprint()),
+      measuring: { ...defaultMeasuring, minSeconds: 0 },
+      run: 'sharing',
+      clock: { now: () => performance.now() / 1000 },
+      record: async () => undefined,
+    });
+    const { points } = await finished;
     connection.close();
-    console.log(`fleet: 4 workers do ${((4 * one) / four).toFixed(2)} times the work of 1`);
-    expect((4 * one) / four).toBeGreaterThan(3.6);
+    expect(points.map(({ outcome, reason }) => reason ?? outcome)).toEqual(points.map(() => 'measured'));
+    const measuredBy = readdirSync(gathering).map((arrival) => readlinkSync(join(gathering, arrival)));
+    expect(measuredBy).toHaveLength(16);
+    expect(new Set(measuredBy).size).toBe(4);
   });
 
   test('a point that takes its worker down is quarantined, and the others are measured', async () => {

@@ -25,7 +25,7 @@ export function MemorySection({ memory, config }: MemorySectionProps) {
   const figures = [
     ['cache by formula', memory.kvLogicalBytes],
     ['cache allocated', memory.kvAllocatedBytes],
-    ['peak of everything', memory.peakBytes],
+    ['peak memory', memory.peakBytes],
   ] as const;
   const formula = cacheFormula(config);
   const isFormula = formula !== undefined && Math.round(formula.bytes) === memory.kvLogicalBytes;

@@ -14,6 +14,8 @@ import { usePlanner, usePlanRows } from './use-planner.ts';
 
 export function PlannerTable() {
   const rows = usePlanRows();
+  const isProving = usePlanner((state) => state.proving !== undefined);
+  const isProof = isProving || rows.some(({ proof }) => proof);
   return (
     <div className={classes.frame}>
       <Prove levels={rows.filter(({ refused }) => refused === undefined).map(({ level }) => level)} />
@@ -27,20 +29,33 @@ export function PlannerTable() {
               <th scope="col">a sequence</th>
               <th scope="col">x own 16 bit</th>
               <th scope="col">largest batch</th>
-              <th scope="col" title="The average user has used half of the context">
+              <th
+                scope="col"
+                title="The average user has used half of the context; a window may lie over one page more there than at its end"
+              >
                 users at half
               </th>
-              <th scope="col" title="Of one sequence alone; all = the longest that the model can">
+              <th scope="col" title="Of one sequence alone, at most as long as the model can">
                 longest context
               </th>
-              <th scope="col">planned</th>
-              <th scope="col">reached</th>
-              <th scope="col">off by</th>
+              {isProof && (
+                <>
+                  <th scope="col" title="Sequences that the plan says fit in the limit of the proof">
+                    planned
+                  </th>
+                  <th scope="col" title="Sequences that were allocated and filled">
+                    reached
+                  </th>
+                  <th scope="col" title="Bytes planned against bytes allocated">
+                    off by
+                  </th>
+                </>
+              )}
             </tr>
           </thead>
           <tbody>
             {rows.map((row) => (
-              <Row key={row.level} row={row} />
+              <Row key={row.level} row={row} isProof={isProof} />
             ))}
           </tbody>
         </table>
@@ -49,7 +64,7 @@ export function PlannerTable() {
   );
 }
 
-function Row({ row }: { readonly row: PlanRow }) {
+function Row({ row, isProof }: { readonly row: PlanRow; readonly isProof: boolean }) {
   const { planner } = useApp();
   const levels = useLevelNames();
   const isLit = usePlanner((state) => state.level === row.level);
@@ -78,18 +93,22 @@ function Row({ row }: { readonly row: PlanRow }) {
           <td>{row.concurrentUsers?.toLocaleString('en-US')}</td>
           <td>
             {row.longestContext?.toLocaleString('en-US')}
-            {row.endsAtModel && ' (all)'}
+            {row.endsAtModel && ' (model’s end)'}
           </td>
-          <td>{proof?.plannedSequences.toLocaleString('en-US')}</td>
-          <td>{isProving ? 'allocating…' : proof?.reachedSequences.toLocaleString('en-US')}</td>
-          <td>
-            {off !== undefined
-              ? `${(100 * off).toFixed(2)} %`
-              : proof && <span title="Not even one sequence fits: raise the limit">limit too small</span>}
-          </td>
+          {isProof && (
+            <>
+              <td>{proof?.plannedSequences.toLocaleString('en-US')}</td>
+              <td>{isProving ? 'allocating…' : proof?.reachedSequences.toLocaleString('en-US')}</td>
+              <td>
+                {off !== undefined
+                  ? `${(100 * off).toFixed(2)} %`
+                  : proof && <span title="Not even one sequence fits: raise the limit">limit too small</span>}
+              </td>
+            </>
+          )}
         </>
       ) : (
-        <td colSpan={9} className={classes.refused}>
+        <td colSpan={isProof ? 9 : 6} className={classes.refused}>
           {row.refused}
         </td>
       )}

@@ -3,7 +3,6 @@ import { CloseButton } from '@mantine/core';
 import { useStore } from 'zustand';
 import { useApp, useConnection } from '../panels/use-app.ts';
 import classes from './banner.module.css';
-import { Recovery } from './recovery.tsx';
 
 const connectionWords = {
   lost: 'FastMQA does not answer; trying again. A sweep goes on where it runs, and nothing it measured is lost.',
@@ -25,7 +24,6 @@ export function Banner() {
           <CloseButton size="sm" aria-label="Dismiss" onClick={() => app.notices.dismiss(id)} />
         </div>
       ))}
-      <Recovery />
     </div>
   );
 }

@@ -14,13 +14,13 @@ export function Recovery() {
   const sessions = useStore(app.library, ({ library }) => library?.sessions);
   const active = useRun(isActive);
   const offered = active ? [] : (sessions ?? []).filter(({ isUnattended }) => isUnattended).slice(0, mostOffered);
-  return offered.map((session) => {
+  const offers = offered.map((session) => {
     const { id, name, total, damagedLines } = session;
     const points = pointsOf(session);
     const count = total === undefined ? `${points} points` : `${points} of ${total} points`;
     const damaged = damagedLines > 0 ? ` Damaged and left out: ${damagedLines} of its lines.` : '';
     return (
-      <div key={id} className={classes.banner} data-calm="">
+      <div key={id} className={classes.banner}>
         <span>
           <strong>{name}</strong> of {dateOf(session)} ended before its sweep did. {count} are saved.{damaged}
         </span>
@@ -38,4 +38,9 @@ export function Recovery() {
       </div>
     );
   });
+  return (
+    <div className={classes.offers} role="status">
+      {offers}
+    </div>
+  );
 }

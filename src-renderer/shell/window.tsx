@@ -13,6 +13,7 @@ import { CommandPalette } from './command-palette.tsx';
 import { Divider } from './divider.tsx';
 import { FileDrop } from './file-drop.tsx';
 import { KeyboardMap } from './keyboard-map.tsx';
+import { Recovery } from './recovery.tsx';
 import { useShortcuts } from './shortcuts.ts';
 import { TopBar } from './top-bar.tsx';
 import { useCommands } from './use-commands.ts';
@@ -73,6 +74,7 @@ export function Window() {
       />
       <section className={classes.bottom} data-pane="bottom" aria-label="All points">
         {chart === 'compare' ? <ComparisonTable /> : chart === 'planner' ? <PlannerTable /> : <PointTable />}
+        <Recovery />
       </section>
     </div>
   );

@@ -56,12 +56,15 @@ describe.skipIf(chromiumPath === undefined)('the planner', () => {
     await field('Context in tokens').fill('512');
     await expect.poll(() => figures('own-16-bit').then(([, bytes]) => bytes)).toBe('2 MiB');
     const planned = await figures('own-16-bit');
+    const headings = () => page.locator('thead th').allInnerTexts();
+    expect((await headings()).at(-1)).toBe('longest context'); // nothing is proven: no empty columns
     await field('Limit of the proof').fill('9 MiB');
     await page.getByRole('button', { name: 'Prove', exact: true }).click();
     await page.getByRole('button', { name: 'Prove', exact: true }).waitFor();
     const provenOf = (level: string) => figures(level).then((cells) => cells.slice(6));
     await expect.poll(() => provenOf('own-16-bit')).toEqual(['4', '4', '0.00 %']);
     const proven = await Promise.all(['own-16-bit', 'near-lossless', 'four-bit', 'mixed-latent'].map(provenOf));
+    expect((await headings()).slice(-3)).toEqual(['planned', 'reached', 'off by']);
     // What is planned for the device stays what it was.
     expect((await figures('own-16-bit')).slice(0, 6)).toEqual(planned.slice(0, 6));
     for (const [sequences, reached, off] of proven) {

@@ -1,5 +1,5 @@
 /** A comparison in words, the same on the command line and in the window. */
-import type { FigureChange, PointComparison } from './comparison.ts';
+import type { EnvironmentChange, FigureChange, PointComparison } from './comparison.ts';
 import { formatMetric } from './format.ts';
 import { metrics } from './metrics.ts';
 import { type PointConfig, pointConfigSchema } from './sweep.ts';
@@ -20,6 +20,15 @@ export function tellingFieldsOf(configs: readonly PointConfig[]): Field[] {
 
 export const changesInWords = ({ changes }: Pick<PointComparison, 'changes'>): string =>
   changes.map(changeInWords).join(', ') || 'equal';
+
+const ceilings: Readonly<Record<string, string>> = {
+  fmaFlopsPerSecond: 'FMA ceiling',
+  readBytesPerSecond: 'read ceiling',
+};
+
+/** `FMA ceiling was 65.1 GFLOP/s, is 79.9 GFLOP/s`. */
+export const environmentInWords = ({ field, before, after }: EnvironmentChange): string =>
+  `${ceilings[field] ?? field} was ${before}, is ${after}`;
 
 function changeInWords({ metric: id, before, after, isWorse }: FigureChange): string {
   const metric = metrics.find((candidate) => candidate.id === id);

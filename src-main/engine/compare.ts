@@ -2,7 +2,7 @@
 
 import type { Comparison, EnvironmentChange, FigureChange, PointComparison, Verdict } from '../contract/comparison.ts';
 import { deviceOf, type MeasuredDevice, summariseDevices } from '../contract/devices.ts';
-import { formatNumber } from '../contract/format.ts';
+import { formatMetric, formatNumber } from '../contract/format.ts';
 import { type Metric, metrics, type Point } from '../contract/metrics.ts';
 import type { Environment } from '../contract/session.ts';
 import { exactRankTest, interquartileRange, median, sum } from './statistics.ts';
@@ -162,7 +162,8 @@ function verdictOf(
   const floor = Math.max(noiseFloor, floorInStandardErrors * standardError);
   // The same in both directions: twice the time and half the time are equally far from 1.
   const size = Math.max(ratio, 1 / ratio) - 1;
-  const said = `${percent(size)} ${ratio > 1 ? 'slower' : 'faster'}`;
+  // Of the time, as the ratio beside it says.
+  const said = `${percent(Math.abs(ratio - 1))} ${ratio > 1 ? 'more' : 'less'} time`;
   const tested = `${samples[0]} and ${samples[1]} samples`;
   const believed = floor > usefulFloor ? floorsWhenDisturbed * floor : floor;
   if (size > believed && chance < familyChance) {
@@ -251,7 +252,7 @@ function environmentChanges(before: Environment, after: Environment): Environmen
   return fields.flatMap((field) => {
     const [a, b] = [before[field], after[field]];
     const differs = incidental.includes(field) ? ceilingMoved(field, a, b) : String(a) !== String(b);
-    return differs ? [{ field, before: said(a), after: said(b) }] : [];
+    return differs ? [{ field, before: said(field, a), after: said(field, b) }] : [];
   });
 }
 
@@ -276,5 +277,14 @@ const ceilingMoved = (field: string, a: unknown, b: unknown): boolean =>
   typeof b === 'number' &&
   Math.abs(b / a - 1) > ceilingTolerance;
 
-const said = (value: unknown): string =>
-  value === undefined ? 'not recorded' : typeof value === 'number' ? formatNumber(value) : String(value);
+const unitOf = (field: string): Metric['unit'] =>
+  field.endsWith('FlopsPerSecond')
+    ? 'FLOP/s'
+    : field.endsWith('BytesPerSecond')
+      ? 'bytes/s'
+      : field.endsWith('Bytes')
+        ? 'bytes'
+        : 'ratio';
+
+const said = (field: string, value: unknown): string =>
+  value === undefined ? 'not recorded' : typeof value === 'number' ? formatMetric(value, unitOf(field)) : String(value);

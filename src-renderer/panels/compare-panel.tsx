@@ -1,6 +1,7 @@
 import { Popover, SegmentedControl, Select, Text } from '@mantine/core';
 import { useStore } from 'zustand';
-import { type EnvironmentChange, type Verdict, verdicts } from '../../src-main/contract/comparison.ts';
+import { type Verdict, verdicts } from '../../src-main/contract/comparison.ts';
+import { environmentInWords } from '../../src-main/contract/comparison-words.ts';
 import { isSampling } from '../../src-main/contract/run-state.ts';
 import { ChartCard } from '../charts/chart-card.tsx';
 import { ComparisonChart, rowsThatFit, verdictGlyph } from '../charts/comparison-chart.tsx';
@@ -145,7 +146,7 @@ function PickBaseline() {
 /** One line, so that the chart stays where it is; everything that differs in a list of its own. */
 function Differences({ sides }: { readonly sides: readonly Side[] }) {
   const told = sides.flatMap(({ baseline, comparison }) => [
-    ...comparison.environment.map((change) => `${baseline.name}: ${inWords(change)}`),
+    ...comparison.environment.map((change) => `${baseline.name}: ${environmentInWords(change)}`),
     ...lone(comparison.onlyBefore.length, `only in ${baseline.name}`),
     ...lone(comparison.onlyAfter.length, `not in ${baseline.name}`),
   ]);
@@ -172,6 +173,5 @@ function Differences({ sides }: { readonly sides: readonly Side[] }) {
   );
 }
 
-const inWords = ({ field, before, after }: EnvironmentChange): string => `${field} was ${before}, is ${after}`;
 const lone = (count: number, where: string): string[] =>
   count === 0 ? [] : [`${count} ${count === 1 ? 'point is' : 'points are'} ${where}`];

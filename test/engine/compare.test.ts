@@ -81,7 +81,7 @@ describe('verdicts and their reasons', () => {
     const slower = verdictOf(withSamples(steady(0.01)), withSamples(steady(0.011)));
     expect(slower).toMatchObject({ verdict: 'SLOWER', isRegression: true });
     expect(slower.timeRatio).toBeCloseTo(1.1, 9);
-    expect(slower.reason).toMatch(/^10 % slower, beyond the noise of 1\.8 %; chance .* \(12 and 12 samples\)$/);
+    expect(slower.reason).toMatch(/^10 % more time, beyond the noise of 1\.8 %; chance .* \(12 and 12 samples\)$/);
     expect(slower.timeRatioRange?.[0]).toBeGreaterThan(1);
     expect(verdictOf(withSamples(steady(0.011)), withSamples(steady(0.01)))).toMatchObject({
       verdict: 'FASTER',
@@ -102,7 +102,9 @@ describe('verdicts and their reasons', () => {
     const spread = Array.from({ length: 30 }, (_, i) => 0.01 * (1 + ((i * 7) % 30) / 60));
     const slower = (factor: number) => verdictOf(withSamples(spread), withSamples(spread.map((s) => s * factor)));
     expect(slower(1.4)).toMatchObject({ verdict: 'UNSURE' });
-    expect(slower(1.4).reason).toMatch(/^40 % slower, but the samples spread so far that \d+ % could hide: run longer/);
+    expect(slower(1.4).reason).toMatch(
+      /^40 % more time, but the samples spread so far that \d+ % could hide: run longer/,
+    );
     expect(slower(4)).toMatchObject({ verdict: 'SLOWER' });
   });
 
@@ -110,7 +112,10 @@ describe('verdicts and their reasons', () => {
     const disturbed = withSamples(steady(0.0104));
     const throughput = disturbed.throughput && { ...disturbed.throughput, flags: ['foreign-load' as const] };
     const { verdict, reason } = verdictOf(withSamples(steady(0.01)), { ...disturbed, throughput });
-    expect([verdict, reason]).toEqual(['UNSURE', '4.0 % slower, but the samples are marked foreign-load: run again']);
+    expect([verdict, reason]).toEqual([
+      'UNSURE',
+      '4.0 % more time, but the samples are marked foreign-load: run again',
+    ]);
   });
 
   test('a machine whose own ceilings moved explains as much and a little more, other machines explain nothing', () => {
@@ -123,7 +128,7 @@ describe('verdicts and their reasons', () => {
     const half = { fmaFlopsPerSecond: 0.8e11 };
     expect(verdictOn(0.014, half)).toMatchObject({ verdict: 'UNSURE' });
     expect(verdictOn(0.014, half).reason).toMatch(
-      /^40 % slower, but the ceilings of the machine itself moved by 25 %: /,
+      /^40 % more time, but the ceilings of the machine itself moved by 25 %: /,
     );
     expect(verdictOn(0.017, half)).toMatchObject({ verdict: 'SLOWER' });
     expect(verdictOn(0.014, { fmaFlopsPerSecond: 0.95e11 })).toMatchObject({ verdict: 'SLOWER' });
@@ -185,7 +190,7 @@ describe('verdicts and their reasons', () => {
     expect(result.onlyAfter).toEqual([]);
     expect(result.environment).toEqual([
       { field: 'cpu', before: 'Test CPU', after: 'Another CPU' },
-      { field: 'readBytesPerSecond', before: '1.00e+10', after: '2.00e+10' },
+      { field: 'readBytesPerSecond', before: '10 GB/s', after: '20 GB/s' },
     ]);
     expect(result.counts).toEqual({ SAME: 1, FASTER: 0, SLOWER: 0, UNSURE: 0 });
   });

@@ -46,7 +46,7 @@ describe('compare', () => {
     const [a, b] = [await write('a.fmqa'), await write('slow.fmqa', slower(1.06))];
     const worse = await runCli(['compare', a, b]);
     expect(worse.code).toBe(1);
-    expect(worse.stdout).toMatch(/^SLOWER ! +four-bit +decode +1\.060x +equal +6\.0 % slower, beyond the noise/m);
+    expect(worse.stdout).toMatch(/^SLOWER ! +four-bit +decode +1\.060x +equal +6\.0 % more time, beyond the noise/m);
     const better = await runCli(['compare', b, a, '--format', 'json']);
     expect(better.code).toBe(0);
     expect(JSON.parse(better.stdout)).toMatchObject({ counts: { FASTER: 1, SAME: 1 }, regressions: 0 });

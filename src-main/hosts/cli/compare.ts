@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { changesInWords, tellingFieldsOf } from '../../contract/comparison-words.ts';
+import { changesInWords, environmentInWords, tellingFieldsOf } from '../../contract/comparison-words.ts';
 import type { DeviceSummary } from '../../contract/devices.ts';
 import { formatMetric } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
@@ -52,7 +52,7 @@ function comparisonTable(comparison: Omit<ComparisonOfFiles, 'lost'>): string {
     `${total.join(', ')}; ${regressions === 0 ? 'no regression' : `${regressions} regressed (!)`}.`,
     ...lone,
     ...devicesSideBySide(devices),
-    ...environment.map(({ field, before, after }) => `Environment: ${field} was ${before}, is ${after}.`),
+    ...environment.map((change) => `Environment: ${environmentInWords(change)}.`),
   ].join('\n');
 }
 

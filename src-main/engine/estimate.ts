@@ -178,11 +178,32 @@ export function estimateSeconds(c: PointConfig, measuring: Measuring): number {
   return prepareSeconds(c) + Math.max(step, measuring.minSeconds / 5) + sampling;
 }
 
-/** Weights in f64 and f32, the input and the reference's keys and values in f64, the cache. */
+/**
+ * One layer: weights in f64 and f32, the input and the reference's keys and values in f64, the cache.
+ * A whole model: its weights as they are stored, the exact cache and the level's, what the level adds.
+ */
 export function estimatePeakBytes(c: PointConfig): number {
   // On a GPU it takes what there is.
   if (c.phase === 'capacity') return 12 * weightCount(c, c.referenceKvHeads) + (c.cacheLimitBytes ?? 0);
   const tokens = c.batch * c.seqLen;
   const activations = tokens * (c.hiddenDim + 2 * c.referenceKvHeads * c.headDim + c.heads * c.headDim) * 8;
-  return Math.ceil(12 * weightCount(c, c.referenceKvHeads) + activations + logicalCacheBytes(c));
+  if (c.model === undefined || c.layer !== undefined)
+    return Math.ceil(12 * weightCount(c, c.referenceKvHeads) + activations + logicalCacheBytes(c));
+  const weights = storedWeightBytes * layerWeights * c.hiddenDim ** 2;
+  const caches = 2 * own16BitBytes(c) + logicalCacheBytes(c);
+  return Math.ceil(layersOf(c) * (weights + caches + addedWeightBytes(c)) + activations + calibrationBytes(c));
 }
+
+/** Of a weight of a model as it is published. */
+const storedWeightBytes = 2;
+
+/** Weights that turn what is cached into keys and values: of a latent down and up in f64, of the input in f32. */
+function addedWeightBytes(c: PointConfig): number {
+  const width = c.hiddenDim + 2 * c.referenceKvHeads * c.headDim;
+  if (c.cacheKind === 'direct') return 0;
+  return c.cacheKind === 'input' ? 4 * c.hiddenDim * width : 8 * storedChannels(c) * width;
+}
+
+/** Second moments of the keys and values of one layer at a time, and their eigenvectors, in f64. */
+const calibrationBytes = (c: PointConfig): number =>
+  c.cacheKind === 'direct' || c.cacheKind === 'input' ? 0 : 2 * 8 * (2 * c.referenceKvHeads * c.headDim) ** 2;

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, test, vi } from 'vitest';
 import { InputError } from '../../src-main/contract/input-error.ts';
 import { type Point, pointSchema } from '../../src-main/contract/metrics.ts';
+import { estimatePeakBytes } from '../../src-main/engine/estimate.ts';
 import { FastMQA } from '../../src-main/index.ts';
 import { readSession } from '../../src-main/sessions/recovery.ts';
 import { allowed } from '../load.ts';
@@ -93,6 +94,11 @@ describe('sweeps', () => {
     // A window forgets what lies before it, and nothing else.
     expect(window.quality?.retrievedByDepth?.slice(0, 5)).toEqual([0, 0, 0, 0, 0]);
     expect(window.quality?.retrievedByDepth?.at(-1)).toBe(1);
+    // "At most about so much memory" was said before: no point takes more, and not far less.
+    const peak = Math.max(...points.map(({ memory }) => memory?.peakBytes ?? 0));
+    const promised = Math.max(...points.map(({ config }) => estimatePeakBytes(config)));
+    expect(promised / peak).toBeGreaterThan(1);
+    expect(promised / peak).toBeLessThan(2);
     expect(performance.now() - since).toBeLessThan(allowed(60_000));
   });
 

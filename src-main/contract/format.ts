@@ -30,9 +30,9 @@ export function formatSeconds(seconds: number): string {
   return seconds >= 1e-3 ? `${formatNumber(seconds * 1e3)} ms` : `${formatNumber(seconds * 1e6)} µs`;
 }
 
-/** One decimal; two where 99 and 100 are far apart; none where nobody reads them. */
+/** One decimal; two where 99 and 100 are far apart; none where nobody reads them, and none for all of it. */
 function percentFigure(value: number): string {
-  const decimals = Math.abs(value) >= 1000 ? 0 : value >= 99 ? 2 : 1;
+  const decimals = Math.abs(value) >= 1000 || value === 100 ? 0 : value >= 99 && value < 100 ? 2 : 1;
   return value.toFixed(decimals).replace(/^-(0\.0+)$/, '$1');
 }
 
@@ -46,6 +46,8 @@ export function formatMetric(value: number, unit: Metric['unit']): string {
       return `${formatNumber(value)}x`;
     case '%':
       return `${percentFigure(value)} %`;
+    case 'share':
+      return `${percentFigure(100 * value)} %`;
     case 'bytes/s':
       return `${scaled(value, 1000, decimal)}B/s`; // as data sheets give bandwidth
     case 'FLOP/s':

@@ -187,7 +187,8 @@ export interface Metric {
   readonly label: string;
   /** Where there is room for more words. */
   readonly title: string;
-  readonly unit: 'bytes' | 'x' | '%' | 's' | 'tokens/s' | 'tokens' | 'FLOP/s' | 'bytes/s' | 'ratio' | 'count';
+  /** `share` is of 1, and shown in percent. */
+  readonly unit: 'bytes' | 'x' | '%' | 'share' | 's' | 'tokens/s' | 'tokens' | 'FLOP/s' | 'bytes/s' | 'ratio' | 'count';
   readonly better: 'lower' | 'higher' | 'neither';
   readonly read: (point: Point) => number | undefined;
 }
@@ -245,11 +246,11 @@ export const metrics: readonly Metric[] = [
   metric('maxAbs', 'max abs error', 'ratio', 'lower', (p) => p.error?.maxAbs),
   metric('referenceRms', 'reference RMS', 'ratio', 'neither', (p) => p.error?.referenceRms),
   metric('logitKl', 'logit KL', 'ratio', 'lower', (p) => p.quality?.logitKl, 'logit KL, nats'),
-  metric('top1Agreement', 'top-1 agreement', 'ratio', 'higher', (p) => p.quality?.top1Agreement),
-  metric('acceptance', 'draft acceptance', 'ratio', 'higher', (p) => p.quality?.acceptance),
+  metric('top1Agreement', 'top-1 agreement', 'share', 'higher', (p) => p.quality?.top1Agreement),
+  metric('acceptance', 'draft acceptance', 'share', 'higher', (p) => p.quality?.acceptance),
   metric('perplexity', 'perplexity', 'ratio', 'lower', (p) => p.quality?.perplexity),
   metric('perplexityChangePercent', 'perplexity change', '%', 'lower', (p) => p.quality?.perplexityChangePercent),
-  metric('retrieved', 'facts retrieved', 'ratio', 'higher', (p) => p.quality?.retrieved),
+  metric('retrieved', 'facts found', 'share', 'higher', (p) => p.quality?.retrieved),
   metric('speedUp', 'speed-up', 'x', 'higher', (p) => p.speculation?.speedUp, 'speed-up by speculation'),
   metric('tokensPerRound', 'tokens a round', 'ratio', 'higher', (p) => p.speculation?.tokensPerRound),
   metric('draftCost', 'draft cost', 'ratio', 'lower', (p) => p.speculation?.draftCost, 'draft cost, plain tokens'),
@@ -295,5 +296,5 @@ export const metrics: readonly Metric[] = [
   ),
   metric('flopsPerSecond', 'FLOP per second', 'FLOP/s', 'higher', (p) => p.throughput?.flopsPerSecond),
   metric('bytesPerSecond', 'bytes per second', 'bytes/s', 'higher', (p) => p.throughput?.bytesPerSecond),
-  metric('rooflineFraction', 'share of roofline', 'ratio', 'higher', (p) => p.throughput?.rooflineFraction),
+  metric('rooflineFraction', 'share of roofline', 'share', 'higher', (p) => p.throughput?.rooflineFraction),
 ];

@@ -29,6 +29,20 @@ export interface PlannedPoint {
 
 const mostPoints = 100_000;
 
+/** Impossible points, one entry for each reason: a sweep may have thousands that share one. */
+export function byReason(
+  skipped: readonly { readonly config: PointConfig; readonly reason: string }[],
+): { readonly reason: string; readonly levels: readonly string[]; readonly points: number }[] {
+  const found = new Map<string, { levels: Set<string>; points: number }>();
+  for (const { config, reason } of skipped) {
+    const entry = found.get(reason) ?? { levels: new Set(), points: 0 };
+    entry.levels.add(config.level);
+    entry.points += 1;
+    found.set(reason, entry);
+  }
+  return [...found].map(([reason, { levels, points }]) => ({ reason, levels: [...levels], points }));
+}
+
 export const defaultMeasuring: Measuring = {
   minSeconds: 0.5,
   maxSeconds: 5,

@@ -3,6 +3,7 @@ import type { SweepPreview } from '../contract/api.ts';
 import { type AppApi, type CallName, calls, type PreviewSummary, type Reply } from '../contract/calls.ts';
 import { expected, InputError } from '../contract/input-error.ts';
 import { isActive } from '../contract/run-state.ts';
+import { byReason } from '../engine/plan.ts';
 import { BackendFailure } from '../engine/ports.ts';
 import type { Profiler } from './compose.ts';
 import type { PlaceBook } from './place-book.ts';
@@ -113,17 +114,5 @@ export async function answer(api: AppApi, name: string, input: unknown): Promise
 
 /** A sweep may hold 100,000 points; a form needs to know how many. */
 function summarise({ points, skipped, estimatedSeconds, estimatedPeakBytes }: SweepPreview): PreviewSummary {
-  const byReason = new Map<string, { levels: Set<string>; points: number }>();
-  for (const { config, reason } of skipped) {
-    const entry = byReason.get(reason) ?? { levels: new Set(), points: 0 };
-    entry.levels.add(config.level);
-    entry.points += 1;
-    byReason.set(reason, entry);
-  }
-  return {
-    points: points.length,
-    impossible: [...byReason].map(([reason, { levels, points }]) => ({ reason, levels: [...levels], points })),
-    estimatedSeconds,
-    estimatedPeakBytes,
-  };
+  return { points: points.length, impossible: byReason(skipped), estimatedSeconds, estimatedPeakBytes };
 }

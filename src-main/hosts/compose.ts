@@ -25,7 +25,7 @@ import { defaultMeasuring, expandSweep, previewSweep, resolveMeasuring } from '.
 import { BackendFailure, type Clock, type MeasuringBackend } from '../engine/ports.ts';
 import { checkBudget } from '../engine/recommend.ts';
 import { startRun } from '../engine/run.ts';
-import { builtinModels } from '../models/find.ts';
+import { builtinModels, findModel } from '../models/find.ts';
 import { publishedModels } from '../models/published.ts';
 import { exportSession } from '../sessions/export-session.ts';
 import { holdSession } from '../sessions/hold.ts';
@@ -43,6 +43,7 @@ import { type BenchOutcome, benchLevels } from './bench-levels.ts';
 import { ceilingsOf, cudaDevices, cudaVitals, gpusOf } from './cuda.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { type FleetWatch, joinFleet, type WorkerOptions, watchFleet, workForQueue } from './fleet.ts';
+import { builtinFolder } from './folders.ts';
 import { withModels } from './model-backend.ts';
 import { type PlanOptions, planModel } from './plan.ts';
 import { type RecommendOptions, recommendLevel } from './recommend.ts';
@@ -50,6 +51,7 @@ import { type SpeculateOptions, speculateModel } from './speculate.ts';
 import { readSweep, type SweepChanges } from './sweep-source.ts';
 import { cpuVitals } from './vitals.ts';
 
+export { byReason, defaultMeasuring } from '../engine/plan.ts';
 export { exportPoints } from '../sessions/export.ts';
 export type { AgentOptions, AttendOptions, BenchOptions, BenchOutcome, FleetWatch, SweepChanges, WorkerOptions };
 export { BackendFailure, fastmqaVersion };
@@ -167,7 +169,10 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
       await appendRecord(path, record).finally(release);
     },
     models: () => [...builtinModels, ...publishedModels],
-    plan: (model, planOptions) => planModel(model, planOptions, backend),
+    plan: async (model, planOptions) => {
+      if (planOptions.prove) await usableGpus([planOptions.prove.backend]);
+      return planModel(model, planOptions, backend);
+    },
     speculate: (speculateOptions) => speculateModel(speculateOptions, backend),
     recommend: async ({ model, context, batch, tokenFile, backend: place, out, ...asked }) => {
       const text = tokenFile === undefined ? [] : [`tokenFile=${tokenFile}`];
@@ -179,6 +184,8 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
         `backend=${place}`,
         ...text,
       ];
+      const { maxPositions } = (await findModel(model, builtinFolder)).config;
+      if (context > maxPositions) throw expected(`at most ${maxPositions}, the model's positions,`, 'context', context);
       const gpus = await usableGpus([place]);
       const sweep = { ...(await readSweep('baseline', { set })), name: 'recommend' };
       const base = Object.fromEntries(

@@ -92,7 +92,12 @@ async function readHeader(file: FileHandle, size: number, path: string) {
   if (size < 8) throw expected('at least 8 bytes', `size of ${path}`, size);
   const lengthBytes = await readExactly(file, 8, 0, path);
   const declared = lengthBytes.readBigUInt64LE();
-  if (declared > BigInt(largestHeader)) throw expected(`at most ${largestHeader} bytes`, `header of ${path}`, declared);
+  if (declared > BigInt(largestHeader))
+    throw expected(
+      `a safetensors file, with a header of at most ${largestHeader} bytes,`,
+      path,
+      `one that says it has ${declared}`,
+    );
   const length = Number(declared);
   if (8 + length > size) throw expected(`at most ${size - 8} bytes, what the file holds,`, `header of ${path}`, length);
   const text = decodeUtf8(await readExactly(file, length, 8, path), path);

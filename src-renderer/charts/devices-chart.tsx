@@ -84,9 +84,7 @@ export function DevicesChart({ data: { rows, shared }, width, height }: DevicesC
 }
 
 const figure = (id: string, value: number): string =>
-  id === 'rooflineFraction'
-    ? `${(100 * value).toFixed(0)} %`
-    : formatMetric(value, metricOf(id).unit).replace(/ tokens(\/s)?$/, '');
+  formatMetric(value, metricOf(id).unit).replace(/ tokens(\/s)?$/, '');
 
 const missing = (at: number, { pricePerHour }: DeviceRow): string =>
   at === 3 && pricePerHour === undefined ? 'no price' : '–';

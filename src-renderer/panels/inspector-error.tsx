@@ -9,13 +9,13 @@ import { Facts, Section } from './inspector-section.tsx';
 /** What a user of the model would notice, against the same model with an exact cache. */
 const qualityInWords = ({ logitKl, top1Agreement, perplexity, exactPerplexity, positions }: Quality): string =>
   [
-    `At ${formatMetric(100 * top1Agreement, '%')} of ${positions} positions the likeliest next token is the same.`,
+    `At ${formatMetric(top1Agreement, 'share')} of ${positions} positions the likeliest next token is the same.`,
     perplexity > 2 * exactPerplexity
       ? 'It is far more surprised by the text: what it would write has changed.'
       : `Each token costs it ${formatNumber(logitKl)} nats on average (KL), where 0 is no difference.`,
   ].join(' ');
 
-const shareInWords = (share: number): string => formatMetric(100 * share, '%');
+const shareInWords = (share: number): string => formatMetric(share, 'share');
 
 export const QualitySection = ({ quality }: { readonly quality: Quality }) => {
   const { retrieved, exactRetrieved, retrievalDepths, retrievedByDepth, layerErrors } = quality;
@@ -31,7 +31,7 @@ export const QualitySection = ({ quality }: { readonly quality: Quality }) => {
             ? []
             : [
                 [
-                  'facts found again',
+                  'facts found',
                   `${shareInWords(retrieved)}${exactRetrieved === undefined ? '' : `, exact ${shareInWords(exactRetrieved)}`}`,
                 ] as const,
               ]),
@@ -118,8 +118,11 @@ const Steps = ({ title, ends, values, most, show }: StepsProps) => (
       ))}
     </div>
     <p>
-      <span>{ends[0]}</span>
-      <span>{ends[1]}</span>
+      {[values[0], values.at(-1)].map((value, i) => (
+        <span key={ends[i]}>
+          {ends[i]} {value === undefined ? '' : show(value)}
+        </span>
+      ))}
     </p>
   </div>
 );

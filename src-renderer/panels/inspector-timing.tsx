@@ -36,7 +36,7 @@ export const ThroughputSection = ({ point, throughput }: ThroughputSectionProps)
         ['memory traffic', formatMetric(throughput.bytesPerSecond, 'bytes/s')],
         ...(throughput.rooflineFraction === undefined
           ? []
-          : [['of the roofline', formatMetric(100 * throughput.rooflineFraction, '%')] as const]),
+          : [['of the roofline', formatMetric(throughput.rooflineFraction, 'share')] as const]),
       ]}
     />
     <Samples point={point} throughput={throughput} />

@@ -129,5 +129,6 @@ export const axisTick = ({ metric, zero }: Axis, tick: number): string =>
 export function tickLabel(value: number, unit: Metric['unit']): string {
   if (unit === 'ratio') return value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(0) : formatNumber(value);
   if (unit === '%') return `${Number(value.toPrecision(4))} %`;
+  if (unit === 'share') return tickLabel(100 * value, '%');
   return formatMetric(value, unit);
 }

@@ -12,7 +12,7 @@ export function metricOf(id: string): Metric {
 
 /** Metrics that span decades; shares and similarities do not. */
 export const isLogarithmic = ({ id, unit }: Metric): boolean =>
-  sequenceCounts.includes(id) || (unit !== '%' && unit !== 'count' && id !== 'cosine' && id !== 'rooflineFraction');
+  sequenceCounts.includes(id) || (unit !== '%' && unit !== 'share' && unit !== 'count' && id !== 'cosine');
 /** From one to tens of thousands. */
 const sequenceCounts: readonly string[] = ['plannedSequences', 'reachedSequences'];
 

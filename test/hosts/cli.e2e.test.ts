@@ -71,7 +71,7 @@ describe('sweep', () => {
     expect(stdout.match(/^balanced /gm)).toHaveLength(2);
     expect(stdout.match(/^\(all-zero output\) .* 1\.00 +control$/gm)).toHaveLength(4);
     expect(stdout).toMatch(
-      /^shared-64x +2048\/32\/1024\/4 shared KV +2 MiB +96\.9% +32x +-100\.0% +0\.5x +0\.0200 +mild/m,
+      /^shared-64x +2048\/32\/1024\/4 shared KV +2 MiB +96\.9 % +32x +-100\.0 % +0\.5x +0\.0200 +mild/m,
     );
     expect(stdout).toMatch(/^Converted heads: averaging the 32 heads .* relative L2 about 0\.02/m);
     expect(stdout).toMatch(/^Natively shared heads: .*shared-64x 32x at 0\.0200/m);
@@ -86,10 +86,14 @@ describe('sweep', () => {
       'cacheDtype=f16,int8',
       '--set',
       'window=default,8',
+      '--set',
+      'phase=decode',
     );
     expect(stdout.match(/^custom /gm)).toHaveLength(4);
     expect(stdout).toMatch(/^custom f16 +64/m);
     expect(stdout).toMatch(/^custom int8 window 8 +64/m);
+    expect(stdout).toMatch(/ decode$/m);
+    expect(stdout).not.toContain('prefill'); // a column of nothing
   });
 
   test.each(['csv', 'md'])('--format %s', async (format) => {
@@ -462,6 +466,22 @@ describe('bad input is one sentence and exit code 2', () => {
       /^expected a session file \(\*\.fmqa\) for session but received .*, which is none$/,
     ],
     ['a folder as session', () => ['export', folder, '--format', 'csv'], /^cannot read .*: it is a folder$/],
+    ['a command that does not exist', () => ['conquer'], /^unknown command 'conquer': --help lists the commands$/],
+    [
+      'a plan proven on a GPU that is not there',
+      () => ['plan', '--model', 'byte-mha', '--prove', '1MiB', '--backend', 'cuda:0'],
+      /^expected a usable backend for backend but received cuda:0: ./,
+    ],
+    [
+      'a plan for too long a context',
+      () => ['plan', '--model', 'byte-mha', '--context', '999999999999'],
+      /^expected a whole number from 1 to 134217728 for --context but received 999999999999$/,
+    ],
+    [
+      'a recommendation beyond the model',
+      () => ['recommend', '--context', '100000'],
+      /^expected at most 2048, the model's positions, for context but received 100000$/,
+    ],
     ['export without format', () => ['export', session], /^required option '--format <format>' not specified$/],
     [
       'export to an unknown format',
@@ -477,7 +497,7 @@ describe('bad input is one sentence and exit code 2', () => {
     [
       'attend on no safetensors',
       () => attend(text('no.safetensors', 'hello world')),
-      /^expected at most 16777216 bytes for header of/,
+      /^expected a safetensors file, with a header of .* for .*no\.safetensors but received one that says it has \d+$/,
     ],
     [
       'attend on a missing file',

@@ -97,7 +97,7 @@ test('a plan says which levels destroy the model, and where nothing fits', async
   );
   expect(stdout).toMatch(/^shared-64x, shared-128x, shared-512x: for models trained with one shared KV head$/m);
   expect(stdout).toMatch(/^The weights alone do not fit/m);
-  expect(stdout).toMatch(/^The model itself ends at 131072 tokens\.$/m);
+  expect(stdout).toMatch(/^The model itself ends at 131,072 tokens\.$/m);
 });
 
 test('a sweep of which nothing is possible keeps its rows and ends as bad input', async () => {

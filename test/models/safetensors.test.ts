@@ -159,9 +159,9 @@ const refusals: [what: string, content: Uint8Array, message: RegExp][] = [
   [
     'a header near 2^64',
     build('{}', zeros(0), 2n ** 64n - 1n),
-    /^expected at most 16777216 bytes for header of .* but received 18446744073709551615$/,
+    /^expected a safetensors file, with a header of at most 16777216 bytes, for .* but received one that says it has 18446744073709551615$/,
   ],
-  ['a header beyond the limit', build('{}', zeros(0), 100_000_001n), /but received 100000001$/],
+  ['a header beyond the limit', build('{}', zeros(0), 100_000_001n), /says it has 100000001$/],
   [
     'a header beyond the file',
     build('{}', zeros(0), 3n),

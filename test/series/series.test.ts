@@ -73,6 +73,7 @@ test.each([
   [0.05, 'ratio', '0.05'],
   [0, 'ratio', '0'],
   [99.2, '%', '99.2 %'],
+  [0.07, 'share', '7 %'],
 ] as const)('a tick of %s %s reads %s', (value, unit, text) => expect(tickLabel(value, unit)).toBe(text));
 
 test('the trade-off places what was measured and lists the rest with its reason', () => {

@@ -57,7 +57,10 @@ describe('numbers as people read them', () => {
       '80 GiB',
     ]);
     expect([4.2e-6, 0.0123, 2.5, 150].map(formatSeconds)).toEqual(['4.2 µs', '12.3 ms', '2.5 s', '2 min 30 s']);
-    expect(formatMetric(99.8, '%')).toBe('99.80 %');
+    expect([99.8, 100, 148.6, 7].map((value) => formatMetric(value, '%'))).toEqual([
+      ...['99.80 %', '100 %', '148.6 %', '7.0 %'],
+    ]);
+    expect([0.978125, 1].map((value) => formatMetric(value, 'share'))).toEqual(['97.8 %', '100 %']);
     expect(formatMetric(541.2, 'x')).toBe('541x');
     expect(formatMetric(123456, 'tokens/s')).toBe('123 k tokens/s');
     expect([-0.01, 145252.4].map((value) => formatMetric(value, '%'))).toEqual(['0.0 %', '145252 %']);

@@ -10,10 +10,10 @@ export const addBench = (program: Command, session: Session): Command =>
   program
     .command('bench')
     .description('measure the kernels and the ceilings of this machine in the same run')
-    .option('--only <text>', 'only cases whose name contains this, e.g. "decode D1"')
+    .option('--only <text>', 'only cases whose name contains this, e.g. "decode D1" or "level four-bit"')
     .option(
       '--decode-tokens <n>',
-      'context of the decode cases; 32768 takes up to 2 GiB',
+      'context of the decode cases (default: 32768, which takes up to 2 GiB)',
       numberOption(
         '--decode-tokens',
         'a whole number of at least 64',
@@ -22,7 +22,7 @@ export const addBench = (program: Command, session: Session): Command =>
     )
     .option(
       '--seconds <n>',
-      'time for each case',
+      'seconds for each case (default: 1)',
       numberOption('--seconds', 'a number above 0', (n) => n > 0 && n <= 600),
     )
     .option('--backend <backend>', 'cpu; cuda:N: whole layers only, no single kernels', backendOption, 'cpu')
@@ -36,7 +36,8 @@ export const addBench = (program: Command, session: Session): Command =>
           ...(seconds === undefined ? {} : { secondsPerCase: seconds }),
         };
         const cases = await session.profiler.bench(asked, backend, (name) => say(`measuring ${name}`));
-        if (cases.length === 0) throw expected('a part of the name of a case', '--only', only);
+        if (cases.length === 0)
+          throw expected('a part of the name of a case, as in "decode D1" or "level four-bit",', '--only', only);
         if (cases.some((result) => 'failed' in result)) session.exitCode = exitCodes.someFailed;
         if (format === 'json') return print(json({ cases }));
         const header = ['case', 'shape', 'median', 'FLOP/s', 'of FMA', 'bytes/s', 'of read'];

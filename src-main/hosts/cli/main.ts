@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** The command line: one profiler, one command, one exit code. Bad input is one sentence, never a stack trace. */
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Help } from 'commander';
 import { InputError } from '../../contract/input-error.ts';
 import { BackendFailure, createProfiler, fastmqaVersion } from '../compose.ts';
 import { addAgent } from './agent.ts';
@@ -26,6 +26,9 @@ function createProgram(session: Session): Command {
   const program = new Command('fastmqa')
     .description('Profiler for attention kernels and their key/value cache: memory, throughput and error, measured.')
     .version(fastmqaVersion)
+    .configureHelp({
+      optionDescription: (option) => new Help().optionDescription(option) + (option.mandatory ? ' (required)' : ''),
+    })
     .exitOverride()
     .configureOutput({ outputError: () => undefined });
   for (const add of [
@@ -53,7 +56,10 @@ function createProgram(session: Session): Command {
 function tell(error: unknown, session: Session): ExitCode {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return exitCodes.done; // help or version was asked for
-    if (error.code !== 'commander.help') say(error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' '));
+    const isLost = error.code === 'commander.unknownCommand' && !error.message.includes('Did you mean');
+    const remedy = isLost ? ': --help lists the commands' : '';
+    if (error.code !== 'commander.help')
+      say(error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ') + remedy);
     return exitCodes.badInput;
   }
   if (session.exitCode === exitCodes.interrupted) return session.exitCode;

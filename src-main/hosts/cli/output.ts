@@ -28,6 +28,16 @@ export function columns(rows: readonly (readonly string[])[], align = ''): strin
   );
 }
 
+/** A table without the columns that hold nothing in any row: `columns(...withoutEmptyColumns(heads, rows, align))`. */
+export function withoutEmptyColumns(
+  heads: readonly (readonly string[])[],
+  rows: readonly (readonly string[])[],
+  align: string,
+): [rows: string[][], align: string] {
+  const isFilled = (_: unknown, i: number): boolean => rows.some((row) => row[i] !== '');
+  return [[...heads, ...rows].map((row) => row.filter(isFilled)), [...align].filter(isFilled).join('')];
+}
+
 export const json = (value: unknown): string => JSON.stringify(value, null, 2);
 
 /** For commander: a reader of an option's number. */

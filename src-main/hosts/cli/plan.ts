@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import { formatBytes, formatNumber } from '../../contract/format.ts';
+import { formatBytes, formatMetric, formatNumber } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { MemoryPlan, PlanRow } from '../../contract/model.ts';
 import { parseBytes } from '../../contract/sizes.ts';
@@ -16,6 +16,8 @@ interface Options {
   readonly backend: string;
   readonly format: string;
 }
+
+const mostTokens = 2 ** 27;
 
 /** `80GiB`, `24GB`, `512MiB`. */
 export const bytesOption =
@@ -43,7 +45,11 @@ export const addPlan = (program: Command, { profiler }: Session): Command =>
     .option(
       '--context <n>',
       'tokens of a sequence',
-      numberOption('--context', 'a whole number from 1', (n) => Number.isInteger(n) && n >= 1 && n <= 2 ** 27),
+      numberOption(
+        '--context',
+        `a whole number from 1 to ${mostTokens}`,
+        (n) => Number.isInteger(n) && n >= 1 && n <= mostTokens,
+      ),
       8192,
     )
     .option(
@@ -55,7 +61,7 @@ export const addPlan = (program: Command, { profiler }: Session): Command =>
       '--prove <size>',
       'allocate caches for real until they would take so much, and compare; `device`, on a GPU: until it refuses, the weights taken first',
     )
-    .option('--backend <backend>', 'where to prove it: cpu or cuda:N', backendOption, 'cpu')
+    .option('--backend <backend>', 'where --prove allocates: cpu or cuda:N', backendOption, 'cpu')
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
     .action(async ({ model, list, memory, context, weights, prove, backend, format }: Options) => {
       if (list) {
@@ -82,23 +88,24 @@ function proofOf(text: string, backend: string) {
 
 function table(plan: MemoryPlan): string[] {
   const proves = plan.rows.some((row) => row.proof);
-  const header = ['level', 'cache/token', 'x own 16 bit', 'largest batch', 'users at half', 'longest context'];
+  const header = ['level', 'cache a token', 'x own 16 bit', 'largest batch', 'users at half', 'longest context'];
   const rows = plan.rows.map((row) => [...cells(row), ...(proves ? proofCells(row) : [])]);
   const { context, maxPositions, memoryBytes, weightBytes } = plan;
   const device = `${formatBytes(memoryBytes)}, of which weights ${formatBytes(weightBytes)}`;
   const intro = [
-    `${plan.model}: ${device}; context ${context} tokens.`,
+    `${plan.model}: ${device}; context ${count(context)} tokens.`,
     'By formula, with the pages the engine allocates in. Workspace is not counted. `users at half`: the average user has used half of the context.',
     ...(weightBytes > memoryBytes
       ? ['The weights alone do not fit: more memory, or fewer bits a weight (--weights).']
       : []),
-    ...(context > maxPositions ? [`The model itself ends at ${maxPositions} tokens.`] : []),
+    ...(context > maxPositions ? [`The model itself ends at ${count(maxPositions)} tokens.`] : []),
     '',
   ];
   const proofHeader = proves ? ['planned', 'reached', 'bytes off by'] : [];
   const remarks = [
     ...remarksOf(plan.rows, ({ caution }) => caution),
     ...remarksOf(plan.rows, ({ refused }) => refused),
+    ...remarksOf(plan.rows, fewerUsers),
   ];
   return [
     ...intro,
@@ -106,6 +113,12 @@ function table(plan: MemoryPlan): string[] {
     ...(remarks.length > 0 ? ['', ...remarks] : []),
   ];
 }
+
+/** A window that ends within a page needs one page more than at the end of the context. */
+const fewerUsers = ({ largestBatch = 0, concurrentUsers = 0 }: PlanRow): string | undefined =>
+  concurrentUsers < largestBatch
+    ? 'at half of this context the window lies over one page more than at its end, so fewer users fit than sequences of the largest batch'
+    : undefined;
 
 /** `shared-64x, shared-128x: for models trained with one shared KV head` */
 function remarksOf(rows: readonly PlanRow[], remark: (row: PlanRow) => string | undefined): string[] {
@@ -123,14 +136,16 @@ function cells(row: PlanRow): string[] {
     row.level,
     formatBytes(row.bytesPerToken),
     `${formatNumber(row.multiplierVsOwn16Bit ?? 1)}x`,
-    String(row.largestBatch),
-    String(row.concurrentUsers),
-    `${row.longestContext}${row.endsAtModel ? ' (model’s end)' : ''}`,
+    count(row.largestBatch),
+    count(row.concurrentUsers),
+    `${count(row.longestContext)}${row.endsAtModel ? ' (model’s end)' : ''}`,
   ];
 }
+
+const count = (value = 0): string => formatMetric(value, 'count');
 
 function proofCells({ proof }: PlanRow): string[] {
   if (!proof) return ['–', '–', '–'];
   const off = proof.allocatedBytes > 0 ? proof.plannedBytes / proof.allocatedBytes - 1 : 0;
-  return [String(proof.plannedSequences), String(proof.reachedSequences), `${(100 * off).toFixed(2)} %`];
+  return [count(proof.plannedSequences), count(proof.reachedSequences), `${(100 * off).toFixed(2)} %`];
 }

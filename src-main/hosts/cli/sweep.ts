@@ -5,7 +5,7 @@ import { expected } from '../../contract/input-error.ts';
 import type { Point } from '../../contract/metrics.ts';
 import type { Environment } from '../../contract/session.ts';
 import type { Measuring, Sweep } from '../../contract/sweep.ts';
-import { exportPoints, type Profiler } from '../compose.ts';
+import { byReason, exportPoints, type Profiler, defaultMeasuring as usual } from '../compose.ts';
 import { remoteCommandOption } from './agents.ts';
 import { type ExitCode, exitCodes, onInterrupt } from './exit.ts';
 import { choiceOption, json, numberOption, print, say } from './output.ts';
@@ -60,32 +60,48 @@ export const addSweep = (program: Command, session: Session): Command =>
       collect,
     )
     .option('--name <name>', 'name of the sweep and of its session')
-    .option('--backend <backend>', 'cpu or cuda:N')
+    .option('--backend <backend>', 'cpu or cuda:N (default: cpu)')
     .option('--out <file>', 'record a session, *.fmqa: each point is on the disk before it is reported')
     .option('--format <format>', formats.join(', '), choiceOption('--format', formats), 'table')
     .option('--dry-run', 'print how many points, how long and how much memory, and measure nothing')
     .option('--resume', 'continue the session given by --out; nothing is measured twice')
     .option(
       '--seed <n>',
-      'seed of the evaluation inputs',
+      'seed of the evaluation inputs (default: 100)',
       numberOption(
         '--seed',
         'a whole number from 0 to 2147483648',
         (n) => Number.isInteger(n) && n >= 0 && n <= 2 ** 31,
       ),
     )
-    .option('--timeout <s>', 'seconds until a point is given up', positive('--timeout'))
+    .option(
+      '--timeout <s>',
+      `seconds until a point is given up (usual: ${usual.timeoutSeconds})`,
+      positive('--timeout'),
+    )
     .option(
       '--min-time <s>',
-      'seconds to sample each point at least',
+      `seconds to sample each point at least, unless --max-samples come first (usual: ${usual.minSeconds})`,
       numberOption('--min-time', 'a number of seconds from 0 to 3600', (s) => s >= 0 && s <= 3600),
     )
-    .option('--max-time <s>', 'seconds to sample each point at most', positive('--max-time'))
-    .option('--min-samples <n>', 'samples of each point at least', samples('--min-samples', 100_000))
-    .option('--max-samples <n>', 'samples of each point at most', samples('--max-samples', 1_000_000))
+    .option(
+      '--max-time <s>',
+      `seconds to sample each point at most (usual: ${usual.maxSeconds})`,
+      positive('--max-time'),
+    )
+    .option(
+      '--min-samples <n>',
+      `samples of each point at least (usual: ${usual.minSamples})`,
+      samples('--min-samples', 100_000),
+    )
+    .option(
+      '--max-samples <n>',
+      `samples of each point at most (usual: ${usual.maxSamples})`,
+      samples('--max-samples', 1_000_000),
+    )
     .option(
       '--max-noise <f>',
-      'relative spread at which sampling may end',
+      `relative spread at which sampling may end (usual: ${usual.maxNoise})`,
       numberOption('--max-noise', 'a number above 0, at most 1', (f) => f > 0 && f <= 1),
     )
     .option(queueOption[0], `let the workers of a queue measure: ${queueOption[1]}`)
@@ -95,7 +111,7 @@ export const addSweep = (program: Command, session: Session): Command =>
     .option('--verbose', 'report each point on stderr as it is finished')
     .addHelpText(
       'after',
-      '\nCtrl+C finishes the points at hand and ends; a second one ends at once. Exit code 1: some points failed; 2: bad input, or no point is possible; 130: interrupted.',
+      '\nUsual: what a sweep has that says nothing else; named sweeps are quicker. Ctrl+C finishes the points at hand and ends; a second one ends at once. Exit code 1: some points failed; 2: bad input, or no point is possible; 130: interrupted.',
     )
     .action(async (source: string | undefined, options: Options) => {
       if (options.resume && options.out === undefined)
@@ -140,7 +156,9 @@ async function preview(profiler: Profiler, sweep: Sweep, format: Options['format
     await print(json({ points: points.length, skipped, estimatedSeconds, estimatedPeakBytes }));
     return exitCode;
   }
-  const lines = skipped.map(({ config, reason }) => `impossible: ${config.level} ${config.phase}: ${reason}`);
+  const lines = byReason(skipped).map(
+    ({ points, levels, reason }) => `impossible: ${points} of ${levels.join(', ')}: ${reason}`,
+  );
   const size = `at most about ${formatBytes(estimatedPeakBytes)} of memory`;
   const impossible = skipped.length > 0 ? `, ${skipped.length} impossible` : '';
   await print(

@@ -1,8 +1,8 @@
 /** Whole models as people read them: what a level does to a model's answers, beside its memory and speed. */
-import { formatBytes, formatNumber } from '../../contract/format.ts';
+import { formatBytes, formatMetric, formatNumber } from '../../contract/format.ts';
 import type { Point, Quality } from '../../contract/metrics.ts';
 import type { PointConfig } from '../../contract/sweep.ts';
-import { columns } from './output.ts';
+import { columns, withoutEmptyColumns } from './output.ts';
 import { type Block, blocksOf, figure, leading, levelName, outcome, speed } from './table.ts';
 
 const headings = [
@@ -45,7 +45,7 @@ const alignment = 'llrrrrrrrlrlrrl';
 
 export function modelTable(points: readonly Point[]): string {
   const cells = blocksOf(points).map((block) => block.rows.map((row) => rowCells(row, block)));
-  const lines = columns([...headings, ...cells.flat()], alignment);
+  const lines = columns(...withoutEmptyColumns(headings, cells.flat(), alignment));
   const width = Math.max(...lines.map(({ length }) => Math.min(length, 150)));
   const output = lines.splice(0, headings.length);
   for (const block of cells) output.push('─'.repeat(width), ...lines.splice(0, block.length));
@@ -83,9 +83,11 @@ const qualityCells = (q: Quality): string[] => [
   (q.retrievedByDepth ?? []).map(bar).join(''),
 ];
 
-const percent = (share: number): string => `${(100 * share).toFixed(1)}%`;
+const percent = (share: number): string => formatMetric(share, 'share');
 const change = (value: number): string =>
-  Math.abs(value) < 0.005 ? '0.00%' : `${value > 0 ? '+' : ''}${value >= 1000 ? value.toFixed(0) : value.toFixed(2)}%`;
+  Math.abs(value) < 0.005
+    ? '0.00 %'
+    : `${value > 0 ? '+' : ''}${value >= 1000 ? value.toFixed(0) : value.toFixed(2)} %`;
 /** One character a depth: how many of the facts that stand there are found. */
 const bar = (share: number): string => '·▁▂▃▄▅▆▇█'[Math.round(8 * share)] as string;
 

@@ -3,10 +3,10 @@
  * columns mean below. Figures in the sentences are those of the rows.
  */
 import { basename } from 'node:path';
-import { formatBytes, formatNumber } from '../../contract/format.ts';
+import { formatBytes, formatMetric, formatNumber } from '../../contract/format.ts';
 import type { Point } from '../../contract/metrics.ts';
 import { type PointConfig, pointConfigSchema } from '../../contract/sweep.ts';
-import { columns } from './output.ts';
+import { columns, withoutEmptyColumns } from './output.ts';
 
 /** A level on a layer; `decode` may be a verify step instead. */
 interface Row {
@@ -69,7 +69,7 @@ export function sweepTable(points: readonly Point[]): string {
     ...block.rows.map((row) => rowCells(row, block, distinguishing)),
     ...controlCells(block),
   ]);
-  const lines = columns([...headings, ...cells.flat()], alignment);
+  const lines = columns(...withoutEmptyColumns(headings, cells.flat(), alignment));
   const width = Math.max(...lines.map(({ length }) => Math.min(length, 150)));
   const output = lines.splice(0, headings.length);
   for (const block of cells) output.push('─'.repeat(width), ...lines.splice(0, block.length));
@@ -194,7 +194,7 @@ function controlCells({ layer, rows }: Block): string[][] {
   ];
 }
 
-const percent = (value: number): string => `${value.toFixed(value >= 99 ? 2 : 1)}%`.replace(/^-(0\.0+%)$/, '$1');
+const percent = (value: number): string => formatMetric(value, '%');
 const times = (value: number): string => `${formatNumber(value)}x`;
 /** Errors keep three digits, trailing zeros included: 1.00 is a statement, 1 is not. */
 export const figure = (value: number): string => {

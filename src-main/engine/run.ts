@@ -37,6 +37,8 @@ interface Task {
   samples: number[];
   /** Seconds the backend has spent on it since it was last prepared. */
   spentSeconds: number;
+  /** Those of them that went into `samples`. */
+  sampledSeconds: number;
   /** Did not fit beside its neighbours: waits until they are done. */
   alone: boolean;
   row?: Point;
@@ -121,7 +123,15 @@ class Run {
 
   private async runGroup(group: readonly PlannedPoint[]): Promise<void> {
     const tasks = group.map(
-      (planned): Task => ({ planned, begun: false, warm: false, samples: [], spentSeconds: 0, alone: false }),
+      (planned): Task => ({
+        planned,
+        begun: false,
+        warm: false,
+        samples: [],
+        spentSeconds: 0,
+        sampledSeconds: 0,
+        alone: false,
+      }),
     );
     try {
       for (;;) {
@@ -168,6 +178,7 @@ class Run {
         return;
       }
       const most = Math.ceil(measuring.maxSamples / rounds);
+      const spentBefore = task.spentSeconds;
       const batch = await this.timed(task, () =>
         backend.sample(prepared, measuring.minSeconds / rounds, most, deadline),
       );
@@ -175,10 +186,11 @@ class Run {
         task.warm = true; // what was measured while caches and clocks settled is discarded
         if (!isSlow(batch, measuring)) return; // a slow step was warmed up by the one that `prepare` compared
       }
+      task.sampledSeconds += task.spentSeconds - spentBefore;
       task.samples.push(...batch.slice(0, measuring.maxSamples - task.samples.length));
       this.tell({ type: 'progress', pointId: planned.id, step: 'sampling', samples: task.samples.length });
       if (batch.length === 0) throw new BackendFailure('failed', 'the backend returned no sample', false);
-      if (!isEnough(task.samples, measuring)) return;
+      if (!isEnough(task.samples, measuring, task.sampledSeconds)) return;
       const conditions = planned.config.backend === 'cpu' ? undefined : await backend.conditions?.(prepared);
       const ceilings = ceilingsOf(planned.config.backend, this.options.environment);
       task.row = measuredPoint(planned, prepared, task.samples, measuring, ceilings, conditions);
@@ -313,6 +325,7 @@ function reset(task: Task): void {
   task.warm = false;
   task.samples = [];
   task.spentSeconds = 0;
+  task.sampledSeconds = 0;
 }
 
 const layerOf = (c: PointConfig): string =>

@@ -68,6 +68,17 @@ describe('a run', () => {
     expect(backend.calls).toEqual([]);
   });
 
+  it('keeps the time limit of steps so short that a sample is the mean of many', async () => {
+    const { clock, start } = setUp({
+      plan: planOf('baseline'),
+      scripts: { baseline: { prepareSeconds: 0, step: (n) => 2 ** -15 * (1 + (n % 2)), stepsPerSample: 8 } }, // never quiet
+      measuring: { minSeconds: 0.0625, maxSeconds: 0.125 },
+    });
+    const { points } = await start().finished;
+    expect(points[0]).toMatchObject({ outcome: 'measured', throughput: { flags: ['noisy'] } });
+    expect(clock.seconds).toBeLessThan(0.175); // warm-up, the limit, and what a round goes beyond it
+  });
+
   it('prepares neighbours, warms up, samples in turn, and tells each row after recording it', async () => {
     const { backend, events, recorded, start } = setUp();
     const { points, how } = await start().finished;

@@ -84,6 +84,7 @@ describe('stopping rule', () => {
     expect(isEnough(times(9, 0.1), rule())).toBe(false);
     expect(isEnough(times(10, 0.01), rule())).toBe(false);
     expect(isEnough(times(10, 0.0625), rule())).toBe(true);
+    expect(isEnough(times(10, 0.01), rule(), 0.5)).toBe(true); // each the mean of several steps
     expect(isEnough([], rule({ maxSeconds: 0.001, minSamples: 1 }))).toBe(false);
   });
 

@@ -20,6 +20,8 @@ export interface Script {
   readonly prepareSeconds?: number;
   /** Seconds of step n, counted from 0 since the point was last prepared. */
   readonly step?: (n: number) => number;
+  /** Steps that make one sample, their mean; one where it is absent. */
+  readonly stepsPerSample?: number;
   readonly failPrepare?: FailureKind;
   /** Fails in the n-th call of `sample`, counted from 1 over all preparations. */
   readonly failSample?: readonly [call: number, kind: FailureKind];
@@ -112,9 +114,10 @@ export class FakeBackend implements MeasuringBackend {
     const samples: number[] = [];
     for (let spent = 0; samples.length === 0 || (spent < seconds && samples.length < maxSamples); ) {
       const step = script.step?.(point.steps) ?? 1 / 64;
+      const taken = step * (script.stepsPerSample ?? 1);
       point.steps += 1;
-      spent += step;
-      this.spend(step, deadline);
+      spent += taken;
+      this.spend(taken, deadline);
       samples.push(step);
     }
     return samples;

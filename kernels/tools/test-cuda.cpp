@@ -1,7 +1,7 @@
 // Conformance of the CUDA kernels against fp64. Built by a C++ compiler it runs the kernels' own source on the CPU with
 // checks of bounds, of shared memory and of barriers (cuda/primitives/host.h); built by nvcc it runs them on the GPU.
 // One line a check: "ok name" or "FAIL name got ... expected ..."; the exit code is 1 if any failed.
-// Usage: test-cuda [part ...]; parts: decode coded prefill general latent parts append expand product
+// Usage: test-cuda [part ...]; parts: decode coded prefill general latent parts append expand product plans
 // hopper (on a GPU of capability 9.0), faults (on the CPU), small (of every kernel a little; only when named)
 #include <chrono>
 #include <cstdio>
@@ -54,7 +54,7 @@ void testDecode() {
     CaseSpec s;
     s.cacheType = s.queryType = type;
     s.paged = true;
-    for (int dim : {64, 96, 128, 192, 256}) {
+    for (int dim : {32, 64, 96, 128, 192, 256}) {
       s.keyDim = s.valueDim = dim;
       s.heads = 4, s.kvHeads = 2, s.batch = 2, s.lengths = {200, 77}, s.outType = Dtype::f32, s.splits = 0;
       runs(named(s, "decode"));
@@ -98,7 +98,7 @@ void testCoded() {
   CaseSpec s;
   s.paged = true;
   s.heads = 4, s.kvHeads = 2, s.batch = 2, s.lengths = {150, 64};
-  for (int dim : {64, 128}) {
+  for (int dim : {32, 64, 128}) {
     s.keyDim = s.valueDim = dim;
     for (Dtype type : {Dtype::e4m3, Dtype::e5m2}) {
       s.cacheType = type;
@@ -114,7 +114,7 @@ void testCoded() {
           s.valueSharing = Sharing::token;
           s.symmetric = symmetric;
           s.keyGroup = sharing == Sharing::channel ? (symmetric ? 64 : 32) : symmetric ? dim : 32;
-          s.valueGroup = symmetric ? 64 : 32;
+          s.valueGroup = symmetric && dim > 32 ? 64 : 32;
           runs(named(s, "coded"));
         }
   }
@@ -173,7 +173,7 @@ void testPrefill() {
     s.path = Path::prefill;
     s.cacheType = s.queryType = s.outType = type;
     s.heads = 2, s.kvHeads = 1;
-    for (int dim : {64, 96, 128, 192, 256}) {
+    for (int dim : {32, 64, 96, 128, 192, 256}) {
       if (dim > 192 && device.sharedBytesPerBlock < 96 << 10) continue;
       s.keyDim = s.valueDim = dim;
       s.queryTokens = 150, s.lengths = {150};
@@ -534,6 +534,35 @@ void testFaults() {
 }
 #endif
 
+/// No block gets more query rows than its kernel has room for, on small devices and large ones.
+void testPlans() {
+  int plans = 0, tooMany = 0;
+  for (const int multiprocessors : {2, 16, 132})
+    for (const int dim : {32, 64, 128})
+      for (const Dtype type : {Dtype::f16, Dtype::e4m3, Dtype::int8, Dtype::int4})
+        for (const auto& [heads, kvHeads] : {std::pair{8, 8}, std::pair{8, 1}, std::pair{32, 8}, std::pair{32, 1}})
+          for (const int tokens : {1, 2, 5, 9})
+            for (const int batch : {1, 5, 40}) {
+              AttentionProblem p;
+              p.heads = heads, p.kvHeads = kvHeads, p.keyDim = p.valueDim = dim, p.queryTokens = tokens, p.batch = batch;
+              p.queryType = Dtype::f16, p.cacheType = p.valueType = type;
+              p.queryHead = dim, p.queryToken = heads * dim, p.queryBatch = tokens * heads * dim;
+              p.length = 700, p.position = p.length - tokens;
+              p.keys.pagesPerSequence = 11;
+              p.keys.tokenBytes = packedBytes(type, dim), p.keys.headBytes = pageTokens * p.keys.tokenBytes, p.keys.batchBytes = kvHeads * p.keys.headBytes;
+              p.values = p.keys;
+              if (isInteger(type)) {
+                p.keyScales.sharing = Sharing::token, p.keyScales.group = 32;
+                p.keyScales.shiftBytes = pageTokens * (dim / 32) * 2, p.keyScales.headBytes = 2 * p.keyScales.shiftBytes, p.keyScales.pageBytes = kvHeads * p.keyScales.headBytes;
+                p.valueScales = p.keyScales;
+              }
+              const AttentionPlan plan = planAttention(p, {80, multiprocessors, 163 << 10});
+              plans++;
+              if (plan.path == Path::decode && plan.blockRows > plan.kernel.rows) tooMany++;
+            }
+  check::equal("rows of a block, of " + std::to_string(plans) + " plans", tooMany, 0);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -542,7 +571,7 @@ int main(int argc, char** argv) {
     void (*run)();
   } parts[] = {{"decode", testDecode},   {"coded", testCoded}, {"prefill", testPrefill},
                {"general", testGeneral}, {"latent", testLatent}, {"parts", testParts},
-               {"append", testAppend},   {"expand", testExpand}, {"product", testProduct}, {"small", testSmall},
+               {"append", testAppend},   {"expand", testExpand}, {"product", testProduct}, {"plans", testPlans}, {"small", testSmall},
 #ifdef __CUDACC__
                {"hopper", testHopper},
 #endif

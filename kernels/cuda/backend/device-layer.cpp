@@ -124,7 +124,7 @@ void DeviceLayer::normaliseHeads(const DeviceBlock& rows, int64_t count, const s
   runtime::check(normalise(p, count, stream_), "starting the norms of heads");
 }
 
-DeviceLayer::Rows DeviceLayer::rowsOf(const DeviceBlock& x, int64_t sequences, int64_t perSequence, int64_t firstPosition, bool needsExact) {
+DeviceLayer::Rows DeviceLayer::rowsOf(const DeviceBlock& x, int64_t sequences, int64_t perSequence, int64_t firstPosition, bool needsExact, bool withQueries) {
   Rows rows;
   const int64_t m = sequences * perSequence;
   rows.perSequence = perSequence;
@@ -133,24 +133,21 @@ DeviceLayer::Rows DeviceLayer::rowsOf(const DeviceBlock& x, int64_t sequences, i
     rows.keys = std::move(cached.keys), rows.values = std::move(cached.latents);
     return rows;
   }
-  if (!isLatent_ || needsExact || latentsOfRotatedKeys_) {
-    rows.keys = product(x, m, key_);
-    normaliseHeads(rows.keys, m * kvHeads_, keyNorm_);
-  }
-  if (!isLatent_ || needsExact) rows.values = product(x, m, value_);
-  if (!isLatent_) return rows;
-  if (cachesInput_) {
-    rows.input = &x;
-    return rows;
-  }
-  if (latentsOfRotatedKeys_) {
+  const bool makesLatents = isLatent_ && !cachesInput_;
+  std::vector<Lane::Product> made;
+  if (withQueries) made.push_back({&query_, &rows.queries});
+  if (!isLatent_ || needsExact || latentsOfRotatedKeys_) made.push_back({&key_, &rows.keys});
+  if (!isLatent_ || needsExact) made.push_back({&value_, &rows.values});
+  if (makesLatents && !latentsOfRotatedKeys_) made.push_back({&downKeys_, &rows.latentKeys});
+  if (makesLatents && downValues_) made.push_back({&downValues_, &rows.latentValues});
+  lane_->multiply(x, m, made);
+  if (rows.keys) normaliseHeads(rows.keys, m * kvHeads_, keyNorm_);
+  if (cachesInput_) rows.input = &x;
+  if (makesLatents && latentsOfRotatedKeys_) {
     rotateRows(rows.keys, m, kvHeads_, perSequence, firstPosition);
     rows.keysAreRotated = true;
     rows.latentKeys = product(rows.keys, m, downKeys_);
-  } else {
-    rows.latentKeys = product(x, m, downKeys_);
   }
-  if (downValues_) rows.latentValues = product(x, m, downValues_);
   return rows;
 }
 
@@ -429,8 +426,8 @@ void DeviceLayer::attendParts(std::vector<AttentionProblem>& parts) {
   runtime::check(gpu::attend(parts.data(), plans.data(), static_cast<int>(parts.size()), workspace.view<float>(), stream_), "starting attention");
 }
 
-DeviceBlock DeviceLayer::queriesOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition) {
-  DeviceBlock q = product(x, batch_ * perSequence, query_);
+DeviceBlock DeviceLayer::queriesOf(DeviceBlock made, const DeviceBlock& x, int64_t perSequence, int64_t firstPosition) {
+  DeviceBlock q = made ? std::move(made) : product(x, batch_ * perSequence, query_);
   normaliseHeads(q, batch_ * perSequence * heads_, queryNorm_);
   rotateRows(q, batch_ * perSequence, heads_, perSequence, firstPosition);
   return q;
@@ -439,9 +436,9 @@ DeviceBlock DeviceLayer::queriesOf(const DeviceBlock& x, int64_t perSequence, in
 // Keys that are cached as they are used are read where they lie. Short latents become keys and values tile by tile in the
 // kernel that attends. Others (long latents and layer inputs, whose products tiles could not share; keys from before the rotary
 // embedding and formats that the matrix kernels do not take) are first read back as rows.
-DeviceBlock DeviceLayer::attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition) {
+DeviceBlock DeviceLayer::attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition, DeviceBlock queries) {
   if (own_) return attentionInLatent(x, perSequence, firstPosition);
-  const DeviceBlock q = queriesOf(x, perSequence, firstPosition), mixed(pool_, bytes(batch_ * perSequence * output_.k));
+  const DeviceBlock q = queriesOf(std::move(queries), x, perSequence, firstPosition), mixed(pool_, bytes(batch_ * perSequence * output_.k));
   const AttentionProblem whole = problemFor({kvHeads_, headDim_, headDim_}, q, perSequence, firstPosition, mixed);
   std::vector<AttentionProblem> parts;
   if (sinks_ > 0) {
@@ -583,7 +580,7 @@ DeviceBlock DeviceLayer::runPrefill(const DeviceBlock& x, int64_t tokens) {
       runtime::check(gpu::append(p, stream_), "starting to copy exact tokens");
     }
   }
-  const DeviceBlock q = queriesOf(x, tokens, 0), mixed(pool_, bytes(m * output_.k));
+  const DeviceBlock q = queriesOf({}, x, tokens, 0), mixed(pool_, bytes(m * output_.k));
   std::vector<AttentionProblem> parts{problemFor({kvHeads_, headDim_, headDim_}, q, tokens, 0, mixed)};
   setRows(parts[0], keyRows, valueRows, tokens);
   parts[0].length = static_cast<int>(tokens);
@@ -619,9 +616,15 @@ DeviceBlock DeviceLayer::attend(const DeviceBlock& x, int64_t tokens, bool prefi
     if (laidOut_ != tokens) layOutPrefill(tokens);  // not again while it is recorded
     return runPrefill(rows, tokens);
   }
+  return step(rows, tokens);
+}
+
+/// Appends `tokens` of every sequence, and what attention gives for them.
+DeviceBlock DeviceLayer::step(const DeviceBlock& x, int64_t tokens) {
   const int64_t position = length_;
-  append(rowsOf(rows, batch_, tokens, position, position < sinks_));
-  return attention(rows, tokens, position);
+  Rows rows = rowsOf(x, batch_, tokens, position, position < sinks_, true);
+  append(rows);
+  return attention(x, tokens, position, std::move(rows.queries));
 }
 
 AcceleratorMemory DeviceLayer::memory() {
@@ -704,8 +707,7 @@ void DeviceLayer::runStep() {
     return;
   }
   const int64_t position = length_;
-  append(rowsOf(stepInputs_, batch_, stepTokens_, position, position < sinks_));
-  attention(stepInputs_, stepTokens_, position);
+  step(stepInputs_, stepTokens_);
   rollback(position);
 }
 

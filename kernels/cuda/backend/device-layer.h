@@ -63,7 +63,7 @@ class DeviceLayer : LayerWeights {
   /// Projections of [batch][perSequence] tokens; keys are rotated only where latents are made of rotated ones. Of the model's own
   /// latents `keys` and `values` are what LatentAttention::Cached has.
   struct Rows {
-    DeviceBlock keys, values;
+    DeviceBlock keys, values, queries;  ///< queries: of a step, where they are made in one go with the others
     DeviceBlock latentKeys, latentValues;
     const DeviceBlock* input = nullptr;  ///< input cache: stands for latentKeys
     bool keysAreRotated = false;
@@ -80,7 +80,7 @@ class DeviceLayer : LayerWeights {
   DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w) { return lane_->product(x, m, w); }
   void normaliseHeads(const DeviceBlock& rows, int64_t count, const std::shared_ptr<const DeviceBlock>& weight);
   void rotateRows(const DeviceBlock& rows, int64_t count, int64_t heads, int64_t perSequence, int64_t firstPosition);
-  Rows rowsOf(const DeviceBlock& x, int64_t sequences, int64_t perSequence, int64_t firstPosition, bool needsExact);
+  Rows rowsOf(const DeviceBlock& x, int64_t sequences, int64_t perSequence, int64_t firstPosition, bool needsExact, bool withQueries = false);
   Source source(const DeviceBlock& rows, int64_t perSequence, int64_t width, int64_t offset, bool perHead) const;
   Source exactKeys(const Rows& rows, int64_t offset) const;
   Source exactValues(const Rows& rows, int64_t offset) const;
@@ -105,8 +105,9 @@ class DeviceLayer : LayerWeights {
   void expandTail(const DeviceBlock& out, bool values, int64_t firstToken, int64_t tokens, int64_t perSequence, int64_t at);
   bool addMadePart(const AttentionProblem& whole, Reconstruction& made, std::vector<AttentionProblem>& parts) const;
   void attendParts(std::vector<AttentionProblem>& parts);
-  DeviceBlock queriesOf(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
-  DeviceBlock attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
+  DeviceBlock queriesOf(DeviceBlock made, const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
+  DeviceBlock attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition, DeviceBlock queries = {});
+  DeviceBlock step(const DeviceBlock& x, int64_t tokens);
   // Of layers with multi-head latent attention (device-latent.cpp).
   Angles anglesAt(int64_t firstPosition, int64_t perSequence) const;
   void readBack(ExpandProblem p, const DeviceBlock& rows, int64_t perSequence, int64_t at, int64_t firstToken, int64_t tokens, int64_t firstKey, bool rotates) const;

@@ -97,25 +97,19 @@ void DeviceRun::attend(DeviceLayer& layer, bool prefills, Place from, Place to) 
 
 void DeviceRun::feedForward(const AcceleratorMlp& mlp, Place from, Place to) {
   const Weights &up = model_->matrix(mlp.up).weights, &down = model_->matrix(mlp.down).weights;
-  DeviceBlock inner = lane_->product(at(from), rows_, up);
-  ElementProblem p;
-  p.activation = static_cast<ActivationKind>(mlp.activation);
-  p.xType = p.yType = lane_->dtype;
-  p.stride = static_cast<int>(down.k);
-  p.count = rows_ * down.k;
-  DeviceBlock gated;
-  if (mlp.isGated) {
-    gated = DeviceBlock(lane_->pool, lane_->bytes(p.count));
-    p.kind = ElementProblem::gate;
-    p.x = inner.view<const uint8_t>();
-    p.y = gated.view<uint8_t>();
-  } else {
+  const DeviceBlock inner = lane_->product(at(from), rows_, up);
+  const auto activation = static_cast<ActivationKind>(mlp.activation);
+  if (!mlp.isGated) {
+    ElementProblem p;
     p.kind = ElementProblem::activate;
+    p.activation = activation;
     p.y = inner.view<uint8_t>();
+    p.yType = lane_->dtype;
+    p.count = rows_ * down.k;
+    runtime::check(eachElement(p, lane_->stream), "starting an activation");
   }
-  runtime::check(eachElement(p, lane_->stream), "starting an activation");
   if (isAwaited(to)) sumUp();
-  at(to) = lane_->product(mlp.isGated ? gated : inner, rows_, down);
+  at(to) = mlp.isGated ? lane_->gatedProduct(inner, rows_, down, activation) : lane_->product(inner, rows_, down);
 }
 
 // Not at once: a norm of the stream follows, which adds on its way. The sum after the last layer of a prompt whose logits

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../launch/cache.h"
+#include "../launch/decoder.h"
 #include "blas.h"
 #include "cpu/codec.h"
 
@@ -59,19 +60,46 @@ Weights Lane::weightsOf(const AcceleratorMatrix& from, const float* bias, const 
   return w;
 }
 
-DeviceBlock Lane::product(const DeviceBlock& x, int64_t m, const Weights& w, Dtype outType, int64_t xStride) {
-  DeviceBlock out(pool, m * w.n * (outType == Dtype::f32 ? 4 : 2));
+ProductProblem Lane::problemOf(const DeviceBlock& x, int64_t m, const Weights& w, const DeviceBlock& out, Dtype outType) const {
   ProductProblem p;
   p.m = static_cast<int>(m), p.n = static_cast<int>(w.n), p.k = static_cast<int>(w.k);
   p.type = dtype, p.outType = outType;
-  p.xStride = static_cast<int>(xStride);
   p.x = x.view<const uint8_t>();
   p.w = w.data->view<const uint8_t>();
   p.y = out.view<uint8_t>();
   if (w.bias) p.bias = w.bias->view<const float>();
+  return p;
+}
+
+void Lane::multiply(const DeviceBlock& x, int64_t m, const std::vector<Product>& products, Dtype outType, int64_t xStride) {
   constexpr int64_t fewRows = 8;  // our own kernel reads the weights at the memory's speed
-  if (m <= fewRows || !blas::multiply(p, stream)) runtime::check(multiplyMatrices(p, limits, stream), "starting a projection");
-  return out;
+  std::vector<ProductProblem> problems;
+  for (const Product& product : products) {
+    *product.y = DeviceBlock(pool, m * product.w->n * (outType == Dtype::f32 ? 4 : 2));
+    problems.push_back(problemOf(x, m, *product.w, *product.y, outType));
+    problems.back().xStride = static_cast<int>(xStride);
+    if (m > fewRows && blas::multiply(problems.back(), stream)) problems.pop_back();
+  }
+  if (!problems.empty()) runtime::check(multiplyMatrices(problems.data(), static_cast<int>(problems.size()), limits, stream), "starting a projection");
+}
+
+DeviceBlock Lane::gatedProduct(const DeviceBlock& x, int64_t m, const Weights& w, ActivationKind activation) {
+  if (gatesInProduct(m, w.k, limits)) {
+    DeviceBlock out(pool, bytes(m * w.n));
+    runtime::check(multiplyGated(problemOf(x, m, w, out, dtype), activation, limits, stream), "starting a gated projection");
+    return out;
+  }
+  const DeviceBlock gated(pool, bytes(m * w.k));
+  ElementProblem p;
+  p.kind = ElementProblem::gate;
+  p.activation = activation;
+  p.x = x.view<const uint8_t>();
+  p.y = gated.view<uint8_t>();
+  p.xType = p.yType = dtype;
+  p.stride = static_cast<int>(w.k);
+  p.count = m * w.k;
+  runtime::check(eachElement(p, stream), "starting a gate");
+  return product(gated, m, w);
 }
 
 }  // namespace fastmqa::gpu

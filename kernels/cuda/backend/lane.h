@@ -2,7 +2,9 @@
 // itself; those of a model share one.
 #pragma once
 #include <memory>
+#include <vector>
 
+#include "../kernels/activation.h"
 #include "../kernels/product.h"
 #include "memory.h"
 
@@ -40,8 +42,20 @@ class Lane {
     return block;
   }
   /// y [m][n] = x [m][k] W^T (+ bias); rows of x may be `xStride` numbers apart
-  DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w, Dtype outType, int64_t xStride = 0);
+  DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w, Dtype outType, int64_t xStride = 0) {
+    DeviceBlock y;
+    multiply(x, m, {{&w, &y}}, outType, xStride);
+    return y;
+  }
   DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w, int64_t xStride = 0) { return product(x, m, w, dtype, xStride); }
+  /// Of the same rows with several matrices, started together where that is sooner done.
+  struct Product {
+    const Weights* w;
+    DeviceBlock* y;
+  };
+  void multiply(const DeviceBlock& x, int64_t m, const std::vector<Product>& products) { multiply(x, m, products, dtype, 0); }
+  /// (activation(first half of a row of x) * second half) W^T
+  DeviceBlock gatedProduct(const DeviceBlock& x, int64_t m, const Weights& w, ActivationKind activation);
   /// Of numbers of the lane's type.
   int64_t bytes(int64_t numbers) const { return numbers * (dtype == Dtype::f32 ? 4 : 2); }
 
@@ -51,6 +65,10 @@ class Lane {
   const Stream stream;
   DevicePool pool;
   char address[32] = {};  ///< by which NVML knows the device
+
+ private:
+  ProductProblem problemOf(const DeviceBlock& x, int64_t m, const Weights& w, const DeviceBlock& out, Dtype outType) const;
+  void multiply(const DeviceBlock& x, int64_t m, const std::vector<Product>& products, Dtype outType, int64_t xStride);
 };
 
 }  // namespace fastmqa::gpu

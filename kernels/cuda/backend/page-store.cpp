@@ -1,5 +1,6 @@
 #include "page-store.h"
 
+#include <algorithm>
 #include <string>
 
 namespace fastmqa::gpu {
@@ -118,7 +119,7 @@ TokenRows PageStore::rows(const Band& band) const {
 CodeScales PageStore::scales(const Band& band) const {
   CodeScales s;
   s.sharing = isCoded(band.type) ? sharing_ : Sharing::tensor;
-  s.group = s.sharing == Sharing::tensor ? 1 : group_;
+  s.group = s.sharing == Sharing::tensor ? 1 : s.sharing == Sharing::token ? std::min(group_, static_cast<int>(band.channels)) : group_;
   s.tensorScale = tensorScale_;
   if (!band.planeBytes) return s;
   s.data = band.scales.view<const uint8_t>();

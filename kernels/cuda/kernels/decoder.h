@@ -2,15 +2,11 @@
 // `stride` numbers long, of which the first `width` count and the rest are 0, as products want them. The stream that
 // the layers add to is f32 whatever the type of the weights: in f16 it would overflow in models that are trained in bf16.
 #pragma once
-#include "attention-problem.h"
+#include "activation.h"
 
 namespace fastmqa::gpu {
 
 constexpr int elementThreads = 256;
-
-/// e^x
-FASTMQA_DEVICE float exponential(float x) { return exp2Fast(x * log2OfE); }
-FASTMQA_DEVICE float hyperbolicTangent(float x) { return 1 - 2 * reciprocal(1 + exponential(2 * x)); }
 
 struct EmbedProblem {
   Global<const int32_t> tokens;  ///< [rows]
@@ -124,17 +120,6 @@ normKernel(const NormProblem p) {
     storeNumber(p.toType, p.y, row + c, x[i] * scale * weight[i] + bias[i]);
   });
   for (int c = p.width + threadIndex(); c < p.stride; c += threads) storeNumber(p.toType, p.y, row + c, 0);
-}
-
-enum class ActivationKind : int { silu, gelu, geluTanh };
-
-FASTMQA_DEVICE float activated(ActivationKind kind, float x) {
-  switch (kind) {
-    case ActivationKind::silu: return x * reciprocal(1 + exponential(-x));
-    case ActivationKind::gelu: return 0.5f * x * (1 + erff(x * 0.70710678118654752f));
-    case ActivationKind::geluTanh: return 0.5f * x * (1 + hyperbolicTangent(0.79788456080286536f * (x + 0.044715f * x * x * x)));
-  }
-  return x;
 }
 
 /// One number a thread, by what is to be done. `y` is read and written.

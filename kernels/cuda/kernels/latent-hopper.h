@@ -209,13 +209,14 @@ FASTMQA_DEVICE void scoreLatent(const LatentProblem& all, const LatentWork& work
       storeMatrices(weights ^ static_cast<uint32_t>(f * 16), packWeights(Type(), scores[4 * f], scores[4 * f + 1]),
                     packWeights(Type(), scores[4 * f + 2], scores[4 * f + 3]), packWeights(Type(), scores[4 * f + 4], scores[4 * f + 5]),
                     packWeights(Type(), scores[4 * f + 6], scores[4 * f + 7]));
-    if ((thread & 3) < 2)
+    const bool leavesFade = (thread & 3) < 2;
+    if (leavesFade)
       asm volatile("st.shared.f32 [%0], %1;" ::"r"(memory + Shape::fadesAt + (place.index * Shape::rows + thread / 32 * 16 + thread % 32 / 4 + 8 * (thread & 3)) * 4),
                    "f"((thread & 3) == 0 ? fade[0] : fade[1])
                    : "memory");
     fenceForMatrices();
     warpBarrier();
-    if (electedLane()) arrive(barriers.weightsFull(place.index));
+    if (leavesFade) arrive(barriers.weightsFull(place.index));  // each lane for its own: what one did for all, racecheck could not follow
     place.advance();
   }
 
@@ -335,7 +336,7 @@ static __global__ void __launch_bounds__(Shape::threads, 1) latentKernel(const _
     initBarrier(barriers.queriesTaken(), warps);
     for (int i = 0; i < Shape::stages; i++) {
       for (int half = 0; half < 2; half++) initBarrier(barriers.full(half, i), 1), initBarrier(barriers.empty(half, i), warps);
-      initBarrier(barriers.weightsFull(i), warps), initBarrier(barriers.scored(i), warps);
+      initBarrier(barriers.weightsFull(i), warps * warpSize_ / 2), initBarrier(barriers.scored(i), warps);
     }
     publishBarriers();
   }

@@ -6,6 +6,8 @@
 
 namespace fastmqa::gpu {
 
+constexpr int mostProducts = 3;  ///< of the same rows, in one launch
+
 struct ProductProblem {
   int m = 0, n = 0, k = 0;
   Dtype type = Dtype::f16, outType = Dtype::f16;

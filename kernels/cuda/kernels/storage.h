@@ -115,7 +115,7 @@ struct CodedStorage {
   static constexpr bool converts = type == Dtype::e4m3 && hasFp8Conversions;
   /// e4m3 codes moved into f16 bits are too small by this factor.
   static constexpr float codeFactor = type == Dtype::e4m3 && !converts ? 256.0f : 1.0f;
-  static constexpr int laneChannels = nibbles && D >= 128 && !folded ? 32 : 16;  // consecutive channels of a lane's key read
+  static constexpr int laneChannels = D < 64 ? 8 : nibbles && D >= 128 && !folded ? 32 : 16;  // consecutive channels of a lane's key read
   static constexpr int readBytes = nibbles ? laneChannels / 2 : laneChannels;
 
   /// Where 16-byte chunk `chunk` of `row` lies: lanes that read at once find different banks, for keys (4 consecutive
@@ -160,8 +160,8 @@ struct CodedStorage {
     const int lane = laneIndex();
     int tile, piece;
     if constexpr (sharing == Sharing::token) {  // pieces of consecutive tiles follow each other
-      const int piecesLog2 = (D == 64 ? 7 : 8) - s.groupShift;  // of 2 * D / group pieces a tile
-      static_assert(D == 64 || D == 128);
+      const int piecesLog2 = (D == 32 ? 6 : D == 64 ? 7 : 8) - s.groupShift;  // of 2 * D / group pieces a tile
+      static_assert(D == 32 || D == 64 || D == 128);
       tile = lane >> piecesLog2, piece = lane - (tile << piecesLog2);
       from += inPage << piecesLog2;
     } else {  // tiles of a group share theirs
@@ -250,9 +250,11 @@ struct CodedStorage {
         if constexpr (readBytes == 16) {
           const Word4 w = tile_.load<Word4>(base_ + byteAt(q + 8 * half, byte));
           codes_[half][0] = w.x, codes_[half][1] = w.y, codes_[half][2] = w.z, codes_[half][3] = w.w;
-        } else {
+        } else if constexpr (readBytes == 8) {
           const Word2 w = tile_.load<Word2>(base_ + byteAt(q + 8 * half, byte));
           codes_[half][0] = w.x, codes_[half][1] = w.y;
+        } else {
+          codes_[half][0] = tile_.load<uint32_t>(base_ + byteAt(q + 8 * half, byte));
         }
         if constexpr (isInt && keySharing == Sharing::token && !folded) {
           scale_[half] = scalePair(0, q + 8 * half, channel);

@@ -162,7 +162,7 @@ AttentionPlan planAttention(const AttentionProblem& p, const Device& device, con
   } else if (fits(decode) && (hasIdle || (!suitsHopper && (rows <= decode.rows || !(fits(prefill) || hopper.start))))) {
     plan.path = Path::decode;
     plan.kernel = decode;
-    plan.blockRows = hasIdle ? rowsEach : decode.rows;
+    plan.blockRows = hasIdle ? std::min(rowsEach, decode.rows) : decode.rows;
     const int rowBlocks = (rows + plan.blockRows - 1) / plan.blockRows;
     blocks = blocksOf(rows, plan.blockRows, p.kvHeads);
     plan.grid = {1, p.kvHeads * rowBlocks, p.batch};

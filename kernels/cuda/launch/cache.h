@@ -8,6 +8,7 @@
 namespace fastmqa::gpu {
 
 struct ProductProblem;
+enum class ActivationKind : int;
 
 /// Appends tokens in formats that need no other token: floating types, integers per token or per tensor.
 /// @throws Failure refused
@@ -28,5 +29,12 @@ int rotate(const RotateProblem& problem, Stream stream);
 
 /// y = x W^T (+ bias) on the matrix unit where type, size and device allow, else in f32.
 int multiplyMatrices(const ProductProblem& problem, const Device& device, Stream stream);
+
+/// `count` of them that differ in w, y, bias and n alone: where the rows are few, several in a launch.
+int multiplyMatrices(const ProductProblem* problems, int count, const Device& device, Stream stream);
+
+/// y = (activation(first k numbers of a row of x) * the next k) W^T (+ bias); for rows so few and short that `gatesInProduct`.
+int multiplyGated(const ProductProblem& problem, ActivationKind activation, const Device& device, Stream stream);
+bool gatesInProduct(int64_t m, int64_t k, const Device& device);
 
 }  // namespace fastmqa::gpu

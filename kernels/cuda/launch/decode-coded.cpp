@@ -27,6 +27,7 @@ AttentionKernel ofStorage(int rows, bool wideGroups, const Device& device) {
 template <Dtype type, Sharing sharing>
 AttentionKernel ofType(int headDim, int rows, bool wideGroups, const Device& device) {
   constexpr bool folds = sharing == Sharing::token;
+  if (headDim == 32) return few<CodedStorage<type, sharing, 32>>(device);
   if (headDim == 64) return ofStorage<CodedStorage<type, sharing, 64>, CodedStorage<type, sharing, 64, folds>>(rows, wideGroups, device);
   if (headDim == 128) return ofStorage<CodedStorage<type, sharing, 128>, CodedStorage<type, sharing, 128, folds>>(rows, wideGroups, device);
   return {};

@@ -14,6 +14,7 @@ template <class Type>
 AttentionKernel ofType(int headDim, int rows, const Device& device) {
   const bool one = rows <= 16;
   switch (headDim) {
+    case 32: return one ? instance<Type, 32, 1>(device) : instance<Type, 32, 2>(device);
     case 64: return one ? instance<Type, 64, 1>(device) : instance<Type, 64, 2>(device);
     case 96: return one ? instance<Type, 96, 1>(device) : instance<Type, 96, 2>(device);
     case 128: return one ? instance<Type, 128, 1>(device) : instance<Type, 128, 2>(device);

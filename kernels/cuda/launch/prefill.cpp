@@ -13,6 +13,7 @@ AttentionKernel instance(const Device& device) {
 template <class Type>
 AttentionKernel ofType(int headDim, const Device& device) {
   switch (headDim) {
+    case 32: return instance<Type, 32>(device);
     case 64: return instance<Type, 64>(device);
     case 96: return instance<Type, 96>(device);
     case 128: return instance<Type, 128>(device);

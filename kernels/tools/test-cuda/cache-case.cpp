@@ -5,6 +5,7 @@
 
 #include "../test-engine/checks.h"
 #include "cpu/codec.h"
+#include "cuda/kernels/activation.h"
 #include "cuda/kernels/product.h"
 #include "cuda/launch/cache.h"
 
@@ -302,6 +303,42 @@ CaseResult runProduct(int m, int n, int k, Dtype type, Dtype outType, const Devi
       result.error = std::max(result.error, std::fabs(static_cast<double>(got) - sum));
     }
   result.allowed = 2 * sameError + 1e-6;
+
+  // The same matrix as three of other heights gives the same bits.
+  DeviceArray<uint8_t> parts(static_cast<size_t>(packedBytes(outType, m * n)), 0xff);
+  std::vector<ProductProblem> problems;
+  for (int i = 0, first = 0; i < mostProducts && first < n; i++) {
+    const int rows = i + 1 < mostProducts ? std::min((n + 3) / 4, n - first) : n - first;
+    const int64_t skipped = packedBytes(type, first * k), before = packedBytes(outType, first);
+    ProductProblem p{m, rows, k, type, outType, xs.constant(), Global<const uint8_t>(ws.constant().data() + skipped, packedBytes(type, rows * k)),
+                     Global<uint8_t>(parts.view().data() + before, packedBytes(outType, m * n) - before)};
+    p.yStride = n;
+    problems.push_back(p);
+    first += rows;
+  }
+  require(multiplyMatrices(problems.data(), static_cast<int>(problems.size()), device, nullptr), "products");
+  finish();
+  if (m <= 8 && parts.back() != y) result.finite = false;
+
+  // Rows of half the length that are gated on the way.
+  if (const int half = k / 16 * 8; half > 0 && half * 2 == k && gatesInProduct(m, half, device)) {
+    DeviceArray<uint8_t> gated(static_cast<size_t>(packedBytes(outType, m * n)), 0xff);
+    require(multiplyGated({m, n, half, type, outType, xs.constant(), ws.constant(), gated.view()}, ActivationKind::silu, device, nullptr), "gated product");
+    finish();
+    double size = 0, error = 0;
+    for (int i = 0; i < m; i++)
+      for (int j = 0; j < n; j++) {
+        double sum = 0;
+        for (int l = 0; l < half; l++) {
+          const double gate = numberAt(type, x.data(), i * k + l), up = numberAt(type, x.data(), i * k + half + l);
+          sum += gate / (1 + std::exp(-gate)) * up * static_cast<double>(numberAt(type, w.data(), j * half + l));
+        }
+        const double got = numberAt(outType, gated.back().data(), i * n + j);
+        size = std::max(size, std::fabs(sum)), error = std::max(error, std::fabs(got - sum));
+      }
+    const double resolution = outType == Dtype::f32 ? 4e-6 : outType == Dtype::f16 ? 0x1p-10 : 0x1p-7;
+    if (!(error <= resolution * size)) result.finite = false;
+  }
   return result;
 }
 

@@ -35,7 +35,7 @@ const misbehaviours = {
   hang: () => new Promise(() => undefined),
   'ignores SIGTERM': () => {
     process.on('SIGTERM', () => undefined);
-    for (;;);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0); // as busy as an endless loop, at no cost to others
   },
   'silent exit': () => process.exit(0),
   'half message': () => {

@@ -95,7 +95,18 @@ describe('a model of the user’s', () => {
   writeFileSync(tokenFile, Array.from({ length: 2000 }, (_, i) => (i * i * 7 + (i >> 3)) % 29).join(' '));
   const sweep = async (...args: string[]): Promise<Point[]> => {
     const common = ['--set', `model=${model}`, '--set', `tokenFile=${tokenFile}`, '--set', 'calibrationTokens=1024'];
-    const quickly = ['--set', 'seqLen=96', '--set', 'phase=decode', '--min-time', '0', '--max-noise', '1', '--format', 'json'];
+    const quickly = [
+      '--set',
+      'seqLen=96',
+      '--set',
+      'phase=decode',
+      '--min-time',
+      '0',
+      '--max-noise',
+      '1',
+      '--format',
+      'json',
+    ];
     const { stdout } = await runCli(['sweep', 'custom', ...common, ...quickly, ...args]);
     return JSON.parse(stdout).points.map((point: unknown) => pointSchema.parse(point));
   };

@@ -2,7 +2,7 @@
 // checks of bounds, of shared memory and of barriers (cuda/primitives/host.h); built by nvcc it runs them on the GPU.
 // One line a check: "ok name" or "FAIL name got ... expected ..."; the exit code is 1 if any failed.
 // Usage: test-cuda [part ...]; parts: decode coded prefill general latent parts append expand product plans
-// hopper (on a GPU of capability 9.0), faults (on the CPU), small (of every kernel a little; only when named)
+// hopper hopper-decode (on a GPU of capability 9.0), faults (on the CPU), small (of every kernel a little; only when named)
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -132,7 +132,27 @@ void testCoded() {
         wide.splits = 2, wide.softcap = 4, wide.queryType = Dtype::bf16;
         runs(named(wide, "coded, wide groups"));
       }
-  // More than eight rows of a KV head: another kernel, of 16 and of 32 rows a block.
+  // More than eight rows of such a head: another kernel, of 16 and of 32 rows a block.
+  for (int dim : {64, 128})
+    for (Dtype type : {Dtype::int8, Dtype::int4})
+      for (bool symmetric : {false, true}) {
+        CaseSpec wide;
+        wide.paged = true, wide.cacheType = type, wide.keyDim = wide.valueDim = dim, wide.symmetric = symmetric;
+        wide.keySharing = wide.valueSharing = Sharing::token, wide.keyGroup = wide.valueGroup = 64;
+        wide.heads = 24, wide.kvHeads = 2, wide.batch = 2, wide.lengths = {150, 64};
+        runs(named(wide, "coded, wide groups, many rows"));
+        wide.batch = 1, wide.lengths = {460}, wide.heads = 32, wide.kvHeads = 1, wide.queryTokens = 2, wide.left = 150, wide.sinks = 3, wide.magnitude = 2;
+        runs(named(wide, "coded, wide groups, many rows"));
+        wide.keyGroup = wide.valueGroup = dim;
+        runs(named(wide, "coded, wide groups, many rows"));
+        wide.splits = 2, wide.softcap = 4, wide.queryType = Dtype::bf16, wide.heads = 9, wide.queryTokens = 1, wide.magnitude = 1;
+        runs(named(wide, "coded, wide groups, many rows"));
+        wide.lengths = {40, 0, 2}, wide.batch = 3, wide.softcap = 0, wide.splits = 0, wide.heads = 30;
+        runs(named(wide, "coded, wide groups, many rows, with an empty sequence"));
+        wide.lengths = {1000}, wide.batch = 1, wide.splits = 1, wide.left = unlimitedTokens;
+        runs(named(wide, "coded, wide groups, many rows"));
+      }
+  // Narrow groups and channels: a third kernel.
   for (int dim : {64, 128})
     for (Dtype type : {Dtype::e4m3, Dtype::e5m2, Dtype::int8, Dtype::int4}) {
       CaseSpec many;
@@ -277,6 +297,48 @@ void testHopper() {
     }
   }
 }
+
+/// Decode over coded caches on the Hopper tier: more than eight rows of a KV head.
+void testHopperDecode() {
+  if (device.capability != 90) return;
+  for (int dim : {64, 128})
+    for (Dtype type : {Dtype::e4m3, Dtype::int8, Dtype::int4})
+      for (int group : {64, 128}) {
+        if (group > dim || (!isInteger(type) && group > 64)) continue;
+        CaseSpec s;
+        s.path = Path::hopperDecode;
+        s.paged = true, s.cacheType = type, s.keyDim = s.valueDim = dim;
+        if (isInteger(type)) s.keySharing = s.valueSharing = Sharing::token, s.keyGroup = s.valueGroup = group, s.symmetric = true;
+        s.heads = 16, s.kvHeads = 1, s.lengths = {64}, s.splits = 1;
+        runs(named(s, "hopper decode, one tile"));
+        s.heads = 32;
+        runs(named(s, "hopper decode, one tile"));
+        s.lengths = {640};
+        runs(named(s, "hopper decode"));
+        s.lengths = {2100};  // rings go round several times
+        runs(named(s, "hopper decode"));
+        s.magnitude = 6;  // references move often
+        runs(named(s, "hopper decode"));
+        s.magnitude = 1, s.splits = 0, s.queryType = Dtype::bf16, s.outType = Dtype::bf16, s.batch = 3, s.lengths = {333, 0, 1};
+        runs(named(s, "hopper decode, with an empty sequence"));
+        s.queryType = Dtype::f16, s.outType = Dtype::f32, s.batch = 1, s.splits = 3, s.lengths = {1000}, s.heads = 9;
+        runs(named(s, "hopper decode"));
+        s.splits = 1, s.queryTokens = 5, s.heads = 8, s.lengths = {777};
+        runs(named(s, "hopper decode, verify"));
+        s.left = 300, s.sinks = 70;
+        runs(named(s, "hopper decode, verify"));
+        s.heads = 64, s.kvHeads = 2, s.splits = 2, s.batch = 2, s.lengths = {777, 500};
+        runs(named(s, "hopper decode, verify"));
+        s.heads = 40, s.queryTokens = 1, s.softcap = 5, s.outType = Dtype::f16, s.splits = 0;
+        runs(named(s, "hopper decode"));
+        s.softcap = 0, s.left = unlimitedTokens, s.sinks = 0, s.cuts = {192}, s.batch = 1, s.lengths = {900};
+        runs(named(s, "hopper decode, two parts"));
+        s.cuts = {}, s.keyGroup = dim, s.valueGroup = 64, s.heads = 24, s.kvHeads = 1, s.batch = 40, s.lengths = {150};
+        runs(named(s, "hopper decode, groups of two widths"));
+        s.keyGroup = 64, s.valueGroup = dim, s.batch = 200;
+        runs(named(s, "hopper decode, groups of two widths, several rounds"));
+      }
+}
 #endif
 
 void testGeneral() {
@@ -410,6 +472,8 @@ void testSmall() {
     if (!isInteger(type)) continue;
     c.heads = 4, c.keySharing = Sharing::token, c.keyGroup = c.valueGroup = 64;
     runs(named(c, "small coded, folded"));
+    c.heads = 24;
+    runs(named(c, "small coded, folded, many rows"));
   }
   CaseSpec prefill;
   prefill.path = Path::prefill, prefill.heads = 2, prefill.kvHeads = 1, prefill.queryTokens = 140, prefill.lengths = {150};
@@ -468,6 +532,8 @@ void testFaults() {
   folded.cacheType = Dtype::int4, folded.keySharing = Sharing::token, folded.keyGroup = folded.valueGroup = 64, folded.lengths = {64 * 13};
   CaseSpec many = coded;
   many.heads = 12;
+  CaseSpec wide = folded;
+  wide.heads = 12;
   CaseSpec prefill = decode;
   prefill.path = Path::prefill, prefill.queryTokens = 70, prefill.lengths = {190};
   CaseSpec nothing = prefill;
@@ -514,6 +580,7 @@ void testFaults() {
       {"decode", attends(decode, "decode"), {barrier, warpBarrier, wait, fragment, store, load, predecessor}},
       {"coded decode", attends(coded, "coded"), {barrier, warpBarrier, wait, fragment, store, load, predecessor}},
       {"coded decode, folded", attends(folded, "folded"), {barrier, warpBarrier, wait, {fragment.kind, fragment.what, 8, 11}, store, load, predecessor}},
+      {"coded decode, folded, many rows", attends(wide, "wide"), {barrier, warpBarrier, wait, {fragment.kind, fragment.what, 8, 11}, store, load, predecessor}},
       {"coded decode, many rows", attends(many, "many"), {barrier, warpBarrier, wait, fragment, store, load, predecessor}},
       {"prefill", attends(prefill, "prefill"), {{barrier.kind, barrier.what, 0, 4}, warpBarrier, wait, fragment, store, load}},
       {"prefill without keys", attends(nothing, "nothing"), {{barrier.kind, barrier.what, 1, 1}}},
@@ -573,7 +640,7 @@ int main(int argc, char** argv) {
                {"general", testGeneral}, {"latent", testLatent}, {"parts", testParts},
                {"append", testAppend},   {"expand", testExpand}, {"product", testProduct}, {"plans", testPlans}, {"small", testSmall},
 #ifdef __CUDACC__
-               {"hopper", testHopper},
+               {"hopper", testHopper},   {"hopper-decode", testHopperDecode},
 #endif
 #ifndef __CUDACC__
                {"faults", testFaults},

@@ -36,7 +36,6 @@ struct DecodeManyShape {
 /// A row's largest logit so far, in units of log2, is at most this much larger than what weights refer to: f16 holds 2^8 as
 /// well as 1, and sums must be rescaled less often.
 constexpr float decodeHeadroom = 8;
-constexpr float lowestReference = -1e30f;  // of no token yet; a number, so that differences are numbers
 
 template <class Storage, int columnTiles>
 FASTMQA_KERNEL((DecodeManyShape<Storage, columnTiles>::threads), (DecodeManyShape<Storage, columnTiles>::blocks))

@@ -46,6 +46,9 @@ FASTMQA_DEVICE void loadDecodeQueries(const AttentionProblem& p, Shared<uint8_t>
   }
 }
 
+/// What weights refer to before there is a token; a number, so that differences are numbers.
+constexpr float lowestReference = -1e30f;
+
 /// Where warps leave their results for each other: [warps][rows] of top and total, then [warps][rows][D] of sums.
 template <int rows>
 FASTMQA_DEVICE int mergedByte(int warp, int row) { return (warp * rows + row) * 8; }

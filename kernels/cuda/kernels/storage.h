@@ -99,12 +99,12 @@ struct PlainStorage {
 
 /// Rows of 8-bit or 4-bit codes. Sums are taken of f16 numbers, which hold every code, fp8 up to a power of two, exactly.
 /// `folded`: scales of tokens, for whole runs of 64 channels, are left to whoever takes the products: one multiplication of a
-/// score or a weight instead of one of every number.
-template <Dtype type, Sharing keySharing, int D_, bool folded_ = false>
+/// score or a weight instead of one of every number. `inMatrices`: the rows are laid out for ldmatrix (decode-wide.h).
+template <Dtype type, Sharing keySharing, int D_, bool folded_ = false, bool inMatrices = false>
 struct CodedStorage {
   using Type = F16;
   static constexpr int D = D_;
-  static constexpr bool folded = folded_, coded = true, isInt = type == Dtype::int8 || type == Dtype::int4, nibbles = type == Dtype::int4;
+  static constexpr bool folded = folded_, coded = true, isE5m2 = type == Dtype::e5m2, isInt = type == Dtype::int8 || type == Dtype::int4, nibbles = type == Dtype::int4;
   static constexpr int rowBytes = nibbles ? D / 2 : D;
   static constexpr int keyBytes = tileRows * rowBytes, valueBytes = keyBytes;
   static constexpr int leastGroup = folded ? 64 : 32;
@@ -121,6 +121,11 @@ struct CodedStorage {
   /// Where 16-byte chunk `chunk` of `row` lies: lanes that read at once find different banks, for keys (4 consecutive
   /// chunks of 2 rows) as for values (rows 0, 2, 4, 6).
   static FASTMQA_DEVICE int chunkAt(int row, int chunk) {
+    if constexpr (inMatrices) {  // chunk `chunk` of eight rows
+      constexpr int perLine = rowBytes < 128 ? 128 / rowBytes : 1;
+      const int line = row / perLine, place = (row % perLine * (rowBytes / 16) + chunk) ^ (line & (8 / perLine - 1));
+      return line * 128 + place * 16;
+    }
     if (rowBytes >= 128) return row * rowBytes + ((chunk ^ ((row >> 1 & 3) << 1) ^ ((row & 1) << 2)) * 16);
     constexpr int perLine = rowBytes < 128 ? 128 / rowBytes : 1;
     const int line = row / perLine, place = (row % perLine * (rowBytes / 16) + chunk) ^ ((line & 3) << 1);
@@ -422,6 +427,8 @@ struct CodedStorage {
     const int at = valueScaleByte(p, base, 0, token, run);
     return tile.load<uint16_t>(at) | static_cast<uint32_t>(tile.load<uint16_t>(at + 2 * p.valueScales.groups)) << 16;
   }
+  // Where planes of scales lie in a tile.
+  static constexpr int keyPlane = keyBytes + valueBytes, valuePlane = keyPlane + 2 * planeBytes;
   static FASTMQA_DEVICE float valueShift(const AttentionProblem& p, Shared<uint8_t> tile, int base, int token, int run) {
     return lowHalf(F16(), tile.load<uint16_t>(valueScaleByte(p, base, 1, token, run)));
   }

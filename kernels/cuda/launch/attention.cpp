@@ -25,19 +25,32 @@ bool areTileScales(const CodeScales& s, int channels, bool channelsAllowed) {
   return s.sharing == Sharing::channel && channelsAllowed && s.group % 16 == 0 && pageTokens % s.group == 0;
 }
 
+bool isDecode(const AttentionProblem& p) {
+  return p.keyDim == p.valueDim && p.cacheType == p.valueType && isAligned(p.keys) && isAligned(p.values) && p.scale > 0 && p.queryBatch % 2 == 0 &&
+         p.queryToken % 2 == 0 && p.queryHead % 2 == 0;
+}
+
+/// Of a coded cache: pages whose rows lie one after another, and scales as the kernels copy them.
+bool isCodedDecode(const AttentionProblem& p) {
+  if (!isDecode(p) || is16Bit(p.cacheType) || p.keys.pagesPerSequence == 0 || p.values.pagesPerSequence == 0) return false;
+  const int64_t rowBytes = packedBytes(p.cacheType, p.keyDim);
+  if (p.keys.tokenBytes != rowBytes || p.values.tokenBytes != rowBytes) return false;
+  const bool isInt = p.cacheType == Dtype::int8 || p.cacheType == Dtype::int4;
+  return isInt ? areTileScales(p.keyScales, p.keyDim, true) && areTileScales(p.valueScales, p.valueDim, false)
+               : p.keyScales.sharing == Sharing::tensor && p.valueScales.sharing == Sharing::tensor;
+}
+
 /// `rows`: of a block, at most.
 AttentionKernel decodeKernelFor(const AttentionProblem& p, const Device& device, int rows) {
-  if (p.keyDim != p.valueDim || p.cacheType != p.valueType || !isAligned(p.keys) || !isAligned(p.values)) return {};
-  if (p.scale <= 0 || p.queryBatch % 2 || p.queryToken % 2 || p.queryHead % 2) return {};
-  if (is16Bit(p.cacheType)) return plainDecodeKernel(p.cacheType, p.keyDim, rows, device);
-  if (p.keys.pagesPerSequence == 0 || p.values.pagesPerSequence == 0) return {};
-  const int64_t rowBytes = packedBytes(p.cacheType, p.keyDim);
-  if (p.keys.tokenBytes != rowBytes || p.values.tokenBytes != rowBytes) return {};
-  const bool isInt = p.cacheType == Dtype::int8 || p.cacheType == Dtype::int4;
-  if (isInt ? !areTileScales(p.keyScales, p.keyDim, true) || !areTileScales(p.valueScales, p.valueDim, false)
-            : p.keyScales.sharing != Sharing::tensor || p.valueScales.sharing != Sharing::tensor)
-    return {};
-  return codedDecodeKernel(p, rows, device);
+  if (is16Bit(p.cacheType)) return isDecode(p) ? plainDecodeKernel(p.cacheType, p.keyDim, rows, device) : AttentionKernel{};
+  return isCodedDecode(p) ? codedDecodeKernel(p, rows, device) : AttentionKernel{};
+}
+
+AttentionKernel hopperDecodeOf([[maybe_unused]] const AttentionProblem& p, [[maybe_unused]] const Device& device, [[maybe_unused]] int rows) {
+#ifdef FASTMQA_HOPPER
+  if (isCodedDecode(p)) return hopperDecodeKernel(p, rows, device);
+#endif
+  return {};
 }
 
 bool isPrefill(const AttentionProblem& p) {
@@ -144,12 +157,23 @@ AttentionPlan planAttention(const AttentionProblem& p, const Device& device, con
     if (blocksOf(rows, n, p.kvHeads) * std::max(1, visibleTokens(p) / 64) <= device.multiprocessors) rowsEach = std::min(rows, n);
   const bool hasIdle = rowsEach < rows;
   const AttentionKernel decode = may(Path::decode) ? decodeKernelFor(p, device, rowsEach) : AttentionKernel{};
+  const bool wantsHopperDecode = wanted ? *wanted == Path::hopperDecode : rows > 8 && !hasIdle;
+  const AttentionKernel hopperDecode = wantsHopperDecode ? hopperDecodeOf(p, device, rows) : AttentionKernel{};
   const AttentionKernel hopperLatent = may(Path::hopperLatent) ? hopperLatentOf(p, device) : AttentionKernel{};
   const AttentionKernel latent = may(Path::latent) ? latentKernelOf(p, device) : AttentionKernel{};
   if (hopperLatent.start) {
     plan.path = Path::hopperLatent;
     plan.kernel = hopperLatent;
     plan.grid = {1, (rows + hopperLatent.rows - 1) / hopperLatent.rows, p.batch};
+    plan.splits = splitsFor(static_cast<int64_t>(plan.grid.y) * p.batch, visibleTokens(p), 256, device.multiprocessors);
+    plan.grid.x = plan.splits;
+    return plan;
+  } else if (hopperDecode.start) {
+    plan.path = Path::hopperDecode;
+    plan.kernel = hopperDecode;
+    plan.blockRows = hopperDecode.rows;
+    plan.grid = {1, p.kvHeads * ((rows + hopperDecode.rows - 1) / hopperDecode.rows), p.batch};
+    check(plan.grid.y < 65536, "fewer than 65536 blocks of rows", plan.grid.y);
     plan.splits = splitsFor(static_cast<int64_t>(plan.grid.y) * p.batch, visibleTokens(p), 256, device.multiprocessors);
     plan.grid.x = plan.splits;
     return plan;

@@ -6,9 +6,10 @@
 namespace fastmqa::gpu {
 
 /// general: f32 arithmetic, any size and format. decode: few rows per KV head. prefill: many. latent: values are the
-/// first channels of the keys (p.values is p.keys), and all heads share them. hopperPrefill, hopperLatent: on compute
-/// capability 9.0, heads of 64 or 128, and latents of 512 channels. reconstruct: latents as p.made describes them.
-enum class Path { general, decode, prefill, latent, hopperPrefill, hopperLatent, reconstruct };
+/// first channels of the keys (p.values is p.keys), and all heads share them. hopperPrefill, hopperDecode, hopperLatent: on
+/// compute capability 9.0, heads of 64 or 128 (decode: over a coded cache), and latents of 512 channels. reconstruct:
+/// latents as p.made describes them.
+enum class Path { general, decode, prefill, latent, hopperPrefill, hopperLatent, reconstruct, hopperDecode };
 
 struct AttentionKernel {
   void (*run)(AttentionProblem) = nullptr;
@@ -42,6 +43,8 @@ int attend(const AttentionProblem* parts, const AttentionPlan* plans, int count,
 // rows of a KV head; a block of the kernel may take fewer.
 AttentionKernel plainDecodeKernel(Dtype type, int headDim, int rows, const Device& device);
 AttentionKernel codedDecodeKernel(const AttentionProblem& p, int rows, const Device& device);
+/// Of more than eight rows, where keys and values share scales alike by 64 channels or all; none elsewhere.
+AttentionKernel wideDecodeKernel(const AttentionProblem& p, int rows, const Device& device);
 AttentionKernel prefillKernelFor(Dtype type, int headDim, const Device& device);
 AttentionKernel latentKernelFor(Dtype type, int keyDim, int valueDim);
 /// Of p.made: 16-bit queries, heads of 64 or 128, latents of at most 128 channels.

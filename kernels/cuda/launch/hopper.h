@@ -12,4 +12,9 @@ AttentionKernel hopperPrefillKernel(const AttentionProblem& p, const Device& dev
 /// kernel. Rows of queries and latents must be aligned to 16 bytes.
 AttentionKernel hopperLatentKernel(const AttentionProblem& p, const Device& device);
 
+/// Decode from a paged cache of e4m3 codes, or of symmetric int8 or int4 codes with a scale for each token and 64 channels or
+/// more, with heads of 64 or 128; nothing if this build or device has no such kernel. What the decode path asks of strides
+/// holds. `rows`: query rows of a KV head; a block may take fewer.
+AttentionKernel hopperDecodeKernel(const AttentionProblem& p, int rows, const Device& device);
+
 }  // namespace fastmqa::gpu

@@ -196,6 +196,24 @@ FASTMQA_DEVICE void multiply(F16, FragmentC& c, const FragmentA& a, uint32_t b0,
                : "r"(a.r[2]), "r"(a.r[3]), "r"(b1));
 #endif
 }
+/// As above, c = a * b: no zeros to be set before.
+FASTMQA_DEVICE void multiplyFirst(F16 f16, FragmentC& c, const FragmentA& a, uint32_t b0, uint32_t b1) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  (void)f16;
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+               : "=f"(c.r[0]), "=f"(c.r[1]), "=f"(c.r[2]), "=f"(c.r[3])
+               : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b0), "r"(b1), "f"(0.0f));
+#else
+  c = {};
+  multiply(f16, c, a, b0, b1);
+#endif
+}
+/// As above, of the first eight columns of a and rows of b alone (16x8x8): registers 0 and 1.
+FASTMQA_DEVICE void multiplyFirst(F16, FragmentC& c, uint32_t a0, uint32_t a1, uint32_t b0) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
+               : "=f"(c.r[0]), "=f"(c.r[1]), "=f"(c.r[2]), "=f"(c.r[3])
+               : "r"(a0), "r"(a1), "r"(b0), "f"(0.0f));
+}
 /// From 8.0 on; the launcher takes the general kernels below.
 FASTMQA_DEVICE void multiply(Bf16, FragmentC& c, const FragmentA& a, uint32_t b0, uint32_t b1) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -293,6 +311,12 @@ FASTMQA_DEVICE uint32_t halvesOfE4m3(uint32_t x) {
 FASTMQA_DEVICE uint32_t maskedOr(uint32_t x, uint32_t mask, uint32_t bits) {
   uint32_t r;
   asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(x), "r"(mask), "r"(bits));
+  return r;
+}
+/// (x & mask) ^ bits, likewise.
+FASTMQA_DEVICE uint32_t maskedXor(uint32_t x, uint32_t mask, uint32_t bits) {
+  uint32_t r;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(r) : "r"(x), "r"(mask), "r"(bits));
   return r;
 }
 FASTMQA_DEVICE int64_t wideProduct(int a, int b) {

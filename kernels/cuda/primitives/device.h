@@ -7,8 +7,8 @@
 //   warps       shuffleXor anyLane
 //   memory      Global<T> Shared<T> SharedCarver load loadConstant store atomicAdd
 //   copies      copyAsync commitCopies waitCopies
-//   matrices    loadMatrices loadMatricesTransposed transposeMatrix multiply (16x8x16, f32 sums)
-//   numbers     packHalves unpackHalves halfAdd halfMultiply halfFma permuteBytes maskedOr wideProduct exp2Fast reciprocal
+//   matrices    loadMatrices loadMatricesTransposed transposeMatrix multiply multiplyFirst (16x8x16, f32 sums)
+//   numbers     packHalves unpackHalves halfAdd halfMultiply halfFma permuteBytes maskedOr maskedXor wideProduct exp2Fast reciprocal
 #pragma once
 #include <cstdint>
 

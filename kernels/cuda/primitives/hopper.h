@@ -64,6 +64,10 @@ FASTMQA_DEVICE void copyBox(uint32_t to, const CUtensorMap& map, int c0, int c1,
                "l"(&map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(barrier)
                : "memory");
 }
+/// As above, of `bytes` (a multiple of 16) that lie one after another.
+FASTMQA_DEVICE void copyBytes(uint32_t to, const uint8_t* from, int bytes, uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
+}
 FASTMQA_DEVICE void prefetchMap(const CUtensorMap& map) { asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory"); }
 
 /// Ordinary stores to shared memory before it are seen by the copy engine and matrix units after it.
@@ -76,6 +80,15 @@ FASTMQA_DEVICE void storeMatrices(uint32_t to, uint32_t m0, uint32_t m1, uint32_
 }
 FASTMQA_DEVICE void loadMatrices(uint32_t& r0, uint32_t& r1, uint32_t& r2, uint32_t& r3, uint32_t from) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3) : "r"(from) : "memory");
+}
+
+/// As storeMatrices, of the transposed matrices.
+FASTMQA_DEVICE void storeMatricesTransposed(uint32_t to, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(m0), "r"(m1), "r"(m2), "r"(m3) : "memory");
+}
+/// As loadMatrices, of the transposed matrices.
+FASTMQA_DEVICE void loadMatricesTransposed(uint32_t& r0, uint32_t& r1, uint32_t& r2, uint32_t& r3, uint32_t from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3) : "r"(from) : "memory");
 }
 
 /// Exchanges registers within four lanes: lane t ends up with x[t] of each, in order.
@@ -92,6 +105,15 @@ FASTMQA_DEVICE void transposeQuad(uint32_t (&x)[4]) {
 
 /// Barriers of some of the block's warps, by number; 0 is the whole block's.
 FASTMQA_DEVICE void joinBarrier(int number, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory"); }
+/// A joinBarrier; true if `x` is true in any thread.
+FASTMQA_DEVICE bool joinBarrierAny(int number, int threads, bool x) {
+  int any;
+  asm volatile("{\n.reg .pred in, out;\nsetp.ne.s32 in, %3, 0;\nbar.red.or.pred out, %1, %2, in;\nselp.s32 %0, 1, 0, out;\n}"
+               : "=r"(any)
+               : "r"(number), "r"(threads), "r"(static_cast<int>(x))
+               : "memory");
+  return any != 0;
+}
 FASTMQA_DEVICE void signalBarrier(int number, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(number), "r"(threads) : "memory"); }
 
 template <int registers>
@@ -138,11 +160,13 @@ FASTMQA_DEVICE void settled(uint32_t (&x)[n]) {
 }
 
 #define FASTMQA_SUMS4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define FASTMQA_SUMS16(d, i) FASTMQA_SUMS4(d, i), FASTMQA_SUMS4(d, i + 4), FASTMQA_SUMS4(d, i + 8), FASTMQA_SUMS4(d, i + 12)
+#define FASTMQA_SUMS8(d, i) FASTMQA_SUMS4(d, i), FASTMQA_SUMS4(d, i + 4)
+#define FASTMQA_SUMS16(d, i) FASTMQA_SUMS8(d, i), FASTMQA_SUMS8(d, i + 8)
 #define FASTMQA_SUMS32(d, i) FASTMQA_SUMS16(d, i), FASTMQA_SUMS16(d, i + 16)
 #define FASTMQA_SUMS64(d, i) FASTMQA_SUMS32(d, i), FASTMQA_SUMS32(d, i + 32)
 #define FASTMQA_SUMS128(d, i) FASTMQA_SUMS64(d, i), FASTMQA_SUMS64(d, i + 64)
 #define FASTMQA_NAMES8(a, b, c, d, e, f, g, h) "%" #a ",%" #b ",%" #c ",%" #d ",%" #e ",%" #f ",%" #g ",%" #h
+#define FASTMQA_NAMES16 FASTMQA_NAMES8(0, 1, 2, 3, 4, 5, 6, 7) "," FASTMQA_NAMES8(8, 9, 10, 11, 12, 13, 14, 15)
 #define FASTMQA_NAMES32                                                                                   \
   FASTMQA_NAMES8(0, 1, 2, 3, 4, 5, 6, 7) "," FASTMQA_NAMES8(8, 9, 10, 11, 12, 13, 14, 15) "," FASTMQA_NAMES8( \
       16, 17, 18, 19, 20, 21, 22, 23) "," FASTMQA_NAMES8(24, 25, 26, 27, 28, 29, 30, 31)
@@ -196,6 +220,14 @@ struct Product;
   }
 #define FASTMQA_PRODUCTS(Type, name)                                                                                            \
   template <>                                                                                                                   \
+  struct Product<Type, 16> {                                                                                                    \
+    FASTMQA_PRODUCT_REGISTERS_ALONG(Type, name, 16, FASTMQA_NAMES8(0, 1, 2, 3, 4, 5, 6, 7), FASTMQA_SUMS8(d, 0), 8, 9, 10, 11, 12, 13) \
+  };                                                                                                                            \
+  template <>                                                                                                                   \
+  struct Product<Type, 32> {                                                                                                    \
+    FASTMQA_PRODUCT_REGISTERS_ALONG(Type, name, 32, FASTMQA_NAMES16, FASTMQA_SUMS16(d, 0), 16, 17, 18, 19, 20, 21)              \
+  };                                                                                                                            \
+  template <>                                                                                                                   \
   struct Product<Type, 64> {                                                                                                    \
     FASTMQA_PRODUCT_SHARED(Type, name, 64, FASTMQA_NAMES32, FASTMQA_SUMS32(d, 0), 32, 33, 34)                                   \
     FASTMQA_PRODUCT_REGISTERS(Type, name, 64, FASTMQA_NAMES32, FASTMQA_SUMS32(d, 0), 32, 33, 34, 35, 36)                        \
@@ -226,11 +258,13 @@ FASTMQA_PRODUCTS(F16, "f16")
 #undef FASTMQA_PRODUCT_REGISTERS_ALONG
 #undef FASTMQA_COMMA
 #undef FASTMQA_NAMES8
+#undef FASTMQA_NAMES16
 #undef FASTMQA_NAMES32
 #undef FASTMQA_NAMES64
 #undef FASTMQA_NAMES88
 #undef FASTMQA_NAMES128
 #undef FASTMQA_SUMS4
+#undef FASTMQA_SUMS8
 #undef FASTMQA_SUMS16
 #undef FASTMQA_SUMS32
 #undef FASTMQA_SUMS64

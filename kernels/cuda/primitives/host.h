@@ -240,6 +240,8 @@ inline uint32_t transposeMatrix(uint32_t pair) {
   return element(2 * t, q) | element(2 * t + 1, q) << 16;
 }
 inline void multiply(F16, FragmentC& c, const FragmentA& a, uint32_t b0, uint32_t b1) { host::multiply(false, c, a, b0, b1); }
+inline void multiplyFirst(F16 f16, FragmentC& c, const FragmentA& a, uint32_t b0, uint32_t b1) { c = {}, multiply(f16, c, a, b0, b1); }
+inline void multiplyFirst(F16 f16, FragmentC& c, uint32_t a0, uint32_t a1, uint32_t b0) { c = {}, multiply(f16, c, {{a0, a1, 0, 0}}, b0, 0); }
 inline void multiply(Bf16, FragmentC& c, const FragmentA& a, uint32_t b0, uint32_t b1) { host::multiply(true, c, a, b0, b1); }
 
 inline float lowHalf(F16, uint32_t x) { return host::floatFromHalf(static_cast<uint16_t>(x)); }
@@ -283,6 +285,7 @@ uint32_t halvesOfE4m3(uint32_t) {
   host::fault("the emulated capability has no fp8 conversions");
 }
 inline uint32_t maskedOr(uint32_t x, uint32_t mask, uint32_t bits) { return (x & mask) | bits; }
+inline uint32_t maskedXor(uint32_t x, uint32_t mask, uint32_t bits) { return (x & mask) ^ bits; }
 inline int64_t wideProduct(int a, int b) { return static_cast<int64_t>(a) * b; }
 inline float exp2Fast(float x) { return std::exp2(x); }
 inline float reciprocal(float x) { return 1 / x; }

@@ -258,7 +258,7 @@ void run(const Case& c, const Device& device, double copyRate, double matrixPeak
   const double pairs = c.queries == c.tokens && c.causal ? 0.5 * c.tokens : c.tokens;
   const double flops = 2.0 * c.batch * c.heads * (keyDim + c.headDim) * pairs * c.queries;
   const double bytes = (latent ? 1.0 : 2.0) * static_cast<double>(sideBytes) + static_cast<double>(scaleBytes) + 2.0 * static_cast<double>(queryElements + outElements);
-  constexpr const char* pathNames[] = {"general", "decode", "prefill", "latent", "hopper", "hopper latent"};
+  constexpr const char* pathNames[] = {"general", "decode", "prefill", "latent", "hopper", "hopper latent", "reconstruct", "hopper decode"};
   std::printf("{\"case\":\"%s\",\"shape\":\"%s\",\"path\":\"%s\",\"chosen\":%s,\"splits\":%d,\"relativeError\":%.3g,\"medianSeconds\":%.4g,\"p05Seconds\":%.4g,\"p95Seconds\":%.4g,\"samples\":%zu,"
               "\"flopsPerSecond\":%.4g,\"ofMatrixRate\":%.3f,\"bytesPerSecond\":%.4g,\"ofCopyBandwidth\":%.3f}\n",
               label.c_str(), shape, pathNames[static_cast<int>(plan.path)], chosen ? "true" : "false", plan.splits, error, t.median, t.p05, t.p95, t.samples, flops / t.median,
@@ -299,6 +299,9 @@ void runAll() {
     cases.push_back(latent);
   }
   for (int kvHeads : {32, 8, 1}) cases.push_back({"verify 5", kvHeads == 1 ? 128 : 32, 32, kvHeads, 128, 8192, 5, Dtype::bf16});
+  for (Dtype type : {Dtype::e4m3, Dtype::int8, Dtype::int4})
+    for (int kvHeads : {8, 1})
+      cases.push_back({"verify 5", kvHeads == 1 ? 128 : 32, 32, kvHeads, 128, 8192, 5, type, type == Dtype::e4m3 ? Sharing::tensor : Sharing::token, type == Dtype::int4 ? 64 : 128, type == Dtype::int4 ? 64 : 128});
   for (bool causal : {true, false}) {
     for (int tokens : {2048, 4096, 8192, 16384}) cases.push_back({"prefill", 16384 / tokens, 32, 8, 128, tokens, tokens, Dtype::bf16, Sharing::tensor, 64, 64, true, causal});
     for (int tokens : {4096, 16384}) cases.push_back({"prefill", 16384 / tokens, 32, 32, 64, tokens, tokens, Dtype::bf16, Sharing::tensor, 64, 64, true, causal});
@@ -307,7 +310,8 @@ void runAll() {
   // Every kernel that takes the case: the launcher's choice is the one it would start by itself.
   for (const Case& c : cases) {
     if (bitsOf(c.type) < 16) {
-      run(c, device, copyRate, matrixPeak);
+      for (Path path : {Path::decode, Path::hopperDecode})
+        if (path == Path::decode || withHopper) run(c, device, copyRate, matrixPeak, &path);
       continue;
     }
     for (Path path : {Path::decode, Path::prefill, Path::hopperPrefill, Path::latent, Path::hopperLatent})

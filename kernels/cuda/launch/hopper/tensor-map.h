@@ -40,4 +40,15 @@ inline bool describeCached(CUtensorMap& map, const AttentionProblem& p, const To
                   {rows.tokenBytes, rows.headBytes, rows.batchBytes}, boxTokens, 1);
 }
 
+/// Pages of coded rows, `rowBytes` (32, 64 or 128) long, fetched a page of one head at a time; shuffled as such rows are.
+inline bool describeCodes(CUtensorMap& map, const TokenRows& rows, int rowBytes, int kvHeads) {
+  constexpr uint64_t anyPage = 1 << 24;  // the table says which exist
+  const cuuint64_t sizes[4] = {static_cast<cuuint64_t>(rowBytes), pageTokens, static_cast<cuuint64_t>(kvHeads), anyPage};
+  const cuuint64_t bytes[3] = {static_cast<cuuint64_t>(rows.tokenBytes), static_cast<cuuint64_t>(kvHeads == 1 ? pageTokens * rows.tokenBytes : rows.headBytes), static_cast<cuuint64_t>(rows.batchBytes)};
+  const cuuint32_t box[4] = {static_cast<cuuint32_t>(rowBytes), pageTokens, 1, 1}, steps[4] = {1, 1, 1, 1};
+  const CUtensorMapSwizzle shuffle = rowBytes == 32 ? CU_TENSOR_MAP_SWIZZLE_32B : rowBytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B;
+  return encodeTiled()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 4, const_cast<uint8_t*>(rows.data.data()), sizes, bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, shuffle,
+                       CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
 }  // namespace fastmqa::gpu

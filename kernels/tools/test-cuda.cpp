@@ -460,6 +460,9 @@ void testSmall() {
   CaseSpec s;
   s.paged = true, s.heads = 4, s.kvHeads = 2, s.lengths = {150};
   runs(named(s, "small decode"));
+  s.keyDim = s.valueDim = 32;
+  runs(named(s, "small decode"));
+  s.keyDim = s.valueDim = 64;
   s.queryTokens = 5, s.heads = 8, s.splits = 2, s.left = 70, s.sinks = 3;
   runs(named(s, "small decode"));
   for (Dtype type : {Dtype::e4m3, Dtype::int8, Dtype::int4}) {
@@ -490,6 +493,14 @@ void testSmall() {
     runs(named(hopper, "small hopper latent"));
     hopper.heads = 128;
     runs(named(hopper, "small hopper latent, two blocks"));
+    for (int dim : {64, 128})
+      for (Dtype type : {Dtype::e4m3, Dtype::int8, Dtype::int4}) {
+        CaseSpec decode;
+        decode.path = Path::hopperDecode, decode.cacheType = type, decode.paged = true, decode.keyDim = decode.valueDim = dim;
+        decode.heads = 20, decode.kvHeads = 1, decode.lengths = {700}, decode.splits = 1;  // each warpgroup has several pages
+        if (isInteger(type)) decode.keySharing = decode.valueSharing = Sharing::token, decode.keyGroup = decode.valueGroup = 64, decode.symmetric = true;
+        runs(named(decode, "small hopper decode"));
+      }
   }
   CaseSpec general;
   general.path = Path::general, general.keyDim = general.valueDim = 40, general.queryTokens = 2, general.lengths = {40}, general.splits = 2;

@@ -111,14 +111,18 @@ step() {
     console.log(lines.join("; "));' "$out/step.json"
 }
 
+# All tools at once: they wait for each other on the device, but not for their own work on the host.
 sanitizer() {
-  local tool found=0
+  local tool running=() found=0
   PATH=$PATH:/usr/local/cuda/bin
   for tool in memcheck racecheck initcheck synccheck; do
-    echo "== $tool"
-    compute-sanitizer --tool $tool --report-api-errors no --error-exitcode 9 programs/fastmqa-test-gpu small || found=1
-    compute-sanitizer --tool $tool --report-api-errors no --error-exitcode 9 programs/fastmqa-test-accelerator --gpu four-bit || found=1
+    compute-sanitizer --tool $tool --error-exitcode 9 programs/fastmqa-test-gpu small >"$out/$tool.log" 2>&1 &
+    running+=($!)
   done
+  compute-sanitizer --report-api-errors no --error-exitcode 9 programs/fastmqa-test-accelerator --gpu four-bit >"$out/memcheck-layers.log" 2>&1 & # refusals are asked for
+  running+=($!)
+  for tool in "${running[@]}"; do wait "$tool" || found=1; done
+  for tool in memcheck racecheck initcheck synccheck memcheck-layers; do echo "$tool: $(grep SUMMARY "$out/$tool.log" || echo 'no summary')"; done
   return $found
 }
 

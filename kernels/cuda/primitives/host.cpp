@@ -116,10 +116,8 @@ struct Machine {
   Counts counts;
 };
 
-Machine& machine() {
-  static Machine m;
-  return m;
-}
+Machine theMachine;  // looked at for every byte of shared memory: no guard of a first use
+Machine& machine() { return theMachine; }
 
 bool meets(Plant::Kind kind, int64_t& counter) {
   Machine& m = machine();
@@ -249,6 +247,7 @@ bool ordered(int otherWarp, uint64_t blockEpoch, uint64_t warpEpoch) {
 void noteWrite(int offset, int bytes, bool underWay) {
   Machine& m = machine();
   const int thread = m.where.thread;
+  const uint64_t warpEpoch = warp().epoch;
   for (int i = offset; i < offset + bytes; i++) {
     Shadow& s = m.shadow[static_cast<size_t>(i)];
     const bool written = s.writeEpoch >= m.blockStart, read = s.readEpoch >= m.blockStart;
@@ -258,7 +257,7 @@ void noteWrite(int offset, int bytes, bool underWay) {
     if (read && s.reader != thread && !ordered(s.readerWarp, s.readEpoch, s.readWarpEpoch))
       fault("write to what another thread reads, with no barrier between" + at(i));
     s.writeEpoch = m.epoch;
-    s.writeWarpEpoch = warp().epoch;
+    s.writeWarpEpoch = warpEpoch;
     s.writer = thread;
     s.underWay = underWay;
   }
@@ -401,6 +400,7 @@ int takeShared(int bytes) {
 void readShared(int offset, int bytes, void* to) {
   Machine& m = machine();
   const int thread = m.where.thread, myWarp = thread / warpSize_;
+  const uint64_t warpEpoch = warp().epoch;
   for (int i = offset; i < offset + bytes; i++) {
     Shadow& s = m.shadow[static_cast<size_t>(i)];
     if (s.writeEpoch < m.blockStart) fault("read of shared memory that nothing wrote" + at(i));
@@ -411,7 +411,7 @@ void readShared(int offset, int bytes, void* to) {
     s.reader = first || s.reader == thread ? thread : several;
     s.readerWarp = first || s.readerWarp == myWarp ? myWarp : several;
     s.readEpoch = m.epoch;
-    s.readWarpEpoch = warp().epoch;
+    s.readWarpEpoch = warpEpoch;
   }
   std::memcpy(to, m.shared.data() + offset, static_cast<size_t>(bytes));
 }

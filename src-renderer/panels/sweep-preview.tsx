@@ -35,7 +35,7 @@ function Impossible() {
     return (
       <Tooltip label={wrong.join('\n')} multiline w={320} style={{ whiteSpace: 'pre-line' }}>
         <div className={classes.impossible} data-wrong="">
-          {wrong.length === 1 ? 'One field' : `${wrong.length} fields`} to put right before it can run
+          {wrong.length === 1 ? wrong[0] : `${wrong.length} fields to put right before it can run`}
         </div>
       </Tooltip>
     );

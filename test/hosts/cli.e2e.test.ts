@@ -468,6 +468,11 @@ describe('bad input is one sentence and exit code 2', () => {
     ['a folder as session', () => ['export', folder, '--format', 'csv'], /^cannot read .*: it is a folder$/],
     ['a command that does not exist', () => ['conquer'], /^unknown command 'conquer': --help lists the commands$/],
     [
+      'an agent to forget that nobody knows',
+      () => ['agents', '--forget', 'nowhere.invalid'],
+      /^expected a host that `agents` lists for --forget but received nowhere\.invalid$/,
+    ],
+    [
       'a plan proven on a GPU that is not there',
       () => ['plan', '--model', 'byte-mha', '--prove', '1MiB', '--backend', 'cuda:0'],
       /^expected a usable backend for backend but received cuda:0: ./,

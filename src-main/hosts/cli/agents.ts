@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { formatBytes, formatMetric } from '../../contract/format.ts';
+import { expected } from '../../contract/input-error.ts';
 import type { AgentInfo } from '../../contract/places.ts';
 import { exitCodes } from './exit.ts';
 import { choiceOption, columns, json, print, say } from './output.ts';
@@ -26,7 +27,11 @@ export const addAgents = (program: Command, session: Session): Command =>
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
     .action(async (hosts: readonly string[], { format, forget, remoteCommand }: Options) => {
       const { profiler } = session;
-      if (forget !== undefined) await profiler.forgetAgent(forget);
+      if (forget !== undefined) {
+        if (!(await profiler.knownAgents()).includes(forget))
+          throw expected('a host that `agents` lists', '--forget', forget);
+        await profiler.forgetAgent(forget);
+      }
       const agents = await profiler.agents(hosts, remoteCommand);
       if (agents.some(({ reachable }) => !reachable)) session.exitCode = exitCodes.someFailed;
       if (format === 'json') return print(json(agents));

@@ -159,13 +159,10 @@ async function preview(profiler: Profiler, sweep: Sweep, format: Options['format
   const lines = byReason(skipped).map(
     ({ points, levels, reason }) => `impossible: ${points} of ${levels.join(', ')}: ${reason}`,
   );
-  const size = `at most about ${formatBytes(estimatedPeakBytes)} of memory`;
+  const cost = `, about ${formatSeconds(Math.ceil(estimatedSeconds))}, at most about ${formatBytes(estimatedPeakBytes)} of memory`;
   const impossible = skipped.length > 0 ? `, ${skipped.length} impossible` : '';
   await print(
-    [
-      ...lines,
-      `${sweep.name}: ${points.length} points${impossible}, about ${formatSeconds(Math.ceil(estimatedSeconds))}, ${size}`,
-    ].join('\n'),
+    [...lines, `${sweep.name}: ${points.length} points${impossible}${points.length > 0 ? cost : ''}`].join('\n'),
   );
   return exitCode;
 }

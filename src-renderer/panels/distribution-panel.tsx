@@ -61,6 +61,6 @@ export function DistributionPanel({ points }: ChartPanelProps) {
 }
 
 function inWords({ count, median, p05, p95, quartiles, beyond }: Distribution): string {
-  const far = beyond > 0 ? ` · ${beyond} beyond the axis` : '';
-  return `${count} samples · median ${formatSeconds(median)} · p05 to p95 ${formatSeconds(p05)} to ${formatSeconds(p95)} (dashed) · IQR ${formatSeconds(quartiles[1] - quartiles[0])} (band)${far}`;
+  const far = beyond > 0 ? ` · ${beyond} outside` : '';
+  return `${count} samples · median ${formatSeconds(median)} · p05–p95 ${formatSeconds(p05)}–${formatSeconds(p95)} (dashed) · IQR ${formatSeconds(quartiles[1] - quartiles[0])} (band)${far}`;
 }

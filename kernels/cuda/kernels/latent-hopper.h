@@ -267,6 +267,7 @@ FASTMQA_DEVICE void sumLatent(const LatentProblem& all, const LatentWork& work, 
     const uint64_t stage = static_cast<uint64_t>(place.index * (Shape::stageBytes >> 4));
     waitPhase(barriers.full(half, place.index), place.parity);
     waitPhase(barriers.weightsFull(place.index), place.parity);
+    waitPhase(barriers.scored(place.index), place.parity);  // over long since; but a phase that nobody waits for is one that synccheck misses
     const uint32_t fades = memory + Shape::fadesAt + (place.index * Shape::rows + warpRow + q) * 4;
     const float fade[2] = {loadShared(fades), loadShared(fades + 32)};
     if (anyLane(fade[0] != 1 || fade[1] != 1)) {  // rare once a large score has been met

@@ -39,7 +39,7 @@ describe.skipIf(!sshdProgram)(`remote agent${why}`, () => {
   });
 
   const command = (): string =>
-    `echo a login script that talks; env FASTMQA_HOME=${there} FASTMQA_WORKER=${fakeWorker} FASTMQA_FAKE_SECONDS=0.05 ${process.execPath} ${mainScript}`;
+    `echo a login script that talks; env FASTMQA_HOME=${there} FASTMQA_WORKER=${fakeWorker} FASTMQA_FAKE_SECONDS=0.15 ${process.execPath} ${mainScript}`;
   /** Everything started, so that a test that fails leaves nothing at work. */
   let runs: CliRun[] = [];
   const cli = (args: readonly string[]): CliRun => {

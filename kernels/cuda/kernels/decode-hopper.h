@@ -93,17 +93,11 @@ struct CodePairs {
   }
 };
 
-FASTMQA_DEVICE float loadFloat(uint32_t from) {
-  float x;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
-  return x;
-}
 FASTMQA_DEVICE uint32_t loadHalf(uint32_t from) {
   uint16_t x;
   asm volatile("ld.shared.u16 %0, [%1];" : "=h"(x) : "r"(from) : "memory");
   return x;
 }
-FASTMQA_DEVICE void storeFloat(uint32_t to, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(x) : "memory"); }
 /// The same value, which the compiler must not make anew.
 FASTMQA_DEVICE void keep(uint32_t& x) { asm volatile("" : "+r"(x)); }
 

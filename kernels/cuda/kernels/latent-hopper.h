@@ -233,12 +233,6 @@ FASTMQA_DEVICE void scoreLatent(const LatentProblem& all, const LatentWork& work
   }
 }
 
-FASTMQA_DEVICE float loadShared(uint32_t from) {
-  float x;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
-  return x;
-}
-
 template <class Shape>
 FASTMQA_DEVICE void sumLatent(const LatentProblem& all, const LatentWork& work, uint32_t memory, int half) {
   using Type = typename Shape::Type;
@@ -269,7 +263,7 @@ FASTMQA_DEVICE void sumLatent(const LatentProblem& all, const LatentWork& work, 
     waitPhase(barriers.weightsFull(place.index), place.parity);
     waitPhase(barriers.scored(place.index), place.parity);  // over long since; but a phase that nobody waits for is one that synccheck misses
     const uint32_t fades = memory + Shape::fadesAt + (place.index * Shape::rows + warpRow + q) * 4;
-    const float fade[2] = {loadShared(fades), loadShared(fades + 32)};
+    const float fade[2] = {loadFloat(fades), loadFloat(fades + 32)};
     if (anyLane(fade[0] != 1 || fade[1] != 1)) {  // rare once a large score has been met
       FASTMQA_UNROLL
       for (int j = 0; j < columns / 2; j++) sums[j] *= fade[j % 4 / 2];
@@ -303,7 +297,7 @@ FASTMQA_DEVICE void sumLatent(const LatentProblem& all, const LatentWork& work, 
   const bool isHalf = p.outType != Dtype::f32 && p.alignedOut;
   for (int i = threadIndex() % warpgroupThreads; i < work.rowsHere * runs; i += warpgroupThreads) {
     const int row = i / runs, channel = half * columns + i % runs * 4, r = work.firstRow + row, token = r / p.heads, head = r % p.heads;
-    const float inverse = loadShared(memory + Shape::totalsAt + row * 4);
+    const float inverse = loadFloat(memory + Shape::totalsAt + row * 4);
     float x[4];
     asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3]) : "r"(rows + row * rowBytes + i % runs * 16) : "memory");
     FASTMQA_UNROLL

@@ -73,6 +73,14 @@ FASTMQA_DEVICE void prefetchMap(const CUtensorMap& map) { asm volatile("prefetch
 /// Ordinary stores to shared memory before it are seen by the copy engine and matrix units after it.
 FASTMQA_DEVICE void fenceForMatrices() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+/// A number at an address of shared memory.
+FASTMQA_DEVICE float loadFloat(uint32_t from) {
+  float x;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
+  return x;
+}
+FASTMQA_DEVICE void storeFloat(uint32_t to, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(x) : "memory"); }
+
 /// Four 8x8 matrices of 16-bit values from registers laid out as a product's sums; lane l gives the address of row l % 8 of
 /// matrix l / 8.
 FASTMQA_DEVICE void storeMatrices(uint32_t to, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3) {

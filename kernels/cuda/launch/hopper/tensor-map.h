@@ -31,9 +31,10 @@ inline bool describe(CUtensorMap& map, Dtype type, const uint8_t* data, int chan
 
 inline bool canDescribeTensors() { return encodeTiled() != nullptr; }
 
+constexpr uint64_t anyPage = 1 << 24;  ///< pages that a tensor says it has; the table says which exist
+
 /// Cached rows of p.keyDim channels, fetched in boxes of `boxTokens` tokens of one head.
 inline bool describeCached(CUtensorMap& map, const AttentionProblem& p, const TokenRows& rows, int boxTokens) {
-  constexpr uint64_t anyPage = 1 << 24;  // the table says which exist
   const bool paged = rows.pagesPerSequence > 0;
   return describe(map, p.cacheType, rows.data.data(), p.keyDim,
                   {static_cast<uint64_t>(paged ? pageTokens : p.length), static_cast<uint64_t>(p.kvHeads), paged ? anyPage : static_cast<uint64_t>(p.batch)},
@@ -42,7 +43,6 @@ inline bool describeCached(CUtensorMap& map, const AttentionProblem& p, const To
 
 /// Pages of coded rows, `rowBytes` (32, 64 or 128) long, fetched a page of one head at a time; shuffled as such rows are.
 inline bool describeCodes(CUtensorMap& map, const TokenRows& rows, int rowBytes, int kvHeads) {
-  constexpr uint64_t anyPage = 1 << 24;  // the table says which exist
   const cuuint64_t sizes[4] = {static_cast<cuuint64_t>(rowBytes), pageTokens, static_cast<cuuint64_t>(kvHeads), anyPage};
   const cuuint64_t bytes[3] = {static_cast<cuuint64_t>(rows.tokenBytes), static_cast<cuuint64_t>(kvHeads == 1 ? pageTokens * rows.tokenBytes : rows.headBytes), static_cast<cuuint64_t>(rows.batchBytes)};
   const cuuint32_t box[4] = {static_cast<cuuint32_t>(rowBytes), pageTokens, 1, 1}, steps[4] = {1, 1, 1, 1};

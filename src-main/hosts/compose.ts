@@ -40,7 +40,7 @@ import { type AgentOptions, attachToAgent, runAgent } from './agent.ts';
 import { forgetAgent, joinAgent, knownAgents, listAgents } from './agents.ts';
 import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
 import { type BenchOutcome, benchLevels } from './bench-levels.ts';
-import { ceilingsOf, cudaDevices, cudaVitals, gpusOf } from './cuda.ts';
+import { ceilingsOf, cudaDevices, cudaVitals, gpusOf, wantedDevices } from './cuda.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
 import { type FleetWatch, joinFleet, type WorkerOptions, watchFleet, workForQueue } from './fleet.ts';
 import { builtinFolder } from './folders.ts';
@@ -60,6 +60,8 @@ export { BackendFailure, fastmqaVersion };
 export interface Profiler extends ProfilerApi {
   /** The sweep a user names: see {@link readSweep}. */
   readSweep(source: string | undefined, changes?: SweepChanges): Promise<Sweep>;
+  /** Measures nothing. @throws InputError for a backend that cannot be used on this machine. */
+  refuseUnusable(backends: readonly string[]): Promise<void>;
   /** Attention on the tensors of a safetensors file; resolves to the shape of the output, [B, H, Sq, Dv]. */
   attend(input: string, output: string, options: AttendOptions): Promise<readonly number[]>;
   /** `lost`: damaged lines of the session that are not part of it. */
@@ -141,10 +143,11 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
     },
     vitals: async () => [await cpuVitals(), ...(hasGpus ? await cudaVitals(backend) : [])],
     preview: previewSweep,
+    refuseUnusable: async (backends) => void (await wantedDevices(backends, backend)),
     run: (sweep, runOptions = {}) => run(sweep, runOptions, measuring, { environment, usableGpus }, recordings),
     readSweep,
     attend: async (input, output, attendOptions) => {
-      await usableGpus([attendOptions.backend ?? 'cpu']);
+      await wantedDevices([attendOptions.backend ?? 'cpu'], backend);
       const request = await readAttendRequest(input, attendOptions);
       const result = await backend.attend(request, attendDeadlineSeconds);
       await writeWhole(output, encodeAttendResult(request, result));
@@ -170,7 +173,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
     },
     models: () => [...builtinModels, ...publishedModels],
     plan: async (model, planOptions) => {
-      if (planOptions.prove) await usableGpus([planOptions.prove.backend]);
+      if (planOptions.prove) await wantedDevices([planOptions.prove.backend], backend);
       return planModel(model, planOptions, backend);
     },
     speculate: (speculateOptions) => speculateModel(speculateOptions, backend),

@@ -7,6 +7,7 @@ import type { CudaDevice, CudaReport } from '../worker/addon-types.ts';
 import type { Supervisor } from '../worker/supervisor.ts';
 
 const nameOf = (device: number): string => `cuda:${device}`;
+const indexOf = (name: string): number => Number(name.slice('cuda:'.length));
 
 /** Devices with their ceilings, measured now; or one that cannot be used, with cause and remedy. */
 export async function cudaDevices(backend: Supervisor): Promise<readonly DeviceInfo[]> {
@@ -20,7 +21,7 @@ export async function cudaDevices(backend: Supervisor): Promise<readonly DeviceI
 /** Of a usable backend, measured now. */
 export async function ceilingsOf(name: string, backend: Supervisor): Promise<Ceilings> {
   if (name === 'cpu') return backend.ceilings();
-  const { matrixFlopsPerSecond, copyBytesPerSecond } = await backend.cudaCeilings(Number(name.slice('cuda:'.length)));
+  const { matrixFlopsPerSecond, copyBytesPerSecond } = await backend.cudaCeilings(indexOf(name));
   return { fmaFlopsPerSecond: matrixFlopsPerSecond, readBytesPerSecond: copyBytesPerSecond };
 }
 
@@ -61,18 +62,31 @@ async function reportOf(backend: Supervisor): Promise<CudaReport> {
   }
 }
 
-/** The GPUs among the backends of a sweep, with ceilings measured now. @throws InputError for one that cannot be used */
-export async function gpusOf(backends: readonly string[], backend: Supervisor): Promise<readonly Gpu[]> {
+/**
+ * The GPUs among backends that are wanted, as the driver tells of them.
+ * @throws InputError for one that cannot be used
+ */
+export async function wantedDevices(
+  backends: readonly string[],
+  backend: Supervisor,
+): Promise<ReadonlyMap<string, CudaDevice>> {
   const wanted = [...new Set(backends)].filter((name) => name !== 'cpu').sort();
-  if (wanted.length === 0) return [];
+  if (wanted.length === 0) return new Map();
   const { devices, reason } = await reportOf(backend);
+  const cause = reason ?? `this machine has ${devices.length} CUDA ${devices.length === 1 ? 'device' : 'devices'}`;
+  return new Map(
+    wanted.map((name) => {
+      const device = devices[indexOf(name)];
+      if (!device) throw expected('a usable backend', 'backend', `${name}: ${cause}`);
+      return [name, device];
+    }),
+  );
+}
+
+/** The same with their ceilings, measured now. */
+export async function gpusOf(backends: readonly string[], backend: Supervisor): Promise<readonly Gpu[]> {
   const gpus: Gpu[] = [];
-  for (const name of wanted) {
-    const index = Number(name.slice('cuda:'.length));
-    const device = devices[index];
-    const cause = reason ?? `this machine has ${devices.length} CUDA ${devices.length === 1 ? 'device' : 'devices'}`;
-    if (!device) throw expected('a usable backend', 'backend', `${name}: ${cause}`);
-    gpus.push({ backend: name, ...device, ...(await backend.cudaCeilings(index)) });
-  }
+  for (const [name, device] of await wantedDevices(backends, backend))
+    gpus.push({ backend: name, ...device, ...(await backend.cudaCeilings(indexOf(name))) });
   return gpus;
 }

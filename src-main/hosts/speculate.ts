@@ -8,7 +8,7 @@ import { BackendFailure } from '../engine/ports.ts';
 import { speculationFigures } from '../engine/speculation.ts';
 import { corpusDocument } from '../models/corpus.ts';
 import type { Supervisor } from '../worker/supervisor.ts';
-import { gpusOf } from './cuda.ts';
+import { wantedDevices } from './cuda.ts';
 import { openModel } from './model-backend.ts';
 
 export interface SpeculateOptions {
@@ -48,7 +48,7 @@ export async function speculateModel(
   onRow: (row: SpeculationRow) => void = () => undefined,
 ): Promise<readonly SpeculationRow[]> {
   if (!(model in builtinModelShapes)) throw expected(Object.keys(builtinModelShapes).join(' or '), 'model', model);
-  await gpusOf([place], backend);
+  await wantedDevices([place], backend);
   const targetConfig = levelFrom(target, model, place);
   const draftConfigs = drafts.map((draft) => [draft, levelFrom(draft, model, place)] as const);
   const { files, text } = await openModel(targetConfig);

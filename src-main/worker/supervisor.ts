@@ -95,11 +95,11 @@ export class Supervisor implements MeasuringBackend {
   }
 
   async info(): Promise<BackendInfo> {
-    return { name: 'cpu', ...(await this.call('info', [], ownDeadlineSeconds)) };
+    return { name: 'cpu', ...(await this.ask('info', [])) };
   }
 
   ceilings(): Promise<Answer<'ceilings'>> {
-    return this.call('ceilings', [], ownDeadlineSeconds);
+    return this.ask('ceilings', []);
   }
 
   async prepare(config: PointConfig, deadlineSeconds: number): Promise<Prepared> {
@@ -130,15 +130,15 @@ export class Supervisor implements MeasuringBackend {
   }
 
   cuda(): Promise<Answer<'cuda'>> {
-    return this.call('cuda', [], ownDeadlineSeconds);
+    return this.ask('cuda', []);
   }
 
   cudaVitals(): Promise<Answer<'cudaVitals'>> {
-    return this.call('cudaVitals', [], ownDeadlineSeconds);
+    return this.ask('cudaVitals', []);
   }
 
   cudaCeilings(device: number): Promise<Answer<'cudaCeilings'>> {
-    return this.call('cudaCeilings', [device], ownDeadlineSeconds);
+    return this.ask('cudaCeilings', [device]);
   }
 
   async conditions({ handle, generation }: Layer): Promise<Answer<'conditions'>> {
@@ -196,6 +196,16 @@ export class Supervisor implements MeasuringBackend {
     });
     await Promise.race([Promise.all([...this.alive].map(({ ended }) => ended)), patience]);
     clearTimeout(timer);
+  }
+
+  /** About the machine, not about a point: where a kill costs a sweep one row, it costs a question a second worker, once. */
+  private async ask<C extends Call>(call: C, args: Arguments<C>): Promise<Answer<C>> {
+    try {
+      return await this.call(call, args, ownDeadlineSeconds);
+    } catch (error) {
+      if (!(error instanceof BackendFailure) || error.kind !== 'crashed') throw error;
+      return this.call(call, args, ownDeadlineSeconds);
+    }
   }
 
   private call<C extends Call>(call: C, args: Arguments<C>, deadlineSeconds: number): Promise<Answer<C>> {

@@ -115,6 +115,15 @@ describe('sweep', () => {
     });
   });
 
+  test('--dry-run for a backend that is not here gives the plan, and says so; for another machine it does not look', async () => {
+    const args = ['sweep', 'levels', '--backend', 'cuda:0', '--dry-run'];
+    const here = await fastmqa(...args);
+    expect(here.stdout).toMatch(/^levels: 56 points, about /);
+    expect(here.stderr).toMatch(/^expected a usable backend for backend but received cuda:0: .*\n$/);
+    expect(here.code).toBe(2);
+    expect(await fastmqa(...args, '--remote', 'nowhere.invalid')).toEqual({ code: 0, stdout: here.stdout, stderr: '' });
+  });
+
   test('an impossible point is a row with its reason, and no failure', async () => {
     const { code, stdout } = await fastmqa('sweep', 'baseline', ...small, '--set', 'kvHeads=1,2,3');
     expect(code).toBe(0);

@@ -149,6 +149,31 @@ describe('the process', () => {
     expect((await failureOf(supervisor.info())).message).toMatch(/^worker ended with exit code 1/);
   });
 
+  test('that is killed while it describes the machine is asked again, once', async () => {
+    let kills = 0;
+    const killed =
+      (most: number): SpawnWorker =>
+      (listener) => {
+        const child = counting(listener);
+        const send = (request: Parameters<typeof child.send>[0]): void => {
+          if (kills === most) child.send(request);
+          else {
+            kills += 1;
+            child.kill();
+          }
+        };
+        return { ...child, send };
+      };
+    open(killed(1));
+    expect((await supervisor.info()).instructionSet).toBe('scripted');
+    expect(started).toHaveLength(2);
+    await supervisor.close();
+    kills = 0;
+    open(killed(2));
+    expect(await failureOf(supervisor.ceilings())).toMatchObject({ kind: 'crashed' });
+    expect(started).toHaveLength(2);
+  });
+
   test('is gone after close, and calls are refused', async () => {
     open();
     const prepared: Prepared = await supervisor.prepare(config('baseline'), enoughSeconds);

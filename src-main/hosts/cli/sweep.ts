@@ -124,7 +124,7 @@ export const addSweep = (program: Command, session: Session): Command =>
         throw expected('--remote HOST beside it', '--remote-command', options.remoteCommand);
       const { profiler } = session;
       const sweep = await profiler.readSweep(source ?? (options.resume ? options.out : undefined), changesOf(options));
-      if (options.dryRun) session.exitCode = await preview(profiler, sweep, options.format);
+      if (options.dryRun) session.exitCode = await preview(profiler, sweep, options);
       else session.exitCode = await measure(profiler, sweep, options);
     });
 
@@ -149,22 +149,25 @@ function changesOf(options: Options) {
   };
 }
 
-async function preview(profiler: Profiler, sweep: Sweep, format: Options['format']): Promise<ExitCode> {
-  const { points, skipped, estimatedSeconds, estimatedPeakBytes } = profiler.preview(sweep);
-  const exitCode = points.length === 0 ? exitCodes.badInput : exitCodes.done;
-  if (format === 'json') {
-    await print(json({ points: points.length, skipped, estimatedSeconds, estimatedPeakBytes }));
-    return exitCode;
-  }
+/** A sweep may be planned on another machine than it is for: its plan is told, and then that it cannot run here. */
+async function preview(profiler: Profiler, sweep: Sweep, { format, queue, remote }: Options): Promise<ExitCode> {
+  const plan = profiler.preview(sweep);
+  await print(format === 'json' ? json({ ...plan, points: plan.points.length }) : planInWords(sweep.name, plan));
+  const isForHere = queue === undefined && remote === undefined;
+  if (isForHere) await profiler.refuseUnusable(plan.points.map(({ backend }) => backend));
+  return plan.points.length === 0 ? exitCodes.badInput : exitCodes.done;
+}
+
+function planInWords(
+  name: string,
+  { points, skipped, estimatedSeconds, estimatedPeakBytes }: ReturnType<Profiler['preview']>,
+): string {
   const lines = byReason(skipped).map(
     ({ points, levels, reason }) => `impossible: ${points} of ${levels.join(', ')}: ${reason}`,
   );
   const cost = `, about ${formatSeconds(Math.ceil(estimatedSeconds))}, at most about ${formatBytes(estimatedPeakBytes)} of memory`;
   const impossible = skipped.length > 0 ? `, ${skipped.length} impossible` : '';
-  await print(
-    [...lines, `${sweep.name}: ${points.length} points${impossible}${points.length > 0 ? cost : ''}`].join('\n'),
-  );
-  return exitCode;
+  return [...lines, `${name}: ${points.length} points${impossible}${points.length > 0 ? cost : ''}`].join('\n');
 }
 
 async function measure(profiler: Profiler, sweep: Sweep, options: Options) {

@@ -3,24 +3,24 @@ import { ActionIcon, Checkbox, Group, Select, Text, TextInput, Title, Tooltip } 
 import { IconArrowBackUp, IconArrowForwardUp, IconX } from '@tabler/icons-react';
 import { type ReactNode, useId } from 'react';
 import { useStore } from 'zustand';
+import { axisNames } from '../../src-main/contract/axes.ts';
 import { type ModelPreset, modelPresets } from '../../src-main/contract/presets.ts';
-import { type Phase, phases, pointConfigSchema } from '../../src-main/contract/sweep.ts';
+import { type Phase, phases } from '../../src-main/contract/sweep.ts';
 import { Swatch } from '../charts/mark.tsx';
 import { markOf } from '../series/marks.ts';
 import { standardAxes } from '../store/draft.ts';
-import { wholeForm } from '../store/preview.ts';
 import { PlaceChoice } from './place-choice.tsx';
 import classes from './sweep-form.module.css';
 import { StartFrom, SweepMenu } from './sweep-menu.tsx';
-import { SweepPreview } from './sweep-preview.tsx';
+import { formId, SweepPreview } from './sweep-preview.tsx';
 import { useApp, useDraft, useLevels } from './use-app.ts';
 
 const notExtra = ['level', 'phase', 'verifyTokens', ...standardAxes];
-const extraAxes = ['cacheDtype', ...Object.keys(pointConfigSchema.shape)].filter((axis) => !notExtra.includes(axis));
+const extraAxes = axisNames.filter((axis) => !notExtra.includes(axis));
 
 export function SweepForm() {
   return (
-    <form className={classes.form} aria-label="Sweep" onSubmit={(event) => event.preventDefault()}>
+    <form id={formId} className={classes.form} aria-label="Sweep" onSubmit={(event) => event.preventDefault()}>
       <div className={classes.fields}>
         <Head />
         <Layer />
@@ -199,7 +199,7 @@ function Levels() {
   };
   return (
     <Section title="Levels" hint={`${chosen.length} of ${names.length || '…'}`}>
-      <div className={classes.levels}>
+      <div className={classes.levels} data-wrong={error && ''}>
         {levels.map(({ name, summary, techniques }) => (
           <Tooltip
             key={name}
@@ -249,6 +249,7 @@ function Phases() {
   return (
     <Section title="Phases">
       <Checkbox.Group
+        data-wrong={error && ''}
         value={[...chosen]}
         onChange={(values) => edit({ phases: phases.filter((phase) => values.includes(phase)) })}
         error={error}
@@ -360,16 +361,6 @@ function Measuring() {
         {field('minSeconds', 'At least, seconds', useError('minSeconds'))}
         {field('maxSeconds', 'At most, seconds', useError('maxSeconds'))}
       </div>
-      <WholeFormError />
     </Section>
   );
-}
-
-function WholeFormError() {
-  const error = useError(wholeForm);
-  return error ? (
-    <Text size="xs" c="var(--mantine-color-error)" role="alert">
-      {error}
-    </Text>
-  ) : null;
 }

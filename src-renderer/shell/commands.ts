@@ -7,6 +7,7 @@ import { focusFilter } from '../panels/filter-bar.tsx';
 import { focusInspector } from '../panels/inspector.tsx';
 import { formatNames, saveSession } from '../panels/session-items.tsx';
 import { chooseSessionFile, showLibrary } from '../panels/sessions-panel.tsx';
+import { focusWrong } from '../panels/sweep-preview.tsx';
 import type { App } from '../store/app.ts';
 import { commandOf } from '../store/command.ts';
 import { openSessionMenu } from './session-menu.tsx';
@@ -62,7 +63,7 @@ export function commandsOf(app: App, { switchTheme }: WindowDeeds): readonly Com
       title: 'Run the sweep',
       keys: ['mod+Enter'],
       isPossible: isIdle,
-      act: () => void app.startRun(),
+      act: () => (app.preview.getState().sweep ? void app.startRun() : focusWrong(app)),
     },
     {
       id: 'pause',

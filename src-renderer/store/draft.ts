@@ -1,5 +1,6 @@
 /** The sweep that is being written: text as typed, undo and redo, and the sweep it stands for or what is wrong with it. */
 import { createStore } from 'zustand/vanilla';
+import { checkAxisValue } from '../../src-main/contract/axes.ts';
 import { InputError } from '../../src-main/contract/input-error.ts';
 import { type AxisValue, type Phase, type Sweep, unsaid } from '../../src-main/contract/sweep.ts';
 import { parseValues } from '../../src-main/contract/values.ts';
@@ -79,7 +80,7 @@ export function sweepOf(draft: Draft): DraftResult {
   };
   const axes: Record<string, AxisValue[]> = {};
   for (const [axis, text] of Object.entries(draft.axes)) {
-    const values = text.trim() === '' ? undefined : read(axis, () => parseValues(text, axis));
+    const values = text.trim() === '' ? undefined : read(axis, () => valuesOf(axis, text));
     if (values) axes[axis] = values;
   }
   if (draft.name.trim() === '') errors.name = 'give the sweep a name: it becomes the name of its session';
@@ -116,6 +117,12 @@ export function sweepOf(draft: Draft): DraftResult {
 /** Decode is where a cache matters, what the charts show first, and the quickest to measure. */
 const firstDecode = (chosen: readonly Phase[]): Phase[] =>
   [...chosen].sort((a, b) => Number(b === 'decode') - Number(a === 'decode'));
+
+function valuesOf(axis: string, text: string): AxisValue[] {
+  const values = parseValues(text, axis);
+  for (const value of values) checkAxisValue(axis, value);
+  return values;
+}
 
 function secondsOf(text: string, field: string, least: number): number | undefined {
   const seconds = Number(text);

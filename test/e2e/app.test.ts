@@ -59,9 +59,16 @@ describe.skipIf(chromiumPath === undefined)('the app in a browser', () => {
     await openSmall();
     const heads = page.getByLabel('Heads', { exact: true });
     await heads.fill('7,x');
-    await page.getByText('but received x').first().waitFor(); // at the field, and below the form
+    await page.getByLabel('Batch').fill('0');
+    await page.getByText('for heads but received x').waitFor();
+    await page.getByText('for batch but received 0').waitFor();
     expect(await run().isDisabled()).toBe(true);
+    await page.getByRole('button', { name: '2 fields to put right before it can run' }).click();
+    await page.getByRole('textbox', { name: 'Heads', exact: true }).and(page.locator(':focus')).waitFor();
     await heads.fill('8');
+    await page.keyboard.press('Control+Enter'); // leads to what is left
+    await page.getByRole('textbox', { name: 'Batch' }).and(page.locator(':focus')).waitFor();
+    await page.getByLabel('Batch').fill('1');
     await run().and(page.locator(':enabled')).waitFor();
   });
 

@@ -30,6 +30,7 @@ test('an empty field leaves the axis to its default', () => {
 test.each([
   ['seqLen', { axes: { seqLen: '4096-512*2' } }, 'expected a rising range'],
   ['batch', { axes: { batch: '1,,2' } }, 'expected values like'],
+  ['heads', { axes: { heads: '7,x' } }, 'expected an integer from 1 to 256 for heads but received x'],
   ['name', { name: ' ' }, 'give the sweep a name'],
   ['level', { levels: [] }, 'choose at least one level'],
   ['phase', { phases: [] }, 'choose at least one phase'],
@@ -40,6 +41,12 @@ test.each([
   expect(sweep).toBeUndefined();
   expect(Object.keys(errors)).toEqual([field]);
   expect(errors[field]).toContain(words);
+});
+
+test('every field that is wrong is marked, not only the first', () => {
+  const axes = { ...firstDraft.axes, heads: '7,x', batch: '0', cacheDtype: 'int5' };
+  const { errors } = sweepOf({ ...firstDraft, axes, extraAxes: ['cacheDtype'], levels: [] });
+  expect(Object.keys(errors).sort()).toEqual(['batch', 'cacheDtype', 'heads', 'level']);
 });
 
 test('undo and redo: letters in one field are one step, everything else is its own', () => {

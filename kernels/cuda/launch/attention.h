@@ -19,6 +19,16 @@ struct AttentionKernel {
   int (*start)(const AttentionProblem&, GridSize, Stream) = nullptr;
 };
 
+/// A kernel whose blocks take what Shape says, and how it is run or started.
+template <class Shape>
+AttentionKernel kernelOf(void (*run)(AttentionProblem), const Device& device) {
+  return {run, Shape::threads, Shape::sharedBytes(device.capability >= 80), Shape::rows};
+}
+template <class Shape>
+AttentionKernel kernelOf(int (*start)(const AttentionProblem&, GridSize, Stream)) {
+  return {nullptr, Shape::threads, Shape::sharedBytes, Shape::rows, start};
+}
+
 struct AttentionPlan {
   Path path = Path::general;
   AttentionKernel kernel;

@@ -7,14 +7,12 @@ namespace {
 
 template <class Storage, int columnTiles>
 AttentionKernel many(const Device& device) {
-  using Shape = DecodeManyShape<Storage, columnTiles>;
-  return {decodeManyKernel<Storage, columnTiles>, Shape::threads, Shape::sharedBytes(device.capability >= 80), Shape::rows};
+  return kernelOf<DecodeManyShape<Storage, columnTiles>>(decodeManyKernel<Storage, columnTiles>, device);
 }
 
 template <class Storage>
 AttentionKernel few(const Device& device) {
-  using Shape = DecodeFewShape<Storage>;
-  return {decodeFewKernel<Storage>, Shape::threads, Shape::sharedBytes(device.capability >= 80), Shape::rows};
+  return kernelOf<DecodeFewShape<Storage>>(decodeFewKernel<Storage>, device);
 }
 
 template <Dtype type, Sharing sharing, int D>

@@ -6,8 +6,8 @@ namespace {
 
 template <class Type, int D, int rowTiles>
 AttentionKernel instance(const Device& device) {
-  using Shape = DecodeShape<PlainStorage<Type, D>, rowTiles>;
-  return {decodeKernel<PlainStorage<Type, D>, rowTiles>, Shape::threads, Shape::sharedBytes(device.capability >= 80), Shape::rows};
+  using Storage = PlainStorage<Type, D>;
+  return kernelOf<DecodeShape<Storage, rowTiles>>(decodeKernel<Storage, rowTiles>, device);
 }
 
 template <class Type>

@@ -9,11 +9,8 @@ template <Dtype type, int D, int runs>
 AttentionKernel ofShape(int rows, const Device& device) {
   constexpr bool isInt = type == Dtype::int8 || type == Dtype::int4;
   using Storage = CodedStorage<type, isInt ? Sharing::token : Sharing::tensor, D, isInt, true>;
-  const auto kernel = [&](auto shape) {
-    using Shape = decltype(shape);
-    return AttentionKernel{decodeWideKernel<Storage, Shape::rowTiles, runs>, Shape::threads, Shape::sharedBytes(device.capability >= 80), Shape::rows};
-  };
-  return rows <= 16 ? kernel(DecodeWideShape<Storage, 1, runs>()) : kernel(DecodeWideShape<Storage, 2, runs>());
+  if (rows <= 16) return kernelOf<DecodeWideShape<Storage, 1, runs>>(decodeWideKernel<Storage, 1, runs>, device);
+  return kernelOf<DecodeWideShape<Storage, 2, runs>>(decodeWideKernel<Storage, 2, runs>, device);
 }
 
 template <Dtype type>

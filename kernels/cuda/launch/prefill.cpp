@@ -7,7 +7,7 @@ namespace {
 template <class Type, int D>
 AttentionKernel instance(const Device& device) {
   using Shape = PrefillShape<Type, D>;
-  return {prefillKernel<Shape>, Shape::threads, Shape::sharedBytes(device.capability >= 80), Shape::rows};
+  return kernelOf<Shape>(prefillKernel<Shape>, device);
 }
 
 template <class Type>

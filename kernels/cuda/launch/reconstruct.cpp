@@ -17,9 +17,7 @@ int start(const AttentionProblem& p, GridSize grid, Stream stream) {
 template <class Storage, int rowTiles>
 AttentionKernel instance() {
   using Shape = DecodeShape<Storage, rowTiles>;
-  AttentionKernel kernel;
-  kernel.threads = Shape::threads, kernel.sharedBytes = Shape::sharedBytes(true), kernel.rows = Shape::rows, kernel.start = start<Storage, rowTiles>;
-  return kernel;
+  return {nullptr, Shape::threads, Shape::sharedBytes(true), Shape::rows, start<Storage, rowTiles>};
 }
 
 template <class Type>

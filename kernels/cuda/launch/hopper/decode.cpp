@@ -17,9 +17,7 @@ int start(const AttentionProblem& p, GridSize grid, Stream stream) {
 template <Dtype type, int D, int rows, int runs>
 AttentionKernel instance() {
   using Shape = hopper::CodedDecodeShape<type, D, rows, runs>;
-  AttentionKernel kernel;
-  kernel.threads = Shape::threads, kernel.sharedBytes = Shape::sharedBytes, kernel.rows = Shape::rows, kernel.start = start<Shape>;
-  return kernel;
+  return kernelOf<Shape>(start<Shape>);
 }
 
 template <Dtype type, int D, int runs>

@@ -12,23 +12,18 @@ int start(const AttentionProblem& p, GridSize grid, Stream stream) {
   all.p = p;
   all.scale = p.scale * log2OfE;
   if (!describeCached(all.latents, p, p.keys, Shape::tokens)) return cudaErrorInvalidValue;
-  const auto kernel = hopper::latentKernel<Shape>;
-  const cudaError_t raised = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::sharedBytes);
-  if (raised != cudaSuccess) return raised;
-  kernel<<<dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z)), Shape::threads, Shape::sharedBytes, stream>>>(all);
-  return cudaGetLastError();
+  return launch(hopper::latentKernel<Shape>, grid, Shape::threads, Shape::sharedBytes, stream, all);
 }
 
-template <class Shape>
+template <class Type, int ropeDim>
 AttentionKernel instance() {
-  AttentionKernel kernel;
-  kernel.threads = Shape::threads, kernel.sharedBytes = Shape::sharedBytes, kernel.rows = Shape::rows, kernel.start = start<Shape>;
-  return kernel;
+  using Shape = hopper::LatentShape<Type, 512, ropeDim>;
+  return kernelOf<Shape>(start<Shape>);
 }
 
 template <class Type>
 AttentionKernel ofType(int ropeDim) {
-  return ropeDim == 64 ? instance<hopper::LatentShape<Type, 512, 64>>() : ropeDim == 0 ? instance<hopper::LatentShape<Type, 512, 0>>() : AttentionKernel{};
+  return ropeDim == 64 ? instance<Type, 64>() : ropeDim == 0 ? instance<Type, 0>() : AttentionKernel{};
 }
 
 }  // namespace

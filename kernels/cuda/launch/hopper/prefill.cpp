@@ -26,19 +26,13 @@ int start(const AttentionProblem& p, GridSize grid, Stream stream) {
                              {static_cast<uint64_t>(p.heads), static_cast<uint64_t>(p.queryTokens), static_cast<uint64_t>(p.batch)},
                              {p.queryHead * 2, p.queryToken * 2, p.queryBatch * 2}, all.perToken, Shape::rows / all.perToken);
   if (!good || !describeCached(all.keys, p, p.keys, Shape::boxTokens) || !describeCached(all.values, p, p.values, Shape::boxTokens)) return cudaErrorInvalidValue;
-  const auto kernel = hopper::prefillKernel<Shape>;
-  const cudaError_t raised = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::sharedBytes);
-  if (raised != cudaSuccess) return raised;
-  kernel<<<static_cast<unsigned>(std::min(grid.x, all.work)), Shape::threads, Shape::sharedBytes, stream>>>(all);
-  return cudaGetLastError();
+  return launch(hopper::prefillKernel<Shape>, {std::min(grid.x, all.work)}, Shape::threads, Shape::sharedBytes, stream, all);
 }
 
 template <class Type, int D, int warpgroups, int tokens>
 AttentionKernel instance() {
   using Shape = hopper::PrefillShape<Type, D, warpgroups, tokens>;
-  AttentionKernel kernel;
-  kernel.threads = Shape::threads, kernel.sharedBytes = Shape::sharedBytes, kernel.rows = Shape::rows, kernel.start = start<Shape>;
-  return kernel;
+  return kernelOf<Shape>(start<Shape>);
 }
 
 /// As many warpgroups of 64 rows as there are rows for, up to what was fastest: three for heads of 64, two for 128.

@@ -3,7 +3,8 @@ import { formatBytes, formatMetric } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { AgentInfo } from '../../contract/places.ts';
 import { exitCodes } from './exit.ts';
-import { choiceOption, columns, json, print, say } from './output.ts';
+import { columns } from './layout.ts';
+import { choiceOption, json, print, say } from './output.ts';
 import type { Session } from './session.ts';
 
 export const remoteCommandOption = [
@@ -38,7 +39,7 @@ export const addAgents = (program: Command, session: Session): Command =>
       for (const { reachable, reason } of agents) if (!reachable) say(String(reason));
       if (agents.length === 0) return print('no agent is known: name a server, as in `agents HOST`');
       const header = ['host', 'backend', 'device', 'memory', 'FMA ceiling', 'read ceiling', 'doing'];
-      return print(columns([header, ...agents.flatMap(rowsOf)], 'lllrrrl').join('\n'));
+      return print(columns([header, ...agents.flatMap(rowsOf)], 'lllrrrl', 2).join('\n'));
     });
 
 function rowsOf({ host, reachable, fits, devices, runs }: AgentInfo): string[][] {

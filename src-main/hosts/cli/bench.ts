@@ -3,7 +3,8 @@ import { formatMetric, formatSeconds } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { BenchOptions, BenchOutcome } from '../compose.ts';
 import { exitCodes } from './exit.ts';
-import { backendOption, choiceOption, columns, json, numberOption, print, say } from './output.ts';
+import { columns } from './layout.ts';
+import { backendOption, choiceOption, json, numberOption, print, say } from './output.ts';
 import type { Session } from './session.ts';
 
 export const addBench = (program: Command, session: Session): Command =>
@@ -40,8 +41,8 @@ export const addBench = (program: Command, session: Session): Command =>
           throw expected('a part of the name of a case, as in "decode D1" or "level four-bit",', '--only', only);
         if (cases.some((result) => 'failed' in result)) session.exitCode = exitCodes.someFailed;
         if (format === 'json') return print(json({ cases }));
-        const header = ['case', 'shape', 'median', 'FLOP/s', 'of FMA', 'bytes/s', 'of read'];
-        return print(columns([header, ...cases.map(row)], 'llrrrrr').join('\n'));
+        const header = ['case', 'shape', 'median', 'FLOP/s', 'of FMA', 'bytes/s', 'of read', ''];
+        return print(columns([header, ...cases.map(row)], 'llrrrrrl', 2).join('\n'));
       },
     );
 
@@ -56,5 +57,6 @@ const row = (result: BenchOutcome): string[] => {
     (flops / medianSeconds / fmaFlopsPerSecond).toFixed(2),
     formatMetric(bytes / medianSeconds, 'bytes/s'),
     (bytes / medianSeconds / readBytesPerSecond).toFixed(2),
+    '',
   ];
 };

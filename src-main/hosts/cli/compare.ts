@@ -5,7 +5,8 @@ import { formatMetric } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { ComparisonOfFiles } from '../compose.ts';
 import { exitCodes } from './exit.ts';
-import { choiceOption, columns, json, print, say } from './output.ts';
+import { columns, prose } from './layout.ts';
+import { choiceOption, json, print, say } from './output.ts';
 import type { Session } from './session.ts';
 
 const formats = ['table', 'json'] as const;
@@ -47,12 +48,12 @@ function comparisonTable(comparison: Omit<ComparisonOfFiles, 'lost'>): string {
     ...(onlyAfter.length > 0 ? [`${onlyAfter.length} points are in the second session only.`] : []),
   ];
   return [
-    ...columns(rows),
+    ...columns(rows, 'l'.repeat(rows[0].length), 1 + varying.length),
     '',
-    `${total.join(', ')}; ${regressions === 0 ? 'no regression' : `${regressions} regressed (!)`}.`,
+    ...prose(`${total.join(', ')}; ${regressions === 0 ? 'no regression' : `${regressions} regressed (!)`}.`),
     ...lone,
     ...devicesSideBySide(devices),
-    ...environment.map((change) => `Environment: ${environmentInWords(change)}.`),
+    ...environment.flatMap((change) => prose(`Environment: ${environmentInWords(change)}.`)),
   ].join('\n');
 }
 

@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import type { DeviceInfo } from '../../contract/api.ts';
 import { formatBytes, formatMetric } from '../../contract/format.ts';
-import { choiceOption, columns, json, print } from './output.ts';
+import { columns, prose } from './layout.ts';
+import { choiceOption, json, print } from './output.ts';
 import type { Session } from './session.ts';
 
 export const addDevices = (program: Command, { profiler }: Session): Command =>
@@ -13,10 +14,10 @@ export const addDevices = (program: Command, { profiler }: Session): Command =>
       const devices = await profiler.devices();
       if (format === 'json') return print(json(devices));
       const header = ['backend', 'usable', 'name', 'memory', 'threads', 'instructions', 'FLOP ceiling', 'byte ceiling'];
-      const lines = columns([header, ...devices.map(row)], 'llrrrlrr');
+      const lines = columns([header, ...devices.map(row)], 'lllrrlrR');
       const states = devices.flatMap(state);
       const reasons = devices.filter(({ usable }) => !usable).map(({ backend, reason }) => `${backend}: ${reason}`);
-      return print([...lines, ...states, ...reasons].join('\n'));
+      return print([...lines, ...[...states, ...reasons].flatMap(prose)].join('\n'));
     });
 
 /** A GPU as it is now, in one line. */

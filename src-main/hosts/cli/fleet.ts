@@ -2,7 +2,8 @@ import type { Command } from 'commander';
 import { formatBytes, formatSeconds } from '../../contract/format.ts';
 import { InputError } from '../../contract/input-error.ts';
 import type { FleetView } from '../../contract/places.ts';
-import { choiceOption, columns, json, print } from './output.ts';
+import { columns } from './layout.ts';
+import { choiceOption, json, print } from './output.ts';
 import type { Session } from './session.ts';
 import { queueOption } from './worker.ts';
 
@@ -31,7 +32,7 @@ export const addFleet = (program: Command, { profiler }: Session): Command =>
         fits ? version : `${version}, not ours`,
       ]);
       const header = ['host', 'backend', 'device', 'memory', 'done', 'a minute', 'doing', 'kernels'];
-      return print([...columns([header, ...rows], 'lllrrrll'), waitingIn(view)].join('\n'));
+      return print([...columns([header, ...rows], 'lllrrrll', 2), waitingIn(view)].join('\n'));
     });
 
 function waitingIn({ waiting, atWork, etaSeconds }: FleetView): string {

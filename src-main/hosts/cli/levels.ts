@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { choiceOption, columns, json, print } from './output.ts';
+import { columns } from './layout.ts';
+import { choiceOption, json, print } from './output.ts';
 import type { Session } from './session.ts';
 
 export const addLevels = (program: Command, { profiler }: Session): Command =>
@@ -11,5 +12,5 @@ export const addLevels = (program: Command, { profiler }: Session): Command =>
       const levels = profiler.levels();
       if (format === 'json') return print(json(levels));
       const rows = levels.map(({ name, summary, techniques }) => [name, summary, techniques.join(' · ')]);
-      return print(columns([['level', 'what it does', 'techniques'], ...rows]).join('\n'));
+      return print(columns([['level', 'what it does', 'techniques'], ...rows], 'lll').join('\n'));
     });

@@ -17,27 +17,6 @@ export function print(content: string | Uint8Array): Promise<void> {
   });
 }
 
-/** Columns as wide as their widest cell; `align` says 'r' for numbers. The last column is not padded. */
-export function columns(rows: readonly (readonly string[])[], align = ''): string[] {
-  const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i].length)));
-  return rows.map((row) =>
-    row
-      .map((cell, i) => (align[i] === 'r' ? cell.padStart(widths[i]) : cell.padEnd(widths[i])))
-      .join('  ')
-      .trimEnd(),
-  );
-}
-
-/** A table without the columns that hold nothing in any row: `columns(...withoutEmptyColumns(heads, rows, align))`. */
-export function withoutEmptyColumns(
-  heads: readonly (readonly string[])[],
-  rows: readonly (readonly string[])[],
-  align: string,
-): [rows: string[][], align: string] {
-  const isFilled = (_: unknown, i: number): boolean => rows.some((row) => row[i] !== '');
-  return [[...heads, ...rows].map((row) => row.filter(isFilled)), [...align].filter(isFilled).join('')];
-}
-
 export const json = (value: unknown): string => JSON.stringify(value, null, 2);
 
 /** For commander: a reader of an option's number. */

@@ -3,7 +3,8 @@ import { formatBytes, formatMetric, formatNumber } from '../../contract/format.t
 import { expected } from '../../contract/input-error.ts';
 import type { MemoryPlan, PlanRow } from '../../contract/model.ts';
 import { parseBytes } from '../../contract/sizes.ts';
-import { backendOption, choiceOption, columns, json, numberOption, print } from './output.ts';
+import { columns, prose } from './layout.ts';
+import { backendOption, choiceOption, json, numberOption, print } from './output.ts';
 import type { Session } from './session.ts';
 
 interface Options {
@@ -108,9 +109,9 @@ function table(plan: MemoryPlan): string[] {
     ...remarksOf(plan.rows, fewerUsers),
   ];
   return [
-    ...intro,
+    ...intro.flatMap(prose),
     ...columns([[...header, ...proofHeader], ...rows], 'lrrrrrrrr'),
-    ...(remarks.length > 0 ? ['', ...remarks] : []),
+    ...(remarks.length > 0 ? ['', ...remarks.flatMap(prose)] : []),
   ];
 }
 

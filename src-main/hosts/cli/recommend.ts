@@ -5,7 +5,8 @@ import { metrics, type Point } from '../../contract/metrics.ts';
 import type { Budget, Recommendation } from '../../contract/recommendation.ts';
 import type { PointConfig } from '../../contract/sweep.ts';
 import { exitCodes, onInterrupt } from './exit.ts';
-import { backendOption, choiceOption, columns, json, numberOption, print } from './output.ts';
+import { columns, prose } from './layout.ts';
+import { backendOption, choiceOption, json, numberOption, print } from './output.ts';
 import { bytesOption } from './plan.ts';
 import type { Session } from './session.ts';
 
@@ -117,9 +118,11 @@ function table({ budgets, limits, chosen, others, rounds }: Recommendation): str
     ...(cacheBytes === undefined ? [] : [`cache ≤ ${formatBytes(cacheBytes)}`]),
   ];
   return [
-    `Budget: ${bounds.join(', ')}. ${chosen ? `Recommended: ${stackName(chosen.config)}.` : 'Nothing that was tried keeps it.'}`,
-    '`device`: what the point held at its peak, weights, workspace and cache.',
-    `Search: ${rounds.map(({ seqLen, judged, kept }) => `${judged} at ${seqLen} tokens → ${kept}`).join(', ')}.`,
+    ...[
+      `Budget: ${bounds.join(', ')}. ${chosen ? `Recommended: ${stackName(chosen.config)}.` : 'Nothing that was tried keeps it.'}`,
+      '`device`: what the point held at its peak, weights, workspace and cache.',
+      `Search: ${rounds.map(({ seqLen, judged, kept }) => `${judged} at ${seqLen} tokens → ${kept}`).join(', ')}.`,
+    ].flatMap(prose),
     '',
     ...columns(
       [

@@ -3,7 +3,8 @@ import { formatBytes, formatNumber } from '../../contract/format.ts';
 import { expected } from '../../contract/input-error.ts';
 import type { SpeculationRow } from '../../contract/model.ts';
 import { exitCodes, onInterrupt } from './exit.ts';
-import { backendOption, choiceOption, columns, json, numberOption, print } from './output.ts';
+import { columns, legend } from './layout.ts';
+import { backendOption, choiceOption, json, numberOption, print } from './output.ts';
 import type { Session } from './session.ts';
 
 interface Options {
@@ -127,9 +128,10 @@ function table(
   });
   return [
     `${model}, target \`${target}\`, ${temperature === 0 ? 'greedy' : `temperature ${temperature}`}.`,
-    'drafted: tokens proposed in a round. kept by place: per cent of the proposals checked there. draft, verify: time of a draft token, of a verification,',
-    'in tokens of the target alone. plain, speculative: tokens/s. The draft’s cache comes on top of the target’s: speculation never saves memory.',
+    ...legend(
+      'drafted: tokens proposed in a round. kept by place: per cent of the proposals checked there. draft, verify: time of a draft token, of a verification, in tokens of the target alone. plain, speculative: tokens/s. The draft’s cache comes on top of the target’s: speculation never saves memory.',
+    ),
     '',
-    ...columns([header, ...cells], 'rlrrrrrrrrrl'),
+    ...columns([header, ...cells], 'rlrrrrrrrrrl', 3),
   ];
 }

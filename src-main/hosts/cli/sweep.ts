@@ -8,6 +8,7 @@ import type { Measuring, Sweep } from '../../contract/sweep.ts';
 import { byReason, exportPoints, type Profiler, defaultMeasuring as usual } from '../compose.ts';
 import { remoteCommandOption } from './agents.ts';
 import { type ExitCode, exitCodes, onInterrupt } from './exit.ts';
+import { prose } from './layout.ts';
 import { choiceOption, json, numberOption, print, say } from './output.ts';
 import { Progress } from './progress.ts';
 import type { Session } from './session.ts';
@@ -167,7 +168,9 @@ function planInWords(
   );
   const cost = `, about ${formatSeconds(Math.ceil(estimatedSeconds))}, at most about ${formatBytes(estimatedPeakBytes)} of memory`;
   const impossible = skipped.length > 0 ? `, ${skipped.length} impossible` : '';
-  return [...lines, `${name}: ${points.length} points${impossible}${points.length > 0 ? cost : ''}`].join('\n');
+  return [...lines, `${name}: ${points.length} points${impossible}${points.length > 0 ? cost : ''}`]
+    .flatMap(prose)
+    .join('\n');
 }
 
 async function measure(profiler: Profiler, sweep: Sweep, options: Options) {
@@ -246,7 +249,7 @@ function render(points: readonly Point[], environment: Environment, format: Opti
     ...(speculations.length > 0 ? [speculationTable(speculations), ''] : []),
     ...(layers.length > 0 ? [sweepTable(layers), ''] : []),
     ...(capacities.length > 0 ? [capacityTable(capacities), ''] : []),
-    ...machinesOf(points, environment),
+    ...machinesOf(points, environment).flatMap(prose),
   ].join('\n');
 }
 

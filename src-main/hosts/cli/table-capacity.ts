@@ -1,7 +1,7 @@
 /** Sequences that memory held, level by level, beside what was planned. */
 import { formatBytes } from '../../contract/format.ts';
 import type { Point } from '../../contract/metrics.ts';
-import { columns } from './output.ts';
+import { columns, legend } from './layout.ts';
 import { customName } from './table-models.ts';
 
 const headings = [
@@ -33,10 +33,11 @@ export function capacityTable(points: readonly Point[]): string {
     outcome === 'measured' ? outcome : `${outcome}: ${reason}`,
   ]);
   return [
-    ...columns([headings, ...cells], 'llrrrrrrl'),
+    ...columns([headings, ...cells], 'llrrrrrrl', 3),
     '',
-    'Caches of whole sequences, allocated and filled one after the other until memory was refused. planned: by formula, from the bytes that caches could',
-    'have (of), which on a GPU is what it had free beside the weights of the model.',
+    ...legend(
+      'Caches of whole sequences, allocated and filled one after the other until memory was refused. planned: by formula, from the bytes that caches could have (of), which on a GPU is what it had free beside the weights of the model.',
+    ),
   ].join('\n');
 }
 

@@ -2,7 +2,7 @@
 import { formatBytes, formatMetric, formatNumber } from '../../contract/format.ts';
 import type { Point, Quality } from '../../contract/metrics.ts';
 import type { PointConfig } from '../../contract/sweep.ts';
-import { columns, withoutEmptyColumns } from './output.ts';
+import { columns, legend, prose, tableLines } from './layout.ts';
 import { type Block, blocksOf, figure, leading, levelName, outcome, speed } from './table.ts';
 
 const headings = [
@@ -41,15 +41,15 @@ const headings = [
     'outcome',
   ],
 ];
-const alignment = 'llrrrrrrrlrlrrl';
+const align = 'llrrrrrRrLrLrRL';
 
 export function modelTable(points: readonly Point[]): string {
-  const cells = blocksOf(points).map((block) => block.rows.map((row) => rowCells(row, block)));
-  const lines = columns(...withoutEmptyColumns(headings, cells.flat(), alignment));
-  const width = Math.max(...lines.map(({ length }) => Math.min(length, 150)));
-  const output = lines.splice(0, headings.length);
-  for (const block of cells) output.push('─'.repeat(width), ...lines.splice(0, block.length));
-  return [...output, '─'.repeat(width), ...legend, ...lessons(points)].join('\n');
+  const sections = blocksOf(points).map((block) => ({ rows: block.rows.map((row) => rowCells(row, block)) }));
+  return [
+    ...tableLines({ headings, align, sections, titleColumn: 1 }),
+    ...legend(meaning),
+    ...lessons(points).flatMap(prose),
+  ].join('\n');
 }
 
 function rowCells(row: Block['rows'][number], block: Block): string[] {
@@ -91,11 +91,8 @@ const change = (value: number): string =>
 /** One character a depth: how many of the facts that stand there are found. */
 const bar = (share: number): string => '·▁▂▃▄▅▆▇█'[Math.round(8 * share)] as string;
 
-const legend = [
-  'Each level against the same model with an exact (f32) cache, on the same text: half of every document is read at once, the rest is decoded token by',
-  'token from the cache. KL: mean over positions, nats. same top-1: positions whose likeliest token stays. facts found: questions about facts hidden in a',
-  'haystack as long as the context, answered in full; the bars show it by depth, · = none. hidden L2: last hidden state, all layers’ errors included.',
-];
+const meaning =
+  'Each level against the same model with an exact (f32) cache, on the same text: half of every document is read at once, the rest is decoded token by token from the cache. KL: mean over positions, nats. same top-1: positions whose likeliest token stays. facts found: questions about facts hidden in a haystack as long as the context, answered in full; the bars show it by depth, · = none. hidden L2: last hidden state, all layers’ errors included.';
 
 /** What averaging trained heads does, and what a model trained with one head does instead, side by side. */
 function lessons(points: readonly Point[]): string[] {
@@ -154,10 +151,11 @@ export function speculationTable(points: readonly Point[]): string {
     outcome === 'measured' ? outcome : `${outcome}: ${reason}`,
   ]);
   return [
-    ...columns([...speculationHeadings, ...cells], 'lrrrlrrrrl'),
+    ...columns([...speculationHeadings, ...cells], 'lrrrlrrrrl', 3),
     '',
-    'drafted: tokens proposed in a round. draft, verify: time of a draft token and of a verification, in tokens of the model alone. speed-up: against',
-    'the model alone in the same run, greedy; every token is the one that it would say. The draft’s cache comes on top: speculation never saves memory.',
+    ...legend(
+      'drafted: tokens proposed in a round. draft, verify: time of a draft token and of a verification, in tokens of the model alone. speed-up: against the model alone in the same run, greedy; every token is the one that it would say. The draft’s cache comes on top: speculation never saves memory.',
+    ),
   ].join('\n');
 }
 

@@ -6,7 +6,7 @@ import { basename } from 'node:path';
 import { formatBytes, formatMetric, formatNumber } from '../../contract/format.ts';
 import type { Point } from '../../contract/metrics.ts';
 import { type PointConfig, pointConfigSchema } from '../../contract/sweep.ts';
-import { columns, withoutEmptyColumns } from './output.ts';
+import { legend, prose, tableLines } from './layout.ts';
 
 /** A level on a layer; `decode` may be a verify step instead. */
 interface Row {
@@ -53,7 +53,7 @@ const headings = [
     'outcome',
   ],
 ];
-const alignment = 'llrrrrrrlrrrrl';
+const align = 'llrrRrRrLrrrRL';
 
 export function sweepTable(points: readonly Point[]): string {
   const blocks = blocksOf(points);
@@ -65,15 +65,14 @@ export function sweepTable(points: readonly Point[]): string {
         name,
       ),
   );
-  const cells = blocks.map((block) => [
-    ...block.rows.map((row) => rowCells(row, block, distinguishing)),
-    ...controlCells(block),
-  ]);
-  const lines = columns(...withoutEmptyColumns(headings, cells.flat(), alignment));
-  const width = Math.max(...lines.map(({ length }) => Math.min(length, 150)));
-  const output = lines.splice(0, headings.length);
-  for (const block of cells) output.push('─'.repeat(width), ...lines.splice(0, block.length));
-  return [...output, '─'.repeat(width), ...legend(points), ...lessons(blocks)].join('\n');
+  const sections = blocks.map((block) => ({
+    rows: [...block.rows.map((row) => rowCells(row, block, distinguishing)), ...controlCells(block)],
+  }));
+  return [
+    ...tableLines({ headings, align, sections, titleColumn: 1 }),
+    ...legendOf(points),
+    ...lessons(blocks).flatMap(prose),
+  ].join('\n');
 }
 
 /** What makes a layer, and the stream it was measured on. */
@@ -219,13 +218,11 @@ export function outcome({ prefill, decode }: Row): string {
   return flags.length > 0 ? `${reasons[0].text} (${flags.join(', ')})` : reasons[0].text;
 }
 
-const legend = (points: readonly Point[]): string[] =>
+const legendOf = (points: readonly Point[]): string[] =>
   points.some(({ memory }) => memory)
-    ? [
-        'cache allocated: bytes counted by the allocator, whole batch. vs f32 MHA: against the same layer with all heads cached in f32. vs own 16 bit:',
-        "against what the reference model itself would cache in 16 bit, with its own number of KV heads. Error: the layer's output against fp64 of the same",
-        'weights and inputs, decoding where there is decoding; 1.00 is as bad as all zeros. Controls: outputs that no method should resemble.',
-      ]
+    ? legend(
+        "cache allocated: bytes counted by the allocator, whole batch. vs f32 MHA: against the same layer with all heads cached in f32. vs own 16 bit: against what the reference model itself would cache in 16 bit, with its own number of KV heads. Error: the layer's output against fp64 of the same weights and inputs, decoding where there is decoding; 1.00 is as bad as all zeros. Controls: outputs that no method should resemble.",
+      )
     : [];
 
 /** What heads merged without training cost, and what heads shared by nature give: of the largest layer measured. */

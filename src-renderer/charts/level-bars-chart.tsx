@@ -119,16 +119,19 @@ export function LevelBarsChart({ columns, beside, width, height, levels, linked,
             ))}
             <LabelList
               dataKey={`figure${i}`}
-              content={({ index = 0, y, height: barHeight, value }) => (
-                <text
-                  x={endOf(index, i) + figureGap}
-                  y={Number(y) + Number(barHeight) / 2 + 4}
-                  fontSize={11}
-                  fill="var(--app-text)"
-                >
-                  {value}
-                </text>
-              )}
+              content={({ index = 0, y, height: barHeight, value }) =>
+                // Where rows have become fewer, recharts asks once more for those that were.
+                index < bars.length && (
+                  <text
+                    x={endOf(index, i) + figureGap}
+                    y={Number(y) + Number(barHeight) / 2 + 4}
+                    fontSize={11}
+                    fill="var(--app-text)"
+                  >
+                    {value}
+                  </text>
+                )
+              }
             />
           </Bar>,
           <Bar key={`rest of ${metric.id}`} stackId="row" dataKey={`rest${i}`} isAnimationActive={false} fill="none" />,

@@ -1,5 +1,6 @@
 /** The centre: one chart at a time, chosen by tab, all over the same points. */
 import { Tabs } from '@mantine/core';
+import { Boundary } from './boundary.tsx';
 import { charts } from './chart-list.ts';
 import classes from './charts-panel.module.css';
 import { FilterBar } from './filter-bar.tsx';
@@ -29,9 +30,11 @@ export function ChartsPanel() {
       </div>
       {/* A plan has no points to filter. */}
       {shown.id !== 'planner' && <FilterBar />}
-      {charts.map(({ id, Chart }) => (
+      {charts.map(({ id, title, Chart }) => (
         <Tabs.Panel key={id} value={id} className={classes.panel}>
-          <Chart points={points} />
+          <Boundary of={`the chart ${title}`}>
+            <Chart points={points} />
+          </Boundary>
         </Tabs.Panel>
       ))}
     </Tabs>

@@ -3,6 +3,7 @@ import { isActive, type RunState } from '../../src-main/contract/run-state.ts';
 import { exportFormats } from '../../src-main/contract/session.ts';
 import { charts } from '../panels/chart-list.ts';
 import { focusTable } from '../panels/data-grid.tsx';
+import { examples, openExample } from '../panels/examples.ts';
 import { focusFilter } from '../panels/filter-bar.tsx';
 import { focusInspector } from '../panels/inspector.tsx';
 import { formatNames, saveSession } from '../panels/session-items.tsx';
@@ -112,6 +113,15 @@ export function commandsOf(app: App, { switchTheme }: WindowDeeds): readonly Com
       act: () => showLibrary(app),
     },
     { id: 'add-file', group: 'Session', title: 'Add a session file…', act: () => chooseSessionFile(app) },
+    ...examples.map(
+      (example): Command => ({
+        id: `example-${example.fileName}`,
+        group: 'Session',
+        title: `Look at an NVIDIA H100: ${example.label}`,
+        isPossible: isIdle,
+        act: () => void openExample(app, example),
+      }),
+    ),
     {
       id: 'save',
       group: 'Session',

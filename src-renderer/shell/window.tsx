@@ -1,6 +1,7 @@
 /** One window: the sweep on the left, charts in the centre, the inspector on the right, the table below. */
 import { useEffect } from 'react';
 import { isSampling } from '../../src-main/contract/run-state.ts';
+import { Boundary } from '../panels/boundary.tsx';
 import { ChartsPanel } from '../panels/charts-panel.tsx';
 import { ComparisonTable } from '../panels/comparison-table.tsx';
 import { Inspector } from '../panels/inspector.tsx';
@@ -40,7 +41,9 @@ export function Window() {
       <CommandPalette commands={commands} />
       <KeyboardMap commands={commands} />
       <div className={classes.left} data-pane="left">
-        <LeftPanel />
+        <Boundary of="the left column">
+          <LeftPanel />
+        </Boundary>
       </div>
       <Divider
         className={classes.leftDivider}
@@ -61,7 +64,9 @@ export function Window() {
         onChange={(pixels) => app.view.resize({ rightPixels: pixels })}
       />
       <div className={classes.right} data-pane="right">
-        <Inspector />
+        <Boundary of="the inspector">
+          <Inspector />
+        </Boundary>
       </div>
       <Divider
         className={classes.bottomDivider}
@@ -73,7 +78,9 @@ export function Window() {
         onChange={(pixels) => app.view.resize({ bottomPixels: pixels })}
       />
       <section className={classes.bottom} data-pane="bottom" aria-label="All points">
-        {chart === 'compare' ? <ComparisonTable /> : chart === 'planner' ? <PlannerTable /> : <PointTable />}
+        <Boundary of="the table">
+          {chart === 'compare' ? <ComparisonTable /> : chart === 'planner' ? <PlannerTable /> : <PointTable />}
+        </Boundary>
         <Recovery />
       </section>
     </div>

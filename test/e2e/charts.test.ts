@@ -102,11 +102,19 @@ describe.skipIf(chromiumPath === undefined)('charts', () => {
     },
   );
 
-  test('a click in the legend hides a level everywhere; the free filter holds everywhere', async () => {
-    await tab(page, 'Trade-off');
-    await page.getByRole('button', { name: 'four-bit', exact: true }).click();
-    await expect.poll(() => rowCount(page)).toBe(points.filter(({ config }) => config.level !== 'four-bit').length);
-    await page.getByRole('button', { name: /hidden: Show all/ }).click();
+  test.each(['Levels', 'Scaling', 'Roofline', 'Heat map', 'Trade-off'])(
+    '%s: a click in the legend hides a level everywhere',
+    async (name) => {
+      await tab(page, name);
+      await page.getByRole('button', { name: 'four-bit', exact: true }).click();
+      await expect.poll(() => rowCount(page)).toBe(points.filter(({ config }) => config.level !== 'four-bit').length);
+      await page.getByRole('button', { name: /hidden: Show all/ }).click();
+      await page.getByRole('button', { name: 'four-bit', exact: true, pressed: true }).waitFor();
+      await expect.poll(() => rowCount(page)).toBe(points.length);
+    },
+  );
+
+  test('the free filter holds everywhere', async () => {
     await page.getByLabel('Filter points').fill('batch=8 tokens>=1024');
     await expect
       .poll(() => rowCount(page))
@@ -210,6 +218,14 @@ describe.skipIf(chromiumPath === undefined)('charts', () => {
     expect(watched.complaints).toEqual([]);
     expect(watched.foreign).toEqual([]);
     expect(await watched.layoutShifts()).toEqual([]);
+  });
+
+  test('what cannot be drawn says so in its place, and nothing else goes with it', async () => {
+    await page.evaluate('localStorage.setItem("fastmqa.view", JSON.stringify({ columns: { points: 5 } }))');
+    await page.reload();
+    await page.getByRole('alert').getByText('A fault of FastMQA: the table cannot be drawn').waitFor();
+    await page.locator('[data-mark]').first().waitFor();
+    await page.evaluate('localStorage.clear()');
   });
 });
 

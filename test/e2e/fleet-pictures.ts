@@ -1,5 +1,6 @@
 /** Pictures of the machines in the window, both themes and sizes, into `screenshots/fleet/`: played hosts, so that there are many. */
-import { mkdir } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FleetView } from '../../src-main/contract/places.ts';
 import { serve } from '../../src-main/hosts/web/serve.ts';
@@ -8,7 +9,7 @@ import { pointsOf, startSynthetic, sweepOf } from '../fakes/synthetic-sweep.ts';
 import { openBrowser, watch } from './browser.ts';
 import { complain, takeScreen } from './pictures.ts';
 
-const folder = join(import.meta.dirname, '../../screenshots/fleet');
+const folder = await mkdtemp(join(tmpdir(), 'fastmqa-e2e-'));
 const queue = 'redis://10.0.0.5';
 const host = (id: string, device: string, gibibytes: number, rate: number, doing?: string, fits = true) => ({
   ...{ id, host: id, device, backend: gibibytes > 100 ? 'cuda:0' : 'cpu', memoryBytes: gibibytes * 2 ** 30, fits },
@@ -17,7 +18,6 @@ const host = (id: string, device: string, gibibytes: number, rate: number, doing
 });
 let view: FleetView = { queue, hosts: [], waiting: 0, atWork: 0, pointsPerMinute: 0, etaSeconds: 0 };
 
-await mkdir(folder, { recursive: true });
 const profiler = new FakeProfiler();
 profiler.watchFleet = () => ({ queue, look: async () => view, close: () => undefined });
 let known: string[] = [];
@@ -77,11 +77,7 @@ try {
     ],
   };
   await page.reload();
-  await page
-    .getByRole('button', { name: 'Ask them' })
-    .or(page.getByRole('tab', { name: 'Machines' }))
-    .first()
-    .click();
+  await page.getByRole('tab', { name: 'Machines' }).click();
   await page.getByRole('button', { name: 'Ask them' }).click();
   await page.getByText('112 points, measuring').waitFor();
   await takeScreen(page, 'fleet/2-fleet');
@@ -123,4 +119,5 @@ try {
 } finally {
   await browser.close();
   await web.close();
+  await rm(folder, { recursive: true, force: true });
 }

@@ -3,9 +3,33 @@
  * done. Fails where axe finds something serious, or a page complains or asks for anything but the app.
  */
 import { join } from 'node:path';
-import { startApp } from './app.ts';
+import { openWindow, startApp } from './app.ts';
 import { chromiumPath, noChromium, openBrowser, watch } from './browser.ts';
 import { complain, takeScreen } from './pictures.ts';
+
+/** The menus of a first window, and the sessions that come with the app as they open. */
+async function lookAround(): Promise<void> {
+  const app = await startApp();
+  const { browser, page, watched } = await openWindow(app);
+  try {
+    await page.getByRole('button', { name: 'Start from a named sweep' }).click();
+    await takeScreen(page, '16-named-sweeps');
+    await page.keyboard.press('Escape');
+    for (const [i, name] of ['Levels', 'Cache formats', 'Contexts', 'Roofline', 'Until memory'].entries()) {
+      await page.keyboard.press('Control+K');
+      await page.keyboard.type(`H100: ${name}`);
+      await page.getByRole('option').first().waitFor();
+      await page.keyboard.press('Enter');
+      await page.getByRole('status').getByText(/^done/).waitFor();
+      await page.mouse.move(620, 4);
+      await takeScreen(page, `examples/${i + 1}-${name.toLowerCase().replace(' ', '-')}`);
+    }
+    complain('the examples', [...watched.complaints, ...watched.foreign]);
+  } finally {
+    await browser.close();
+    await app.close();
+  }
+}
 
 /** A real sweep of real models, from the empty window to its end. */
 async function measure(): Promise<void> {
@@ -70,6 +94,7 @@ async function measure(): Promise<void> {
 
 if (chromiumPath) {
   await measure();
+  await lookAround();
   await import('./chart-pictures.ts');
   await import('./session-pictures.ts');
   await import('./fleet-pictures.ts');

@@ -24,7 +24,7 @@ struct LatentShape {
   /// those without values.
   static constexpr int steps = rank / 16, kept = steps - 1, stepBytes = 32;
   static constexpr int queryRopeAt = stages * stageBytes, queryStepAt = queryRopeAt + ropeLines * lineTile, fadesAt = queryStepAt + rows * stepBytes;
-  static constexpr int barriersAt = fadesAt + stages * rows * 4, barrierCount = 1 + 6 * stages, workAt = barriersAt + 8 * barrierCount;
+  static constexpr int barriersAt = fadesAt + stages * rows * 4, barrierCount = 2 + 6 * stages, workAt = barriersAt + 8 * barrierCount;
   static constexpr int sharedBytes = workAt + 64;
   /// Queries wait in the last place of the ring until they are in registers. Totals lie where the last step was.
   static constexpr int queriesAt = (stages - 1) * stageBytes, totalsAt = queryStepAt;
@@ -43,10 +43,11 @@ template <class Shape>
 struct LatentBarriers {
   uint32_t base;
   FASTMQA_DEVICE uint32_t queriesTaken() const { return base; }
-  FASTMQA_DEVICE uint32_t full(int half, int i) const { return base + 8 + 8 * (half * Shape::stages + i); }
-  FASTMQA_DEVICE uint32_t empty(int half, int i) const { return base + 8 + 8 * ((2 + half) * Shape::stages + i); }
-  FASTMQA_DEVICE uint32_t weightsFull(int i) const { return base + 8 + 8 * (4 * Shape::stages + i); }
-  FASTMQA_DEVICE uint32_t scored(int i) const { return base + 8 + 8 * (5 * Shape::stages + i); }
+  FASTMQA_DEVICE uint32_t totals() const { return base + 8; }  ///< they are there, and all tiles are used up
+  FASTMQA_DEVICE uint32_t full(int half, int i) const { return base + 16 + 8 * (half * Shape::stages + i); }
+  FASTMQA_DEVICE uint32_t empty(int half, int i) const { return base + 16 + 8 * ((2 + half) * Shape::stages + i); }
+  FASTMQA_DEVICE uint32_t weightsFull(int i) const { return base + 16 + 8 * (4 * Shape::stages + i); }
+  FASTMQA_DEVICE uint32_t scored(int i) const { return base + 16 + 8 * (5 * Shape::stages + i); }
 };
 
 /// What a block works on: tiles [end - count, end) of the visible ones, last first. It lies in shared memory, where it costs
@@ -107,7 +108,7 @@ FASTMQA_DEVICE uint32_t lineByte(int row, int chunk) { return static_cast<uint32
 FASTMQA_DEVICE uint32_t stepByte(int row, int chunk) { return static_cast<uint32_t>(row / 8 * 256 + chunk * 128 + row % 8 * 16); }
 
 /// All warpgroups meet when the queries are there and when the totals are; the last two numbers are of one warpgroup each.
-constexpr int latentQueriesBarrier = 1, latentTotalsBarrier = 2, latentGroupBarrier = 3;
+constexpr int latentQueriesBarrier = 1, latentGroupBarrier = 2;
 
 template <class Shape>
 FASTMQA_DEVICE void scoreLatent(const LatentProblem& all, const LatentWork& work, uint32_t memory) {
@@ -283,7 +284,8 @@ FASTMQA_DEVICE void sumLatent(const LatentProblem& all, const LatentWork& work, 
     place.advance(), next.advance();
   }
 
-  joinBarrier(latentTotalsBarrier, Shape::threads);  // and all tiles are used up
+  arrive(barriers.totals());
+  waitPhase(barriers.totals(), 0);
   // Through the ring, so that whole rows are written.
   constexpr int rowBytes = columns * 4 + 32, runs = columns / 4;  // rows begin in other banks
   const uint32_t rows = memory + half * Shape::rows * rowBytes;
@@ -328,7 +330,7 @@ static __global__ void __launch_bounds__(Shape::threads, 1) latentKernel(const _
     releaseFollower();
     prefetchMap(all.latents);
     if (memory % 1024) asm volatile("trap;");
-    initBarrier(barriers.queriesTaken(), warps);
+    initBarrier(barriers.queriesTaken(), warps), initBarrier(barriers.totals(), Shape::threads);
     for (int i = 0; i < Shape::stages; i++) {
       for (int half = 0; half < 2; half++) initBarrier(barriers.full(half, i), 1), initBarrier(barriers.empty(half, i), warps);
       initBarrier(barriers.weightsFull(i), warps * warpSize_ / 2), initBarrier(barriers.scored(i), warps);
@@ -352,7 +354,7 @@ static __global__ void __launch_bounds__(Shape::threads, 1) latentKernel(const _
   if (warpgroup == 0) {
     takeRegisters<Shape::scoreRegisters>();
     scoreLatent<Shape>(all, work, memory);
-    joinBarrier(latentTotalsBarrier, Shape::threads);
+    arrive(barriers.totals());
   } else {
     giveRegisters<Shape::valueRegisters>();
     sumLatent<Shape>(all, work, memory, warpgroup - 1);

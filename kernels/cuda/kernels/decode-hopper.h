@@ -35,7 +35,7 @@ struct CodedDecodeShape {
   static constexpr int scalesAt = queriesAt + lines * lineTile, notesAt = scalesAt + groups * stages * pages * 2 * planeBytes;
   /// Notes: [groups][4 warps][rows] largest logits, in the end totals; [groups][rows] references, in the end factors.
   static constexpr int referencesAt = notesAt + groups * 4 * rows * 4, barriersAt = referencesAt + groups * rows * 4;
-  static constexpr int freeAt = barriersAt + groups * stages * 8, sharedBytes = freeAt + groups * stages * 8;
+  static constexpr int freeAt = barriersAt + groups * stages * 8, factorsAt = freeAt + groups * stages * 8, sharedBytes = factorsAt + 8;
   static constexpr int sumRow = D + 4;  ///< floats of a row of sums, which in the end lie where ring, weights and queries were
   /// log2 of the largest weight where the reference follows it: see CodedStorage::weightBoost.
   static constexpr float boost = !isInt ? 0.0f : nibbles ? 2.0f : 6.0f;
@@ -171,7 +171,8 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
   releaseFollower();
   if (threadIndex() == 0) {
     if (memory % 1024) asm volatile("trap;");
-    for (int i = 0; i < 2 * groups * stages; i++) initBarrier(memory + Shape::barriersAt + 8 * i, 1);
+    for (int i = 0; i < groups * stages; i++) initBarrier(memory + Shape::barriersAt + 8 * i, 1), initBarrier(memory + Shape::freeAt + 8 * i, warpgroupThreads);
+    initBarrier(memory + Shape::factorsAt, rows);
     publishBarriers();
     prefetchMap(all.keys);
     prefetchMap(all.values);
@@ -417,7 +418,7 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
     };
     // After the barrier the page is used up, and so are the weights of the tile before.
     const bool tooLarge = anyLane(joinBarrierAny(ownBarrier, warpgroupThreads, passWeights()));
-    if (warp == 0 && electedLane()) arrive(free + 8 * place.index);
+    arrive(free + 8 * place.index);  // each lane for its own: what one did for all, racecheck could not follow
     if (tooLarge) {  // rare once large logits have been met
       FASTMQA_UNROLL
       for (int j = 0; j < columns; j++) {
@@ -505,9 +506,10 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
     const float factor = sum > 0 ? p.valueScales.wholeScale() / sum : 0;
     FASTMQA_UNROLL
     for (int w = 0; w < groups; w++) storeFloat(memory + Shape::referencesAt + (w * rows + row) * 4, fades[w] * factor);
+    arrive(memory + Shape::factorsAt);
     if (row < rowsHere) storeLogSum(p, p.firstSlot + split, b, r / group, g * group + r % group, sum > 0 ? most + log2f(sum) : minusInfinity);
   }
-  joinBarrier(0, Shape::consumers);
+  waitPhase(memory + Shape::factorsAt, 0);
   FASTMQA_ROLLED
   for (int i = threadIndex(); i < rowsHere * D; i += Shape::consumers) {
     const int row = i / D, channel = i % D, r = firstRow + row;

@@ -1,7 +1,9 @@
 /** Attention on the tensors of a file: checks what the file claims, and turns it into one request to the worker. */
+import { stat } from 'node:fs/promises';
 import { expected } from '../contract/input-error.ts';
 import type { CacheDtype } from '../contract/sweep.ts';
 import { encodeSafetensors, openSafetensors, type Safetensors, type TensorData } from '../models/safetensors.ts';
+import { refuseUnwritable } from '../sessions/storage.ts';
 import type { AttendRequest, AttendResult, Tensor } from '../worker/addon-types.ts';
 
 export interface AttendOptions {
@@ -15,6 +17,18 @@ export interface AttendOptions {
   readonly interleavedRope?: boolean;
   /** `cpu` or `cuda:N`. */
   readonly backend?: string;
+}
+
+/**
+ * Before anything is computed.
+ * @throws InputError where the result cannot be put at `output`, or would replace the tensors it is made of.
+ */
+export async function checkAttendOutput(input: string, output: string): Promise<void> {
+  if (output === '') throw expected('a file', '--out', output);
+  const [from, to] = await Promise.all([input, output].map((path) => stat(path).catch(() => undefined)));
+  if (from && to && from.dev === to.dev && from.ino === to.ino)
+    throw expected('another file than --in', '--out', output);
+  await refuseUnwritable(output);
 }
 
 /** @throws InputError in one sentence for whatever does not fit. */

@@ -38,7 +38,7 @@ import { forkWorker, type SpawnWorker } from '../worker/spawn.ts';
 import { Supervisor } from '../worker/supervisor.ts';
 import { type AgentOptions, attachToAgent, runAgent } from './agent.ts';
 import { forgetAgent, joinAgent, knownAgents, listAgents } from './agents.ts';
-import { type AttendOptions, encodeAttendResult, readAttendRequest } from './attend.ts';
+import { type AttendOptions, checkAttendOutput, encodeAttendResult, readAttendRequest } from './attend.ts';
 import { type BenchOutcome, benchLevels } from './bench-levels.ts';
 import { ceilingsOf, cudaDevices, cudaVitals, gpusOf, wantedDevices } from './cuda.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
@@ -149,6 +149,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
     attend: async (input, output, attendOptions) => {
       await wantedDevices([attendOptions.backend ?? 'cpu'], backend);
       const request = await readAttendRequest(input, attendOptions);
+      await checkAttendOutput(input, output);
       const result = await backend.attend(request, attendDeadlineSeconds);
       await writeWhole(output, encodeAttendResult(request, result));
       return [...request.q.shape.slice(0, 3), request.v.shape[3]];

@@ -106,7 +106,7 @@ function asSweep(bytes: Uint8Array, path: string): Sweep {
 
 function parseJson(bytes: Uint8Array, path: string): unknown {
   try {
-    return JSON.parse(Buffer.from(bytes).toString('utf8'));
+    return JSON.parse(new TextDecoder().decode(bytes)); // without the mark that editors of Windows begin a file with
   } catch (error) {
     throw expected('JSON', path, (error as Error).message);
   }

@@ -50,7 +50,7 @@ export async function createRecording(
   const file = await fileSystem.open(path, 'create').catch((error: unknown) => {
     const exists = error instanceof Error && 'code' in error && error.code === 'EEXIST';
     throw exists
-      ? expected('a new file, or --resume to continue this one,', 'session', path)
+      ? expected('a new file', 'session', `${path}, which exists; --resume continues a sweep`)
       : fileError('write', path, error);
   });
   const output = new AppendFile(path, file, 0);

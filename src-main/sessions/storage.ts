@@ -36,7 +36,10 @@ export const nodeFileSystem: FileSystem = {
     const file = await open(path, openFlags[how], 0o644);
     return {
       write: async (bytes, position) => (await file.write(bytes, 0, bytes.length, position)).bytesWritten,
-      read: () => file.readFile(),
+      read: async () => {
+        if ((await file.stat()).isCharacterDevice()) throw new InputError(`cannot read ${path}: it is a device`); // which may never end
+        return file.readFile();
+      },
       truncate: (length) => file.truncate(length),
       sync: () => file.datasync(),
       close: () => file.close(),
@@ -65,6 +68,7 @@ const causes: Readonly<Record<string, string>> = {
   EISDIR: 'it is a folder',
   ENOTDIR: 'a part of the path is no folder',
   EIO: 'the device reported an error',
+  ERR_FS_FILE_TOO_LARGE: 'it is larger than 2 GiB',
 };
 
 /** A failed file operation as one sentence; other errors pass unchanged. */
@@ -94,6 +98,19 @@ export async function readWhole(path: string, fileSystem: FileSystem = nodeFileS
   } catch (error) {
     throw fileError('read', path, error);
   }
+}
+
+/**
+ * Asked before a result is made that takes long, and will be put there by {@link writeWhole}, which would replace a device too.
+ * @throws InputError where that cannot be
+ */
+export async function refuseUnwritable(path: string): Promise<void> {
+  const there = await files.stat(path).catch(() => undefined);
+  if (there && !there.isFile())
+    throw new InputError(`cannot write ${path}: it is a ${there.isDirectory() ? 'folder' : 'device or a pipe'}`);
+  await files.access(dirname(path), constants.W_OK).catch((error: unknown) => {
+    throw fileError('write', path, error);
+  });
 }
 
 /**

@@ -325,6 +325,10 @@ describe('bad input is one sentence and exit code 2', () => {
     path('never.safetensors'),
     ...more,
   ];
+  const pipe = (name: string): string => {
+    spawnSync('mkfifo', [path(name)]);
+    return path(name);
+  };
   const text = (name: string, content: string): string => {
     writeFileSync(path(name), content);
     return path(name);
@@ -437,7 +441,7 @@ describe('bad input is one sentence and exit code 2', () => {
     [
       'a session that exists',
       () => ['sweep', 'baseline', ...small, '--out', session],
-      /^expected a new file, or --resume .* for session but received/,
+      /^expected a new file for session but received .*good\.fmqa, which exists; --resume continues a sweep$/,
     ],
     [
       'a folder that does not exist',
@@ -619,6 +623,26 @@ describe('bad input is one sentence and exit code 2', () => {
       /^expected one of flash, naive for --kernel but received fast$/,
     ],
     [
+      'attend that would replace what it reads',
+      () => [...attend(tensors('same')), '--out', path('same')],
+      /^expected another file than --in for --out but received .*same$/,
+    ],
+    [
+      'attend into a folder',
+      () => [...attend(tensors('folder')), '--out', folder],
+      /^cannot write .*: it is a folder$/,
+    ],
+    [
+      'attend into what is no file, and would be replaced',
+      () => [...attend(tensors('pipe')), '--out', pipe('full.pipe')],
+      /^cannot write .*full\.pipe: it is a device or a pipe$/,
+    ],
+    [
+      'a file without an end',
+      () => ['export', '/dev/zero', '--format', 'csv'],
+      /^cannot read \/dev\/zero: it is a device$/,
+    ],
+    [
       'attend on a GPU',
       () => attend(tensors('gpu'), '--backend', 'cuda:0'),
       /^expected a usable backend for backend but received cuda:0: ./,
@@ -632,6 +656,24 @@ describe('bad input is one sentence and exit code 2', () => {
     expect(stderr.trimEnd()).toMatch(sentence);
     expect(stderr.trimEnd().split('\n')).toHaveLength(1);
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+  });
+
+  test('a full disk under stderr ends nothing', () => {
+    const { status, stdout } = spawnSync(process.execPath, [mainScript, 'sweep', 'baseline', ...small, '--verbose'], {
+      stdio: ['ignore', 'pipe', openSync('/dev/full', 'w')],
+      encoding: 'utf8',
+      env: { ...process.env, FASTMQA_WORKER: fakeWorker },
+    });
+    expect(stdout).toMatch(/^baseline /m);
+    expect(status).toBe(0);
+  });
+
+  test('a sweep file that begins with the mark of Windows editors', async () => {
+    writeFileSync(
+      path('mark.json'),
+      '\ufeff{"name":"mark","axes":{"level":["baseline"],"hiddenDim":[64],"heads":[2],"seqLen":[16]}}',
+    );
+    expect((await fastmqa('sweep', path('mark.json'), '--dry-run')).stdout).toMatch(/^mark: 1 points, /);
   });
 
   test('a full disk under stdout', async () => {

@@ -64,7 +64,7 @@ describe('recording on a real disk', () => {
     const file = join(folder, 'a.fmqa');
     const before = await readFile(file);
     expect(await message(createRecording(file, header))).toBe(
-      `expected a new file, or --resume to continue this one, for session but received ${file}`,
+      `expected a new file for session but received ${file}, which exists; --resume continues a sweep`,
     );
     expect(await readFile(file)).toEqual(before);
   });

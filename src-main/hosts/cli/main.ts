@@ -76,6 +76,7 @@ function tell(error: unknown, session: Session): ExitCode {
 }
 
 process.stdout.on('error', () => undefined); // told by `print`, which waits for its text
+process.stderr.on('error', () => undefined); // a log on a full disk ends no sweep
 const workerScript = process.env.FASTMQA_WORKER;
 const session: Session = {
   profiler: createProfiler(workerScript === undefined ? {} : { workerScript }),

@@ -93,6 +93,13 @@ struct AttentionProblem {
   FASTMQA_BOTH int groupSize() const { return heads / kvHeads; }
 };
 
+/// Tiles [begin, end) of the visible ones.
+struct TileRange {
+  int begin, end;
+  /// How many a worker has that takes begin + worker and every workers-th from there.
+  FASTMQA_DEVICE int countOf(int worker, int workers) const { return begin + worker < end ? (end - begin - worker + workers - 1) / workers : 0; }
+};
+
 /// The tiles of `tileTokens` keys that any query of [firstPosition, lastPosition] sees: those with sinks, then the rest.
 struct VisibleTiles {
   int sinkTiles, windowTile, count;
@@ -112,6 +119,11 @@ struct VisibleTiles {
     allSeeTo = clamp(firstPosition + p.right + 1 - p.firstKey, length);
   }
   FASTMQA_DEVICE int tile(int i) const { return i < sinkTiles ? i : windowTile + i - sinkTiles; }
+  /// Of a split: as many as every other has, or what is left.
+  FASTMQA_DEVICE TileRange shareOf(int split, int splits) const {
+    const int share = (count + splits - 1) / splits, begin = split * share;
+    return {begin, begin + share < count ? begin + share : count};
+  }
   FASTMQA_DEVICE bool needsMask(int firstToken, int tokens) const {
     return firstToken < allSeeFrom || firstToken + tokens > allSeeTo;
   }
@@ -144,6 +156,9 @@ FASTMQA_DEVICE float finishLogit(const AttentionProblem& p, float dot, float sca
 }
 
 constexpr float minusInfinity = -__builtin_huge_valf();
+
+/// log2 of a sum of exponentials, given as the sum of weights 2^(logit - reference), logits in units of log2.
+FASTMQA_DEVICE float log2OfSum(float reference, float weights) { return weights > 0 ? reference + log2f(weights) : minusInfinity; }
 
 /// Bits of an integer code; 0 for floating types.
 FASTMQA_BOTH int codeBits(Dtype type) {

@@ -30,25 +30,20 @@ decodeFewKernel(const AttentionProblem p) {
   constexpr int stages = Shape::stages(hasAsyncCopies), D = Storage::D, warps = Shape::warps, rows = Shape::rows;
   constexpr int steps = D / 16, pairs = D / 16, atOnce = Shape::tilesAtOnce, tokens = atOnce * tileRows;
   const int lane = laneIndex(), warp = warpIndex(), q = lane / 4, t = lane % 4;
-  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + p.blockRows - 1) / p.blockRows;
-  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * p.blockRows, b = blockIndex().z;
-  const int rowsHere = allRows - firstRow < p.blockRows ? allRows - firstRow : p.blockRows;
+  const QueryBlock block(p, p.blockRows);
 
   releaseFollower();
   awaitPredecessor();
   SharedCarver carver;
   const auto ring = carver.take<uint8_t>(Shape::ringBytes(hasAsyncCopies));
 
-  const int length = p.tokensOf(b), position = p.positionOf(b);
-  const VisibleTiles tiles(p, length, position + firstRow / group, position + (firstRow + rowsHere - 1) / group, tokens);
-  const int share = (tiles.count + p.splits - 1) / p.splits;
-  const int begin = split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
-  const int mine = begin + warp < end ? (end - begin - warp + warps - 1) / warps : 0;
+  const BlockTiles tiles(p, block, tokens);
+  const int mine = tiles.share.countOf(warp, warps);
+  const auto firstTokenOf = [&](int i) { return tiles.tile(tiles.share.begin + warp + i * warps) * tokens; };  // of the warp's tile i
   const int ringBase = warp * stages * Shape::stageBytes;
-  const typename Storage::Source source(p, b, g);
+  const typename Storage::Source source(p, block.b, block.g);
   const auto copy = [&](int i) {
-    if (i < mine)
-      Storage::template copyTiles<atOnce>(p, ring, ringBase + i % stages * Shape::stageBytes, source, tiles.tile(begin + warp + i * warps) * tokens, length);
+    if (i < mine) Storage::template copyTiles<atOnce>(p, ring, ringBase + i % stages * Shape::stageBytes, source, firstTokenOf(i), tiles.length);
     commitCopies();
   };
   FASTMQA_UNROLL
@@ -56,7 +51,7 @@ decodeFewKernel(const AttentionProblem p) {
 
   // Queries go to registers by way of the last stage of the first warp, which copies reach later.
   constexpr int queryBase = (stages - 1) * Shape::stageBytes;
-  loadDecodeQueries<Storage, 16, Shape::threads>(p, ring, queryBase, firstRow, rowsHere, g, b);
+  loadDecodeQueries<Storage, 16, Shape::threads>(p, ring, queryBase, block);
   blockBarrier();
   uint32_t kept[steps][2];  // of column q
   FASTMQA_UNROLL
@@ -103,7 +98,7 @@ decodeFewKernel(const AttentionProblem p) {
       warpBarrier();
       copy(i + stages - 1);
     }
-    const int base = ringBase + i % stages * Shape::stageBytes, token = tiles.tile(begin + warp + i * warps) * tokens;
+    const int base = ringBase + i % stages * Shape::stageBytes, token = firstTokenOf(i);
 
     FragmentC scores[atOnce];  // tokens q (r[0], r[1]) and q + 8 of each tile
     if constexpr (Storage::folded) {
@@ -148,8 +143,8 @@ decodeFewKernel(const AttentionProblem p) {
     const bool masked = tiles.needsMask(token, tokens), capped = p.softcap != 0;
     const float factor = capped ? 1 : scale;
     if (masked || capped) {
-      const int row = firstRow + 2 * t;
-      const RowMask masks[2] = {RowMask(p, length, position + row / group), RowMask(p, length, position + (row + 1) / group)};
+      const int row = block.firstRow + 2 * t;
+      const RowMask masks[2] = {tiles.mask(p, row / block.group), tiles.mask(p, (row + 1) / block.group)};
       FASTMQA_UNROLL
       for (int n = 0; n < atOnce; n++)
         FASTMQA_UNROLL
@@ -246,7 +241,7 @@ decodeFewKernel(const AttentionProblem p) {
         ring.template store<float>(mergedSumByte<D, warps, rows>(warp, row, Storage::valueChannel(2 * j + half, q)), sums[j].r[2 * half + c] + (Storage::folded ? shifted[j * runs / pairs][c] : 0));
   }
   blockBarrier();
-  mergeDecodeWarps<Storage, warps, rows>(p, ring, firstRow, rowsHere, split, g, b);
+  mergeDecodeWarps<Storage, warps, rows>(p, ring, block);
 }
 
 }  // namespace fastmqa::gpu

@@ -46,9 +46,7 @@ decodeManyKernel(const AttentionProblem p) {
   constexpr int steps = Shape::steps, tokens = Shape::tokens, columns = 2 * columnTiles;  // of a lane
   constexpr int valueBytes = Storage::rowBytes / (8 * warps), valueTiles = D / (16 * warps), valueChannels = D / (8 * warps);
   const int lane = laneIndex(), warp = warpIndex(), q = lane / 4, t = lane % 4;
-  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + p.blockRows - 1) / p.blockRows;
-  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * p.blockRows, b = blockIndex().z;
-  const int rowsHere = allRows - firstRow < p.blockRows ? allRows - firstRow : p.blockRows;
+  const QueryBlock block(p, p.blockRows);
 
   releaseFollower();
   awaitPredecessor();
@@ -58,23 +56,20 @@ decodeManyKernel(const AttentionProblem p) {
   const auto notes = carver.take<float>((warps + 1) * rows);         // of warps and rows: largest logit; in the end, total
   const auto ring = carver.take<uint8_t>(Shape::ringBytes(hasAsyncCopies));
 
-  const int length = p.tokensOf(b), position = p.positionOf(b);
-  const VisibleTiles tiles(p, length, position + firstRow / group, position + (firstRow + rowsHere - 1) / group, tokens);
-  const int share = (tiles.count + p.splits - 1) / p.splits;
-  const int begin = split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
-  const typename Storage::Source source(p, b, g);
+  const BlockTiles tiles(p, block, tokens);
+  const typename Storage::Source source(p, block.b, block.g);
   const auto copy = [&](int i) {
-    if (i < end) Storage::template copyTiles<1>(p, ring, (i % stages * warps + warp) * Storage::tileBytes, source, tiles.tile(i) * tokens + warp * tileRows, length);
+    if (i < tiles.share.end) Storage::template copyTiles<1>(p, ring, (i % stages * warps + warp) * Storage::tileBytes, source, tiles.tile(i) * tokens + warp * tileRows, tiles.length);
     commitCopies();
   };
   FASTMQA_UNROLL
-  for (int i = 0; i < stages - 1; i++) copy(begin + i);
+  for (int i = 0; i < stages - 1; i++) copy(tiles.share.begin + i);
 
   FASTMQA_ROLLED
   for (int i = threadIndex(); i < rows * D / 2; i += Shape::threads) {
-    const int row = i / (D / 2), channel = i % (D / 2) * 2, r = firstRow + row;
+    const int row = i / (D / 2), channel = i % (D / 2) * 2;
     float x = 0, y = 0;
-    if (row < rowsHere) loadPair(p.queryType, p.queries, b * p.queryBatch + r / group * p.queryToken + (g * group + r % group) * p.queryHead + channel, x, y);
+    if (row < block.rowsHere) loadPair(p.queryType, p.queries, block.query(p, row) + channel, x, y);
     const uint32_t both = packHalves(Type(), x, y);
     queries.template store<uint16_t>(Shape::queryByte(row, channel), static_cast<uint16_t>(both));
     queries.template store<uint16_t>(Shape::queryByte(row, channel + 1), static_cast<uint16_t>(both >> 16));
@@ -92,7 +87,7 @@ decodeManyKernel(const AttentionProblem p) {
     for (int n = 0; n < columnTiles; n++) sums[j][n] = {};
   const float scale = p.scale * log2OfE * Storage::codeFactor * p.keyScales.wholeScale();
 
-  for (int i = begin; i < end; i++) {
+  for (int i = tiles.share.begin; i < tiles.share.end; i++) {
     if constexpr (stages == 1) {
       blockBarrier();
       copy(i);
@@ -126,7 +121,7 @@ decodeManyKernel(const AttentionProblem p) {
     if (tiles.needsMask(token, tokens)) {
       FASTMQA_UNROLL
       for (int j = 0; j < columns; j++) {
-        const RowMask mask(p, length, position + (firstRow + 8 * (j / 2) + 2 * t + j % 2) / group);
+        const RowMask mask = tiles.mask(p, block.token(8 * (j / 2) + 2 * t + j % 2));
         FASTMQA_UNROLL
         for (int half = 0; half < 2; half++) {
           float& x = scores[j / 2].r[2 * half + j % 2];
@@ -223,13 +218,13 @@ decodeManyKernel(const AttentionProblem p) {
   blockBarrier();
   const float factor = Storage::codeFactor * p.valueScales.wholeScale();
   FASTMQA_ROLLED
-  for (int i = threadIndex(); i < rowsHere * D; i += Shape::threads) {
-    const int row = i / D, channel = i % D, r = firstRow + row, head = g * group + r % group;
+  for (int i = threadIndex(); i < block.rowsHere * D; i += Shape::threads) {
+    const int row = i / D, channel = i % D;
     float sum = 0;
     FASTMQA_UNROLL
     for (int w = 0; w < warps; w++) sum += notes.load(w * rows + row);
-    storeResult(p, p.firstSlot + split, b, r / group, head, channel, sum > 0 ? ring.template load<float>(i * 4) * factor / sum : 0);
-    if (channel == 0) storeLogSum(p, p.firstSlot + split, b, r / group, head, sum > 0 ? notes.load(warps * rows + row) + log2f(sum) : minusInfinity);
+    block.store(p, row, channel, sum > 0 ? ring.template load<float>(i * 4) * factor / sum : 0);
+    if (channel == 0) block.storeLogSum(p, row, notes.load(warps * rows + row), sum);
   }
 }
 

@@ -168,9 +168,7 @@ decodeWideKernel(const AttentionProblem p) {
   constexpr int pairs = Codes::pairs, chunkPairs = Storage::rowBytes / 32, stepsOfChunk = pairs / 2;
   constexpr int stepsOfRun = steps / runs;
   const int lane = laneIndex(), warp = warpIndex(), q = lane / 4, t = lane % 4;
-  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + p.blockRows - 1) / p.blockRows;
-  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * p.blockRows, b = blockIndex().z;
-  const int rowsHere = allRows - firstRow < p.blockRows ? allRows - firstRow : p.blockRows;
+  const QueryBlock block(p, p.blockRows);
 
   releaseFollower();
   awaitPredecessor();
@@ -178,15 +176,13 @@ decodeWideKernel(const AttentionProblem p) {
   const auto ring = carver.take<uint8_t>(Shape::ringBytes(hasAsyncCopies));
   const auto queries = carver.take<uint8_t>(Shape::queryBytes);
 
-  const int length = p.tokensOf(b), position = p.positionOf(b);
-  const VisibleTiles tiles(p, length, position + firstRow / group, position + (firstRow + rowsHere - 1) / group, tokens);
-  const int share = (tiles.count + p.splits - 1) / p.splits;
-  const int begin = split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
-  const int mine = begin + warp < end ? (end - begin - warp + warps - 1) / warps : 0;
+  const BlockTiles tiles(p, block, tokens);
+  const int mine = tiles.share.countOf(warp, warps);
+  const auto firstTokenOf = [&](int i) { return tiles.tile(tiles.share.begin + warp + i * warps) * tokens; };  // of the warp's tile i
   const int ringBase = warp * stages * Shape::stageBytes;
-  const WideCopies<Storage, atOnce, runs> copies(p, b, g);
+  const WideCopies<Storage, atOnce, runs> copies(p, block.b, block.g);
   const auto copy = [&](int i, int stage) {
-    if (i < mine) copies(p, ring, stage, tiles.tile(begin + warp + i * warps) * tokens, length);
+    if (i < mine) copies(p, ring, stage, firstTokenOf(i), tiles.length);
     commitCopies();
   };
   FASTMQA_UNROLL
@@ -194,9 +190,9 @@ decodeWideKernel(const AttentionProblem p) {
 
   FASTMQA_ROLLED
   for (int i = threadIndex(); i < rows * D / 2; i += Shape::threads) {
-    const int row = i / (D / 2), channel = i % (D / 2) * 2, r = firstRow + row;
+    const int row = i / (D / 2), channel = i % (D / 2) * 2;
     float x = 0, y = 0;
-    if (row < rowsHere) loadPair(p.queryType, p.queries, b * p.queryBatch + r / group * p.queryToken + (g * group + r % group) * p.queryHead + channel, x, y);
+    if (row < block.rowsHere) loadPair(p.queryType, p.queries, block.query(p, row) + channel, x, y);
     const uint32_t both = packHalves(F16(), x * Codes::queryFactor(Codes::queryPlace(channel) / 2), y * Codes::queryFactor(Codes::queryPlace(channel + 1) / 2));
     queries.template store<uint16_t>(Codes::queryByte(row, channel), static_cast<uint16_t>(both));
     queries.template store<uint16_t>(Codes::queryByte(row, channel + 1), static_cast<uint16_t>(both >> 16));
@@ -271,7 +267,7 @@ decodeWideKernel(const AttentionProblem p) {
       warpBarrier();
       copy(i + stages - 1, used);
     }
-    const int base = stage, firstToken = tiles.tile(begin + warp + i * warps) * tokens;
+    const int base = stage, firstToken = firstTokenOf(i);
     used = stage, stage += Shape::stageBytes;
     if (stage == ringBase + stages * Shape::stageBytes) stage = ringBase;
     const bool masked = tiles.needsMask(firstToken, tokens), special = masked || p.softcap != 0 || (Storage::isInt && !symmetricKeys);
@@ -368,7 +364,7 @@ decodeWideKernel(const AttentionProblem p) {
         if (masked)
           FASTMQA_UNROLL
           for (int place = 0; place < places; place++) {
-            const RowMask mask(p, length, position + (firstRow + 8 * place + q) / group);
+            const RowMask mask = tiles.mask(p, block.token(8 * place + q));
             FASTMQA_UNROLL
             for (int j = 0; j < 4; j++) {
               float& x = scores[place / 2][j / 2].r[place % 2 * 2 + j % 2];
@@ -478,8 +474,8 @@ decodeWideKernel(const AttentionProblem p) {
     }
     blockBarrier();
     FASTMQA_ROLLED
-    for (int i = threadIndex(); i < rowsHere * 64; i += Shape::threads) {
-      const int row = i / 64, r = firstRow + row, head = g * group + r % group;
+    for (int i = threadIndex(); i < block.rowsHere * 64; i += Shape::threads) {
+      const int row = i / 64;
       const auto note = [&](int w, int number) { return ring.template load<float>((w * rows + row) * noteBytes + 4 * number); };
       float most = note(0, 0);
       FASTMQA_UNROLL
@@ -496,8 +492,8 @@ decodeWideKernel(const AttentionProblem p) {
         weight += fade * note(w, 1), sum += fade * x;
       }
       sum = weight > 0 ? sum * Storage::codeFactor * p.valueScales.wholeScale() / weight : 0;
-      storeResult(p, p.firstSlot + split, b, r / group, head, run * 64 + i % 64, sum);
-      if (run == 0 && i % 64 == 0) storeLogSum(p, p.firstSlot + split, b, r / group, head, weight > 0 ? most + log2f(weight) : minusInfinity);
+      block.store(p, row, run * 64 + i % 64, sum);
+      if (run == 0 && i % 64 == 0) block.storeLogSum(p, row, most, weight);
     }
   }
 }

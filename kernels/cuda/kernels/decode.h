@@ -3,6 +3,7 @@
 // on its own: it streams tiles of 16 tokens through a ring in shared memory and keeps its own softmax; the warps meet
 // once, at the end. Shares are merged by `combineKernel`. Coded caches have kernels of their own: decode-few.h, decode-many.h.
 #pragma once
+#include "query-block.h"
 #include "storage.h"
 
 namespace fastmqa::gpu {
@@ -29,17 +30,14 @@ struct DecodeShape {
 
 /// Fills [rows][D] of shared memory, from byte `base` on, with query rows; zeros past the last.
 template <class Storage, int rows, int threads>
-FASTMQA_DEVICE void loadDecodeQueries(const AttentionProblem& p, Shared<uint8_t> queries, int base, int firstRow, int rowsHere, int g, int b) {
+FASTMQA_DEVICE void loadDecodeQueries(const AttentionProblem& p, Shared<uint8_t> queries, int base, QueryBlock block) {
+  block.group = p.groupSize();  // computed again, so that no register keeps it; likewise below
   using Type = typename Storage::Type;
   constexpr int D = Storage::D;
-  const int group = p.groupSize();
   for (int i = threadIndex(); i < rows * D / 2; i += threads) {
-    const int row = i / (D / 2), channel = i % (D / 2) * 2, r = firstRow + row;
+    const int row = i / (D / 2), channel = i % (D / 2) * 2;
     float x = 0, y = 0;
-    if (row < rowsHere) {
-      const int64_t from = b * p.queryBatch + r / group * p.queryToken + (g * group + r % group) * p.queryHead + channel;
-      loadPair(p.queryType, p.queries, from, x, y);
-    }
+    if (row < block.rowsHere) loadPair(p.queryType, p.queries, block.query(p, row) + channel, x, y);
     const uint32_t both = packHalves(Type(), x, y);
     queries.template store<uint16_t>(base + Storage::queryByte(row, channel), static_cast<uint16_t>(both));
     queries.template store<uint16_t>(base + Storage::queryByte(row, channel + 1), static_cast<uint16_t>(both >> 16));
@@ -57,13 +55,13 @@ FASTMQA_DEVICE int mergedSumByte(int warp, int row, int channel) { return warps 
 
 /// Adds up what the warps left, and stores it.
 template <class Storage, int warps, int rows>
-FASTMQA_DEVICE void mergeDecodeWarps(const AttentionProblem& p, Shared<uint8_t> ring, int firstRow, int rowsHere, int split, int g, int b) {
+FASTMQA_DEVICE void mergeDecodeWarps(const AttentionProblem& p, Shared<uint8_t> ring, QueryBlock block) {
+  block.group = p.groupSize();
   constexpr int D = Storage::D, threads = warps * warpSize_;
-  const int group = p.groupSize();
   float factor = 1;
   if constexpr (Storage::coded) factor = Storage::codeFactor * p.valueScales.wholeScale();
-  for (int i = threadIndex(); i < rowsHere * D; i += threads) {
-    const int row = i / D, channel = i % D, r = firstRow + row;
+  for (int i = threadIndex(); i < block.rowsHere * D; i += threads) {
+    const int row = i / D, channel = i % D;
     float most = minusInfinity;
     FASTMQA_UNROLL
     for (int w = 0; w < warps; w++) most = fmaxf(most, ring.template load<float>(mergedByte<rows>(w, row)));
@@ -77,9 +75,8 @@ FASTMQA_DEVICE void mergeDecodeWarps(const AttentionProblem& p, Shared<uint8_t> 
       }
       sum *= factor / weight;
     }
-    const int head = g * group + r % group;
-    storeResult(p, p.firstSlot + split, b, r / group, head, channel, sum);
-    if (channel == 0) storeLogSum(p, p.firstSlot + split, b, r / group, head, weight > 0 ? most + log2f(weight) : minusInfinity);
+    block.store(p, row, channel, sum);
+    if (channel == 0) block.storeLogSum(p, row, most, weight);
   }
 }
 
@@ -92,9 +89,7 @@ decodeKernel(const typename Storage::Problem p) {
   constexpr int D = Storage::D, warps = Shape::warps, rows = Shape::rows, steps = D / 16, fragments = D / 8;
   constexpr int atOnce = Shape::tilesAtOnce, tokens = atOnce * tileRows;  // of an iteration
   const int lane = laneIndex(), warp = warpIndex(), q = lane / 4, t = lane % 4;
-  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + p.blockRows - 1) / p.blockRows;
-  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * p.blockRows, b = blockIndex().z;
-  const int rowsHere = allRows - firstRow < p.blockRows ? allRows - firstRow : p.blockRows;
+  const QueryBlock block(p, p.blockRows);
 
   releaseFollower();
   awaitPredecessor();
@@ -103,24 +98,19 @@ decodeKernel(const typename Storage::Problem p) {
   const auto ring = carver.take<uint8_t>(ringBytes);
 
   // This warp's tiles: every warps-th of the split's share.
-  const int length = p.tokensOf(b), position = p.positionOf(b);
-  const int firstToken = firstRow / group, lastToken = (firstRow + rowsHere - 1) / group;
-  const VisibleTiles tiles(p, length, position + firstToken, position + lastToken, tokens);
-  const int share = (tiles.count + p.splits - 1) / p.splits;
-  const int begin = split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
-  const int mine = begin + warp < end ? (end - begin - warp + warps - 1) / warps : 0;
+  const BlockTiles tiles(p, block, tokens);
+  const int mine = tiles.share.countOf(warp, warps);
+  const auto firstTokenOf = [&](int i) { return tiles.tile(tiles.share.begin + warp + i * warps) * tokens; };  // of the warp's tile i
   const int ringBase = warp * stages * Shape::stageBytes;
-  const typename Storage::Source source(p, b, g);
+  const typename Storage::Source source(p, block.b, block.g);
   const auto copyTile = [&](int i) {
-    if (i < mine) {
-      Storage::template copyTiles<atOnce>(p, ring, ringBase + i % stages * Shape::stageBytes, source, tiles.tile(begin + warp + i * warps) * tokens, length);
-    }
+    if (i < mine) Storage::template copyTiles<atOnce>(p, ring, ringBase + i % stages * Shape::stageBytes, source, firstTokenOf(i), tiles.length);
     commitCopies();
   };
   FASTMQA_UNROLL
   for (int i = 0; i < stages - 1; i++) copyTile(i);
 
-  loadDecodeQueries<Storage, Shape::rows, Shape::threads>(p, queries, 0, firstRow, rowsHere, g, b);
+  loadDecodeQueries<Storage, Shape::rows, Shape::threads>(p, queries, 0, block);
   blockBarrier();
   FragmentA kept[Shape::keepsQueries ? rowTiles : 1][Shape::keepsQueries ? steps : 1];
   if constexpr (Shape::keepsQueries) {
@@ -156,7 +146,7 @@ decodeKernel(const typename Storage::Problem p) {
       warpBarrier();
       copyTile(i + stages - 1);
     }
-    const int base = ringBase + i % stages * Shape::stageBytes, token = tiles.tile(begin + warp + i * warps) * tokens;
+    const int base = ringBase + i % stages * Shape::stageBytes, token = firstTokenOf(i);
 
     FragmentC scores[rowTiles][2 * atOnce];
     FASTMQA_UNROLL
@@ -189,8 +179,8 @@ decodeKernel(const typename Storage::Problem p) {
     FASTMQA_UNROLL
     for (int m = 0; m < rowTiles; m++) {
       if (masked || capped) {
-        const int row = firstRow + 16 * m + q;
-        const RowMask masks[2] = {RowMask(p, length, position + row / group), RowMask(p, length, position + (row + 8) / group)};
+        const int row = block.firstRow + 16 * m + q;
+        const RowMask masks[2] = {tiles.mask(p, row / block.group), tiles.mask(p, (row + 8) / block.group)};
         FASTMQA_UNROLL
         for (int j = 0; j < 8 * atOnce; j++) {
           float& x = scores[m][j / 4].r[j % 4];
@@ -270,7 +260,7 @@ decodeKernel(const typename Storage::Problem p) {
           ring.template store<float>(mergedSumByte<D, warps, rows>(warp, row, Storage::valueChannel(f, 2 * t + c)), sums[m][f].r[2 * half + c]);
     }
   blockBarrier();
-  mergeDecodeWarps<Storage, warps, rows>(p, ring, firstRow, rowsHere, split, g, b);
+  mergeDecodeWarps<Storage, warps, rows>(p, ring, block);
 }
 
 }  // namespace fastmqa::gpu

@@ -1,7 +1,7 @@
 // Attention for whatever the matrix kernels do not take: f32 inputs, odd head sizes, every cache format and grouping.
 // f32 arithmetic throughout. A block takes eight query rows of one KV head and a share of the keys, 16 at a time.
 #pragma once
-#include "attention-problem.h"
+#include "query-block.h"
 
 namespace fastmqa::gpu {
 
@@ -47,9 +47,7 @@ FASTMQA_KERNEL(GeneralShape::threads, 1) generalKernel(const AttentionProblem p)
   constexpr int rows = GeneralShape::rows, tokens = GeneralShape::tokens, threads = GeneralShape::threads;
   constexpr int columns = GeneralShape::mostValueDim / threads;
   const int thread = threadIndex();
-  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + rows - 1) / rows;
-  const int g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * rows, b = blockIndex().z, split = blockIndex().x;
-  const int rowsHere = allRows - firstRow < rows ? allRows - firstRow : rows;
+  const QueryBlock block(p, rows);
   const int wide = (p.keyDim > p.valueDim ? p.keyDim : p.valueDim) + 1;
   SharedCarver carver;
   const auto queries = carver.take<float>(rows * p.keyDim);
@@ -60,25 +58,20 @@ FASTMQA_KERNEL(GeneralShape::threads, 1) generalKernel(const AttentionProblem p)
   const auto totals = carver.take<float>(rows);
 
   for (int i = thread; i < rows * p.keyDim; i += threads) {
-    const int row = i / p.keyDim, r = firstRow + row;
-    queries.store(i, row < rowsHere ? loadNumber(p.queryType, p.queries, b * p.queryBatch + r / group * p.queryToken +
-                                                                            (g * group + r % group) * p.queryHead + i % p.keyDim)
-                                    : 0.0f);
+    const int row = i / p.keyDim;
+    queries.store(i, row < block.rowsHere ? loadNumber(p.queryType, p.queries, block.query(p, row) + i % p.keyDim) : 0.0f);
   }
   if (thread < rows) tops.store(thread, minusInfinity), totals.store(thread, 0.0f);
   float sums[columns][rows] = {};
 
-  const int length = p.tokensOf(b), position = p.positionOf(b);
-  const VisibleTiles tiles(p, length, position + firstRow / group, position + (firstRow + rowsHere - 1) / group, tokens);
-  const int share = (tiles.count + p.splits - 1) / p.splits;
-  const int begin = split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
-  for (int i = begin; i < end; i++) {
+  const BlockTiles tiles(p, block, tokens);
+  for (int i = tiles.share.begin; i < tiles.share.end; i++) {
     const int first = tiles.tile(i) * tokens;
     const auto loadTile = [&](Dtype type, const TokenRows& from, const CodeScales& scales, int channels) {
       for (int j = thread; j < tokens * channels; j += threads) {
         const int token = j / channels;
         tile.store(token * wide + j % channels,
-                   first + token < length ? cachedNumber(type, from, scales, channels, b, g, first + token, j % channels) : 0.0f);
+                   first + token < tiles.length ? cachedNumber(type, from, scales, channels, block.b, block.g, first + token, j % channels) : 0.0f);
       }
     };
     blockBarrier();
@@ -89,7 +82,7 @@ FASTMQA_KERNEL(GeneralShape::threads, 1) generalKernel(const AttentionProblem p)
       float dot = 0;
       for (int c = 0; c < p.keyDim; c++) dot += queries.load(row * p.keyDim + c) * tile.load(token * wide + c);
       float x = finishLogit(p, dot, p.scale * log2OfE);
-      if (!RowMask(p, length, position + (firstRow + row) / group).sees(first + token)) x = minusInfinity;
+      if (!tiles.mask(p, block.token(row)).sees(first + token)) x = minusInfinity;
       float most = x;
       FASTMQA_UNROLL
       for (int mask = 8; mask > 0; mask /= 2) most = fmaxf(most, shuffleXor(most, mask));
@@ -133,15 +126,15 @@ FASTMQA_KERNEL(GeneralShape::threads, 1) generalKernel(const AttentionProblem p)
   blockBarrier();
   FASTMQA_UNROLL
   for (int row = 0; row < rows; row++) {
-    if (row >= rowsHere) break;
-    const int r = firstRow + row, head = g * group + r % group;
+    if (row >= block.rowsHere) break;
+    const int token = block.token(row), head = block.head(row), slot = p.firstSlot + block.split;
     const float total = totals.load(row);
     FASTMQA_UNROLL
     for (int c = 0; c < columns; c++) {
       const int channel = thread + c * threads;
-      if (channel < p.valueDim) storeResult(p, p.firstSlot + split, b, r / group, head, channel, total > 0 ? sums[c][row] / total : 0);
+      if (channel < p.valueDim) storeResult(p, slot, block.b, token, head, channel, total > 0 ? sums[c][row] / total : 0);
     }
-    if (thread == 0) storeLogSum(p, p.firstSlot + split, b, r / group, head, total > 0 ? tops.load(row) + log2f(total) : minusInfinity);
+    if (thread == 0) storeLogSum(p, slot, block.b, token, head, log2OfSum(tops.load(row), total));
   }
 }
 

@@ -73,9 +73,8 @@ FASTMQA_DEVICE LatentWork latentWork(const AttentionProblem& p) {
   work.rowsHere = allRows - work.firstRow < Shape::rows ? allRows - work.firstRow : Shape::rows;
   const VisibleTiles tiles(p, work.length, work.position + work.firstRow / p.heads, work.position + (work.firstRow + work.rowsHere - 1) / p.heads, Shape::tokens);
   work.sinkTiles = tiles.sinkTiles, work.windowTile = tiles.windowTile, work.allSeeFrom = tiles.allSeeFrom, work.allSeeTo = tiles.allSeeTo;
-  const int share = (tiles.count + p.splits - 1) / p.splits, begin = blockIndex().x * share;
-  work.end = begin + share < tiles.count ? begin + share : tiles.count;
-  work.count = work.end > begin ? work.end - begin : 0;
+  const TileRange share = tiles.shareOf(blockIndex().x, p.splits);
+  work.end = share.end, work.count = share.countOf(0, 1);
   return work;
 }
 
@@ -230,7 +229,7 @@ FASTMQA_DEVICE void scoreLatent(const LatentProblem& all, const LatentWork& work
     const int here = warpRow + lane / 4 + 8 * half, r = work.firstRow + here;
     if (lane % 4 != 0) continue;
     asm volatile("st.shared.f32 [%0], %1;" ::"r"(memory + Shape::totalsAt + here * 4), "f"(sum > 0 ? 1 / sum : 0.0f) : "memory");
-    if (here < work.rowsHere) storeLogSum(p, work.slot, work.b, r / p.heads, r % p.heads, sum > 0 ? top[half] + log2f(sum) : minusInfinity);
+    if (here < work.rowsHere) storeLogSum(p, work.slot, work.b, r / p.heads, r % p.heads, log2OfSum(top[half], sum));
   }
 }
 

@@ -36,10 +36,9 @@ latentKernel(const AttentionProblem p) {
 
   const int length = p.tokensOf(b), position = p.positionOf(b);
   const VisibleTiles tiles(p, length, position + firstRow / p.heads, position + (firstRow + rowsHere - 1) / p.heads, tokens);
-  const int share = (tiles.count + p.splits - 1) / p.splits;
-  const int begin = split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
+  const TileRange share = tiles.shareOf(split, p.splits);
   const auto copyTile = [&](int i) {
-    if (i < end) {
+    if (i < share.end) {
       const int first = tiles.tile(i) * tokens;
       const int64_t from = p.keys.offset(b, 0, first);
       for (int at = threadIndex(); at < tokens * chunks; at += threads) {
@@ -55,7 +54,7 @@ latentKernel(const AttentionProblem p) {
     const int64_t from = b * p.queryBatch + r / p.heads * p.queryToken + r % p.heads * p.queryHead + chunk * 8;
     copyAsync<16>(queries, chunkByte<D>(row, chunk), p.queries, from * 2, row < rowsHere);
   }
-  copyTile(begin);
+  copyTile(share.begin);
 
   // Scores: warp w has rows 16 (w / 2) .. + 15 and tokens 16 (w % 2) .. + 15. Sums: all rows, `columns` channels.
   const int scoreRow = warp / 2 * 16, half = warp % 2;
@@ -69,7 +68,7 @@ latentKernel(const AttentionProblem p) {
     for (int f = 0; f < fragments; f++) sums[m][f] = {};
   const float scale = p.scale * log2OfE;
 
-  for (int i = begin; i < end; i++) {
+  for (int i = share.begin; i < share.end; i++) {
     waitCopies<0>();
     blockBarrier();  // the tile is here; the one before it, and its weights, are used up
     copyTile(i + 1);
@@ -168,7 +167,7 @@ latentKernel(const AttentionProblem p) {
         FASTMQA_UNROLL
         for (int c = 0; c < 2; c++)
           storeResult(p, slot, b, queryToken, head, warp * columns + f * 8 + 2 * t + c, sums[m][f].r[2 * h + c] * inverse);
-      if (warp == 0 && t == 0) storeLogSum(p, slot, b, queryToken, head, sum > 0 ? fades.load(row) + log2f(sum) : minusInfinity);
+      if (warp == 0 && t == 0) storeLogSum(p, slot, b, queryToken, head, log2OfSum(fades.load(row), sum));
     }
 }
 

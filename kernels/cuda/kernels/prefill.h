@@ -91,8 +91,7 @@ prefillKernel(const AttentionProblem p) {
   const VisibleTiles tiles(p, block.length, block.position + block.token(0), block.position + block.token(block.rowsHere - 1), tokens);
   if (threadIndex() == 0) keys.store(0, {tiles.sinkTiles, tiles.windowTile, tiles.allSeeFrom, tiles.allSeeTo, p.keys.start(block.b, block.g), p.values.start(block.b, block.g), p.keys.pageStride(),
                                          p.values.pageStride(), block.length, block.b, {}});
-  const int share = (tiles.count + p.splits - 1) / p.splits;
-  const int begin = block.split * share, end = begin + share < tiles.count ? begin + share : tiles.count;
+  const TileRange share = tiles.shareOf(block.split, p.splits);
   blockBarrier();
 
   // Threads stand so that each keeps its place in every row it copies: all other places are constants away.
@@ -120,7 +119,7 @@ prefillKernel(const AttentionProblem p) {
     const int64_t from = block.b * p.queryBatch + block.token(row) * p.queryToken + block.head(row) * p.queryHead + chunk * 8;
     copyAsync<16>(queries, chunkByte<D>(row, chunk), p.queries, from * 2, row < block.rowsHere);
   }
-  if (hasAsyncCopies && begin < end) copyRows(keyTile, p.keys, true, begin);
+  if (hasAsyncCopies && share.begin < share.end) copyRows(keyTile, p.keys, true, share.begin);
   commitCopies();
 
   const int warpRow = warpIndex() * rowTiles * 16;
@@ -140,7 +139,7 @@ prefillKernel(const AttentionProblem p) {
   park(tops, totals);
   const float scale = p.scale * log2OfE;
 
-  for (int i = begin; i < end; i++) {
+  for (int i = share.begin; i < share.end; i++) {
     waitCopies<0>();
     blockBarrier();  // this tile's keys are here; the values before them are used up
     copyRows(hasAsyncCopies ? valueTile : keyTile, hasAsyncCopies ? p.values : p.keys, !hasAsyncCopies, i);
@@ -179,7 +178,7 @@ prefillKernel(const AttentionProblem p) {
     blockBarrier();  // the values are here; the keys are used up
     if (!hasAsyncCopies)
       copyRows(valueTile, p.values, false, i), blockBarrier();
-    else if (i + 1 < end)
+    else if (i + 1 < share.end)
       copyRows(keyTile, p.keys, true, i + 1);
     commitCopies();
 
@@ -279,7 +278,7 @@ prefillKernel(const AttentionProblem p) {
       const float inverse = sum > 0 ? 1 / sum : 0;
       const int first = warpRow + 16 * m + 8 * half;
       if (t == 0 && first + q < here.rowsHere)
-        storeLogSum(p, slot, here.b, here.token(first + q), here.head(first + q), sum > 0 ? tops.of[m][half] + log2f(sum) : minusInfinity);
+        storeLogSum(p, slot, here.b, here.token(first + q), here.head(first + q), log2OfSum(tops.of[m][half], sum));
       if (m + half > 0) warpBarrier();  // the eight rows before are used up
       FASTMQA_UNROLL
       for (int f = 0; f < fragments; f++)

@@ -11,7 +11,7 @@
 // ldmatrix of 16-bit units: a lane has 2 or 4 channels of two tokens, so that masks alone separate pairs of tokens.
 #pragma once
 #include "../primitives/hopper.h"
-#include "attention-problem.h"
+#include "query-block.h"
 
 namespace fastmqa::gpu::hopper {
 
@@ -118,15 +118,15 @@ constexpr float lowestReference = -1e30f;  // of no token yet; a number, so that
 
 /// Fetches a warpgroup's units `at`, `at` + groups, ... before `end` into its ring: keys, values, the scales of either.
 template <class Shape>
-FASTMQA_DEVICE void fetchCodes(const CodedDecodeProblem& all, uint32_t memory, int warpgroup, const VisibleTiles& tiles, int length, int b, int g, int at, int end) {
+FASTMQA_DEVICE void fetchCodes(const CodedDecodeProblem& all, uint32_t memory, int warpgroup, const QueryBlock& block, const BlockTiles& tiles, int at, int end) {
   constexpr int stages = Shape::stages, tokens = pageTokens, pages = Shape::pages, units = warpSize_ / pages;
   const AttentionProblem& p = all.p;
   const int keyScaleBytes = Shape::isInt ? tokens * 2 * p.keyScales.groups : 0, valueScaleBytes = Shape::isInt ? tokens * 2 * p.valueScales.groups : 0;
   // A lane has the numbers of one page of 32, and of the 32 after these.
-  const int lane = laneIndex(), lastPage = (length - 1) / tokens;
+  const int lane = laneIndex(), lastPage = (tiles.length - 1) / tokens;
   const auto pageOf = [&](const TokenRows& r, int first) {
     const int i = first + lane / pages * Shape::groups, page = tiles.tile(i < end ? i : end - 1) * pages + lane % pages;
-    const int own = b * r.pagesPerSequence + (page < lastPage ? page : lastPage);  // what lies past the last is not used
+    const int own = block.b * r.pagesPerSequence + (page < lastPage ? page : lastPage);  // what lies past the last is not used
     return r.pages ? r.pages.data()[own] : own;
   };
   int keyPages = 0, valuePages = 0, nextKeyPages = 0, nextValuePages = 0;
@@ -144,13 +144,13 @@ FASTMQA_DEVICE void fetchCodes(const CodedDecodeProblem& all, uint32_t memory, i
       const int keyPage = sameInWarp(lane == i * pages + j ? keyPages : 0), valuePage = sameInWarp(lane == i * pages + j ? valuePages : 0);
       if (!electedLane()) continue;
       const uint32_t tile = memory + stage * Shape::stageBytes + j * 2 * Shape::sideBytes;
-      copyBox(tile, all.keys, 0, 0, g, keyPage, barrier);
-      copyBox(tile + Shape::sideBytes, all.values, 0, 0, g, valuePage, barrier);
+      copyBox(tile, all.keys, 0, 0, block.g, keyPage, barrier);
+      copyBox(tile + Shape::sideBytes, all.values, 0, 0, block.g, valuePage, barrier);
       if constexpr (Shape::isInt) {
         const uint32_t scales = memory + Shape::scalesAt + (stage * pages + j) * 2 * Shape::planeBytes;
         const CodeScales &k = p.keyScales, &v = p.valueScales;
-        copyBytes(scales, k.data.data() + wideProduct(keyPage, static_cast<int>(k.pageBytes)) + g * static_cast<int>(k.headBytes), keyScaleBytes, barrier);
-        copyBytes(scales + Shape::planeBytes, v.data.data() + wideProduct(valuePage, static_cast<int>(v.pageBytes)) + g * static_cast<int>(v.headBytes), valueScaleBytes, barrier);
+        copyBytes(scales, k.data.data() + wideProduct(keyPage, static_cast<int>(k.pageBytes)) + block.g * static_cast<int>(k.headBytes), keyScaleBytes, barrier);
+        copyBytes(scales + Shape::planeBytes, v.data.data() + wideProduct(valuePage, static_cast<int>(v.pageBytes)) + block.g * static_cast<int>(v.headBytes), valueScaleBytes, barrier);
       }
     }
     warpBarrier();
@@ -167,7 +167,7 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
   const AttentionProblem& p = all.p;
   const uint32_t memory = sharedAddress(hopperMemory);  // a multiple of 1024, as there is no other shared memory
   const int lane = laneIndex(), q = lane / 4, t = lane % 4;
-  const int block = sameInWarp(warpIndex()), warpgroup = block / 4, warp = block % 4;
+  const int warpOfBlock = sameInWarp(warpIndex()), warpgroup = warpOfBlock / 4, warp = warpOfBlock % 4;
   releaseFollower();
   if (threadIndex() == 0) {
     if (memory % 1024) asm volatile("trap;");
@@ -179,17 +179,13 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
   }
   awaitPredecessor();
 
-  const int group = p.groupSize(), allRows = group * p.queryTokens, rowBlocks = (allRows + rows - 1) / rows;
-  const int split = blockIndex().x, g = blockIndex().y / rowBlocks, firstRow = blockIndex().y % rowBlocks * rows, b = blockIndex().z;
-  const int rowsHere = allRows - firstRow < rows ? allRows - firstRow : rows;
-  const int length = p.tokensOf(b), position = p.positionOf(b);
-  const VisibleTiles tiles(p, length, position + firstRow / group, position + (firstRow + rowsHere - 1) / group, unit);
-  const int share = (tiles.count + p.splits - 1) / p.splits;
-  const int begin = split * share, end = sameInWarp(begin + share < tiles.count ? begin + share : tiles.count);
+  const QueryBlock block(p, rows);
+  const BlockTiles tiles(p, block, unit);
+  const int begin = tiles.share.begin, end = sameInWarp(tiles.share.end);
   blockBarrier();
   if (warpgroup == groups) {
     giveRegisters<Shape::fetchRegisters>();
-    if (warp < groups) fetchCodes<Shape>(all, memory, warp, tiles, length, b, g, begin + warp, end);
+    if (warp < groups) fetchCodes<Shape>(all, memory, warp, block, tiles, begin + warp, end);
     return;
   }
   takeRegisters<Shape::registers>();
@@ -198,10 +194,10 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
   uint32_t queryBits[pairsEach][2];
   FASTMQA_UNROLL
   for (int j = 0; j < pairsEach; j++) {
-    const int i = j * Shape::consumers + threadIndex(), row = i / (D / 2), channel = i % (D / 2) * 2, r = firstRow + row;
+    const int i = j * Shape::consumers + threadIndex(), row = i / (D / 2), channel = i % (D / 2) * 2;
     queryBits[j][0] = queryBits[j][1] = 0;
-    if (i >= queryPairs || row >= rowsHere) continue;
-    const int64_t from = b * p.queryBatch + r / group * p.queryToken + (g * group + r % group) * p.queryHead + channel;
+    if (i >= queryPairs || row >= block.rowsHere) continue;
+    const int64_t from = block.query(p, row) + channel;
     if (p.queryType == Dtype::f32)
       queryBits[j][0] = p.queries.load<uint32_t>(from * 4), queryBits[j][1] = p.queries.load<uint32_t>(from * 4 + 4);
     else
@@ -314,8 +310,8 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
             largest = fmaxf(largest, lowHalf(F16(), s));
           }
         }
-    if (!Shape::isInt && special && tiles.tile(at) * unit + unit > length) {  // what lies past the end may be NaN, and nothing times NaN is NaN
-      for (int j = threadIndex() % warpgroupThreads + (length - tiles.tile(at) * unit) * Shape::chunks; j < unit * Shape::chunks; j += warpgroupThreads)
+    if (!Shape::isInt && special && tiles.tile(at) * unit + unit > tiles.length) {  // what lies past the end may be NaN, and nothing times NaN is NaN
+      for (int j = threadIndex() % warpgroupThreads + (tiles.length - tiles.tile(at) * unit) * Shape::chunks; j < unit * Shape::chunks; j += warpgroupThreads)
         storeWords(tile + j / (tokens * Shape::chunks) * 2 * Shape::sideBytes + Shape::sideBytes + j % (tokens * Shape::chunks) * 16, 0);
       joinBarrier(ownBarrier, warpgroupThreads);
     }
@@ -361,7 +357,7 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
         const int ownToken = tiles.tile(at) * unit + page * tokens + warp * 16 + q;
         FASTMQA_UNROLL
         for (int j = 0; j < columns; j++) {
-          const RowMask mask(p, length, position + (firstRow + 8 * (j / 2) + 2 * t + j % 2) / group);
+          const RowMask mask = tiles.mask(p, block.token(8 * (j / 2) + 2 * t + j % 2));
           FASTMQA_UNROLL
           for (int half = 0; half < 2; half++) {
             const int at = 4 * (j / 2) + 2 * half + j % 2;
@@ -375,7 +371,7 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
         if constexpr (runs > 1) keyScale[page][1][0] = keyScale[page][1][1] = 0;
         FASTMQA_UNROLL
         for (int j = 0; j < 2 * runs; j++)
-          if (ownToken + 8 * (j % 2) >= length) valueScale[page][j / 2][j % 2] = 0;  // past the end it may be anything
+          if (ownToken + 8 * (j % 2) >= tiles.length) valueScale[page][j / 2][j % 2] = 0;  // past the end it may be anything
       }
     }
 
@@ -493,7 +489,7 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
   }
   joinBarrier(0, Shape::consumers);
   if (threadIndex() < static_cast<int>(rows)) {  // a row's sums of each warpgroup are worth this much
-    const int row = threadIndex(), r = firstRow + row;
+    const int row = threadIndex();
     float most = lowestReference, fades[groups], sum = 0;
     FASTMQA_UNROLL
     for (int w = 0; w < groups; w++) most = fmaxf(most, loadFloat(memory + Shape::referencesAt + (w * rows + row) * 4));
@@ -507,17 +503,17 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
     FASTMQA_UNROLL
     for (int w = 0; w < groups; w++) storeFloat(memory + Shape::referencesAt + (w * rows + row) * 4, fades[w] * factor);
     arrive(memory + Shape::factorsAt);
-    if (row < rowsHere) storeLogSum(p, p.firstSlot + split, b, r / group, g * group + r % group, sum > 0 ? most + log2f(sum) : minusInfinity);
+    if (row < block.rowsHere) block.storeLogSum(p, row, most, sum);
   }
   waitPhase(memory + Shape::factorsAt, 0);
   FASTMQA_ROLLED
-  for (int i = threadIndex(); i < rowsHere * D; i += Shape::consumers) {
-    const int row = i / D, channel = i % D, r = firstRow + row;
+  for (int i = threadIndex(); i < block.rowsHere * D; i += Shape::consumers) {
+    const int row = i / D, channel = i % D;
     float x = 0;
     FASTMQA_UNROLL
     for (int w = 0; w < groups; w++)
       x += loadFloat(memory + Shape::referencesAt + (w * rows + row) * 4) * loadFloat(memory + ((w * rows + row) * Shape::sumRow + channel) * 4);
-    storeResult(p, p.firstSlot + split, b, r / group, g * group + r % group, channel, x);
+    block.store(p, row, channel, x);
   }
 }
 

@@ -17,11 +17,19 @@ import { BackendFailure } from './ports.ts';
 
 type Axes = Readonly<Record<string, AxisValue>>;
 
+export interface SearchProgress {
+  readonly judged: number;
+  readonly of: number;
+  readonly seqLen: number;
+}
+
 export interface RecommendRequest {
   /** Model or layer, context, batch: what every candidate shares. */
   readonly base: Axes;
   readonly budgets: readonly Budget[];
   readonly limits?: MemoryLimits;
+  /** Told before each candidate: how many of its round are judged, at what context. */
+  readonly onProgress?: (progress: SearchProgress) => void;
   /** A measured, skipped or failed row. */
   readonly measure: (config: PointConfig) => Promise<Point>;
 }
@@ -63,7 +71,13 @@ const keeps = (budgets: readonly Checked[], point: Point): boolean =>
 
 const bytesByFormula = (c: PointConfig): number => pagedCacheBytes(c, c.seqLen) * c.batch * layersOf(c);
 
-export async function recommend({ base, budgets, limits = {}, measure }: RecommendRequest): Promise<Recommendation> {
+export async function recommend({
+  base,
+  budgets,
+  limits = {},
+  onProgress,
+  measure,
+}: RecommendRequest): Promise<Recommendation> {
   const checked = budgets.map(checkBudget);
   const trace: Point[] = [];
   const seen = new Map<string, Point>();
@@ -89,7 +103,8 @@ export async function recommend({ base, budgets, limits = {}, measure }: Recomme
     if (seqLen >= context) continue;
     const before = trace.length;
     const hopeful: { axes: Axes; bytes: number }[] = [];
-    for (const axes of candidates) {
+    for (const [at, axes] of candidates.entries()) {
+      onProgress?.({ judged: at, of: candidates.length, seqLen });
       const [full] = resolve(axes, context);
       const [short] = resolve(axes, seqLen);
       if (!full || !short) continue;
@@ -107,7 +122,10 @@ export async function recommend({ base, budgets, limits = {}, measure }: Recomme
   const named = levelNames.filter((level) => level !== 'custom').map((level): Axes => ({ level }));
   const finals: Point[] = [];
   const last = distinct([...named, ...candidates], (axes) => resolve(axes, context));
-  for (const axes of last) for (const config of resolve(axes, context)) finals.push(await judged(config));
+  for (const [at, axes] of last.entries()) {
+    onProgress?.({ judged: at, of: last.length, seqLen: context });
+    for (const config of resolve(axes, context)) finals.push(await judged(config));
+  }
   refuseUnmeasured(finals);
   rounds.push({ seqLen: context, judged: last.length, kept: 1 });
   return { budgets, limits, ...verdict(finals, checked, limits), rounds, trace };

@@ -23,6 +23,7 @@ import { compareSessions } from '../engine/compare.ts';
 import { levelNames, levels } from '../engine/levels.ts';
 import { defaultMeasuring, expandSweep, previewSweep, resolveMeasuring } from '../engine/plan.ts';
 import { BackendFailure, type Clock, type MeasuringBackend } from '../engine/ports.ts';
+import type { SearchProgress } from '../engine/recommend.ts';
 import { checkBudget } from '../engine/recommend.ts';
 import { startRun } from '../engine/run.ts';
 import { builtinModels, findModel } from '../models/find.ts';
@@ -79,9 +80,9 @@ export interface Profiler extends ProfilerApi {
   /** How far a device's memory goes on a model, per level. */
   plan(model: string, options: PlanOptions): Promise<MemoryPlan>;
   /** Speculative decoding against plain decoding, per draft, draft length and context. */
-  speculate(options: SpeculateOptions): Promise<readonly SpeculationRow[]>;
+  speculate(options: SpeculateOptions, onRow?: (row: SpeculationRow) => void): Promise<readonly SpeculationRow[]>;
   /** The smallest cache that keeps an error budget. */
-  recommend(options: RecommendOptions): Promise<Recommendation>;
+  recommend(options: RecommendOptions, onProgress?: (progress: SearchProgress) => void): Promise<Recommendation>;
   /** Kernels (of the CPU), then whole layers at every level, against the ceilings of `backend`. */
   bench(options: BenchOptions, backend?: string, told?: (name: string) => void): Promise<readonly BenchOutcome[]>;
   /** Measures the points of a queue until `signal`; the one at hand is finished. */
@@ -177,8 +178,8 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
       if (planOptions.prove) await wantedDevices([planOptions.prove.backend], backend);
       return planModel(model, planOptions, backend);
     },
-    speculate: (speculateOptions) => speculateModel(speculateOptions, backend),
-    recommend: async ({ model, context, batch, tokenFile, backend: place, out, ...asked }) => {
+    speculate: (speculateOptions, onRow) => speculateModel(speculateOptions, backend, onRow),
+    recommend: async ({ model, context, batch, tokenFile, backend: place, out, ...asked }, onProgress) => {
       const text = tokenFile === undefined ? [] : [`tokenFile=${tokenFile}`];
       const set = [
         `model=${model}`,
@@ -201,7 +202,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
       const recording = out === undefined ? undefined : (await openRecording(out, header, false, recordings)).recording;
       const record = async (point: Point) => recording?.append({ kind: 'point', point });
       try {
-        const found = await recommendLevel(shared, asked, measuring, record);
+        const found = await recommendLevel(shared, asked, measuring, record, onProgress);
         await recording?.append({ kind: 'ended', how: 'done' });
         return found;
       } finally {

@@ -5,7 +5,7 @@ import type { PointConfig } from '../contract/sweep.ts';
 import { failedPoint, measuredPoint, skippedPoint } from '../engine/measure.ts';
 import { defaultMeasuring, pointId } from '../engine/plan.ts';
 import { BackendFailure, type MeasuringBackend } from '../engine/ports.ts';
-import { recommend } from '../engine/recommend.ts';
+import { recommend, type SearchProgress } from '../engine/recommend.ts';
 
 export interface RecommendOptions {
   readonly model: string;
@@ -29,10 +29,12 @@ export function recommendLevel(
   asked: Pick<RecommendOptions, 'budgets' | 'limits'>,
   backend: MeasuringBackend,
   record: (point: Point) => Promise<void>,
+  onProgress?: (progress: SearchProgress) => void,
 ): Promise<Recommendation> {
   return recommend({
     base,
     ...asked,
+    ...(onProgress && { onProgress }),
     measure: async (config) => {
       const point = await measure(config, backend);
       await record(point);

@@ -4,7 +4,7 @@ import type { PointConfig } from '../../src-main/contract/sweep.ts';
 import { levelNames } from '../../src-main/engine/levels.ts';
 import { pagedCacheBytes } from '../../src-main/engine/memory-plan.ts';
 import { pointId, resolvePoint } from '../../src-main/engine/plan.ts';
-import { checkBudget, recommend } from '../../src-main/engine/recommend.ts';
+import { checkBudget, recommend, type SearchProgress } from '../../src-main/engine/recommend.ts';
 import { measured } from '../fakes/points.ts';
 
 /** A landscape with a will of its own: error falls with bytes on the whole, but never smoothly, and short contexts flatter. */
@@ -57,7 +57,12 @@ describe('recommend', () => {
   test('says why the others lost, and admits when nothing fits', async () => {
     const measure = landscape(3);
     const budgets = [{ metric: 'relativeL2', bound: 0.01 }];
-    const found = await recommend({ base, budgets, measure });
+    const told: SearchProgress[] = [];
+    const found = await recommend({ base, budgets, measure, onProgress: (progress) => told.push(progress) });
+    for (const { seqLen, judged } of found.rounds)
+      expect(told.filter((progress) => progress.seqLen === seqLen)).toEqual(
+        Array.from({ length: judged }, (_, i) => ({ judged: i, of: judged, seqLen })),
+      );
     expect(found.others).toHaveLength(5);
     for (const { point, why } of found.others)
       expect(why).toMatch(

@@ -4,9 +4,15 @@ import { formatMetric, formatNumber, formatSeconds } from '../../contract/format
 import type { Point } from '../../contract/metrics.ts';
 import { say } from './output.ts';
 
+/** Nothing elsewhere than in a terminal. */
+export function showLine(text: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text.slice(0, (process.stderr.columns || 80) - 1)}`);
+}
+
+export const clearLine = (): void => showLine('');
+
 export class Progress {
   private readonly verbose: boolean;
-  private readonly live = process.stderr.isTTY;
   private state = '';
 
   constructor(verbose: boolean) {
@@ -18,28 +24,20 @@ export class Progress {
     if (event.type === 'point') {
       this.state = `${event.done}/${event.total}`;
       if (this.verbose) this.line(`${this.state}  ${describePoint(event.point)}`);
-      this.show(`${this.state}  ${describePoint(event.point)}  ${etaOf(event.etaSeconds)}`);
+      showLine(`${this.state}  ${describePoint(event.point)}  ${etaOf(event.etaSeconds)}`);
       this.state += `  ${etaOf(event.etaSeconds)}`;
     }
     if (event.type === 'progress') {
       const step = event.step === 'sampling' ? `${event.samples} samples` : 'building, checking against the reference';
-      this.show(`${this.state}  ${step}`);
+      showLine(`${this.state}  ${step}`);
     }
-    if (event.type === 'ended') this.clear();
+    if (event.type === 'ended') clearLine();
   }
 
   /** A line that stays. */
   line(text: string): void {
-    this.clear();
+    clearLine();
     say(text);
-  }
-
-  clear(): void {
-    if (this.live) process.stderr.write('\r\x1b[K');
-  }
-
-  private show(text: string): void {
-    if (this.live) process.stderr.write(`\r\x1b[K${text.slice(0, (process.stderr.columns || 80) - 1)}`);
   }
 }
 

@@ -6,8 +6,9 @@ import type { Budget, Recommendation } from '../../contract/recommendation.ts';
 import type { PointConfig } from '../../contract/sweep.ts';
 import { exitCodes, onInterrupt } from './exit.ts';
 import { columns, prose } from './layout.ts';
-import { backendOption, choiceOption, json, numberOption, print } from './output.ts';
+import { backendOption, choiceOption, json, numberOption, print, say } from './output.ts';
 import { bytesOption } from './plan.ts';
+import { clearLine, showLine } from './progress.ts';
 import type { Session } from './session.ts';
 
 interface Options {
@@ -64,17 +65,21 @@ export const addRecommend = (program: Command, session: Session): Command =>
       const stop = (): void => {
         session.exitCode = exitCodes.interrupted;
         session.profiler.cancel();
+        clearLine();
+        say(
+          `interrupted; what was measured is ${options.out === undefined ? 'not saved: --out FILE.fmqa would' : `in ${options.out}`}`,
+        );
       };
       const release = onInterrupt({ onStop: stop, onCancel: stop });
       try {
-        const found = await session.profiler.recommend({
-          ...options,
-          budgets: budget,
-          limits: {
-            ...(memory !== undefined && { memoryBytes: memory }),
-            ...(cacheMemory !== undefined && { cacheBytes: cacheMemory }),
-          },
-        });
+        const limits = {
+          ...(memory !== undefined && { memoryBytes: memory }),
+          ...(cacheMemory !== undefined && { cacheBytes: cacheMemory }),
+        };
+        const found = await session.profiler.recommend({ ...options, budgets: budget, limits }, (search) =>
+          showLine(`${search.judged} of ${search.of} stacks judged at ${search.seqLen} tokens`),
+        );
+        clearLine();
         if (!found.chosen) session.exitCode = exitCodes.someFailed;
         await print(format === 'json' ? json(found) : table(found).join('\n'));
       } finally {

@@ -4,7 +4,8 @@ import { expected } from '../../contract/input-error.ts';
 import type { SpeculationRow } from '../../contract/model.ts';
 import { exitCodes, onInterrupt } from './exit.ts';
 import { columns, legend } from './layout.ts';
-import { backendOption, choiceOption, json, numberOption, print } from './output.ts';
+import { backendOption, choiceOption, json, numberOption, print, say } from './output.ts';
+import { clearLine, showLine } from './progress.ts';
 import type { Session } from './session.ts';
 
 interface Options {
@@ -79,17 +80,27 @@ export const addSpeculate = (program: Command, session: Session): Command =>
     .option('--backend <backend>', 'where both run, cpu or cuda:N', backendOption, 'cpu')
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
     .action(async ({ draft, context, format, ...options }: Options) => {
+      const rows: SpeculationRow[] = [];
+      const total = context.length * draft.length * options.draftTokens.length;
       const stop = (): void => {
         session.exitCode = exitCodes.interrupted;
         session.profiler.cancel();
       };
       const release = onInterrupt({ onStop: stop, onCancel: stop });
       try {
-        const rows = await session.profiler.speculate({ ...options, drafts: draft, contexts: context });
-        await print(format === 'json' ? json({ rows }) : table(rows, options).join('\n'));
+        await session.profiler.speculate({ ...options, drafts: draft, contexts: context }, (row) => {
+          rows.push(row);
+          showLine(`${rows.length}/${total}  ${row.context} tokens, ${row.draft}, ${row.draftTokens} drafted`);
+        });
+      } catch (error) {
+        if (session.exitCode !== exitCodes.interrupted) throw error;
+        clearLine();
+        say(`interrupted after ${rows.length} of ${total} rows`);
       } finally {
         release();
       }
+      clearLine();
+      await print(format === 'json' ? json({ rows }) : table(rows, options).join('\n'));
     });
 
 function table(

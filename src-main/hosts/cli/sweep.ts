@@ -10,7 +10,7 @@ import { remoteCommandOption } from './agents.ts';
 import { type ExitCode, exitCodes, onInterrupt } from './exit.ts';
 import { prose } from './layout.ts';
 import { choiceOption, json, numberOption, print, say } from './output.ts';
-import { Progress } from './progress.ts';
+import { clearLine, Progress } from './progress.ts';
 import type { Session } from './session.ts';
 import { sweepTable } from './table.ts';
 import { capacityTable } from './table-capacity.ts';
@@ -210,7 +210,7 @@ async function measure(profiler: Profiler, sweep: Sweep, options: Options) {
     });
     if (interrupted) run.cancel('interrupted');
     const { points, how } = await run.finished;
-    progress.clear();
+    clearLine();
     await print(render(points, environment as Environment, options.format));
     reportEnd(how, points.length, options);
     if (interrupted && how !== 'done') return exitCodes.interrupted;
@@ -221,7 +221,7 @@ async function measure(profiler: Profiler, sweep: Sweep, options: Options) {
     return how !== 'done' || points.some(({ outcome }) => outcome === 'failed') ? exitCodes.someFailed : exitCodes.done;
   } finally {
     release();
-    progress.clear();
+    clearLine();
   }
 }
 

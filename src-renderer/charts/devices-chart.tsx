@@ -9,12 +9,12 @@ interface DevicesChartProps {
   readonly height: number;
 }
 
-const headHeight = 38;
+const headHeight = 46;
 const rowHeight = 68;
 const wordsShare = 0.34;
 const gap = 18;
 const character = 6.3;
-const boldCharacter = 7.3;
+const boldCharacter = 7.7;
 const heads = [
   ['share of the', 'roofline'],
   ['tokens', 'per second'],
@@ -38,12 +38,12 @@ export function DevicesChart({ data: { rows, shared }, width, height }: DevicesC
         fontSize={12}
         fill="var(--app-text)"
       >
-        <text x={0} y={30} fill="var(--app-quiet)">
+        <text x={0} y={38} fill="var(--app-quiet)">
           device and its measured ceilings
         </text>
         {heads.map((head, i) =>
           head.map((line, at) => (
-            <text key={`${head.join()} ${line}`} x={left + i * column} y={15 + 15 * at} fill="var(--app-quiet)">
+            <text key={`${head.join()} ${line}`} x={left + i * column} y={23 + 15 * at} fill="var(--app-quiet)">
               {line}
             </text>
           )),

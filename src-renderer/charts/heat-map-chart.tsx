@@ -2,7 +2,7 @@
 import { type KeyboardEvent, type MouseEvent, memo, useMemo, useState } from 'react';
 import { formatMetric } from '../../src-main/contract/format.ts';
 import { axisTick } from '../series/axis.ts';
-import { fieldTitle } from '../series/fields.ts';
+import { fieldTitle, fieldValue } from '../series/fields.ts';
 import type { HeatCell, HeatMap } from '../series/heat-map.ts';
 import { shareOf } from '../series/plane.ts';
 import { inkOn, rampColour } from '../series/ramp.ts';
@@ -138,7 +138,7 @@ export function HeatMapChart({ data, width, height, levels, linked, onScale }: H
 }
 
 function gridOf({ x, y }: HeatMap, width: number, height: number): Grid {
-  const longest = Math.max(...y.values.map((value) => String(value).length), 0);
+  const longest = Math.max(...y.values.map((value) => fieldValue(value, y.field).length), 0);
   const left = 18 + Math.min(widestNames, Math.max(narrowestNames, longest * character + 8));
   return {
     left,
@@ -212,7 +212,7 @@ const Cells = memo(({ data: { cells, metric }, grid, brushed }: CellsProps) => {
 /** Names that would run into each other are left out evenly. */
 const Names = memo(({ data: { x, y }, grid }: { readonly data: HeatMap; readonly grid: Grid }) => {
   const bottom = grid.top + y.values.length * grid.cellHeight;
-  const widest = Math.max(...x.values.map((value) => String(value).length)) * character + 10;
+  const widest = Math.max(...x.values.map((value) => fieldValue(value, x.field).length)) * character + 10;
   const everyX = Math.max(1, Math.ceil(widest / grid.cellWidth));
   const everyY = Math.max(1, Math.ceil(15 / grid.cellHeight));
   const most = Math.floor((grid.left - 26) / character);
@@ -222,14 +222,14 @@ const Names = memo(({ data: { x, y }, grid }: { readonly data: HeatMap; readonly
       {x.values.map((value, i) =>
         i % everyX === 0 ? (
           <text key={value} x={grid.left + (i + 0.5) * grid.cellWidth} y={bottom + 16} textAnchor="middle">
-            {value}
+            {fieldValue(value, x.field)}
           </text>
         ) : null,
       )}
       {y.values.map((value, i) =>
         i % everyY === 0 ? (
           <text key={value} x={grid.left - 8} y={grid.top + (i + 0.5) * grid.cellHeight + 4} textAnchor="end">
-            {short(String(value))}
+            {short(fieldValue(value, y.field))}
           </text>
         ) : null,
       )}

@@ -23,20 +23,20 @@ interface LevelBarsChartProps {
 }
 
 /** Of the width of the chart, whatever the names are: columns must not move when a longer one arrives. */
-const namesShare = 0.3;
-const namesRoom = [132, 210] as const;
+const namesShare = 0.34;
+const namesRoom = [132, 290] as const;
 const headHeight = 36;
 const roomForTitle = 200;
 const rightMargin = 8;
 /** Share of a column that the longest bar takes; the rest is for its figure. */
-const longestShare = 0.6;
+const longestShare = 0.55;
 const thickestBar = 26;
 /** Few levels stand close together at the top instead of far apart. */
 const tallestRow = 64;
 const figureGap = 5;
 const bottomMargin = 8;
 /** Behind the words that say which direction is better. */
-const scaleOffset = 96;
+const scaleOffset = 88;
 
 /** Columns are one stack of bars a row: a bar, then the rest of its column unseen. So one drawing holds all three. */
 export function LevelBarsChart({ columns, beside, width, height, levels, linked, onScale }: LevelBarsChartProps) {
@@ -74,7 +74,7 @@ export function LevelBarsChart({ columns, beside, width, height, levels, linked,
           dataKey="label"
           width={namesWidth}
           tick={({ x, y, payload }) => (
-            <text x={x} y={Number(y) + 4} textAnchor="end" fontSize={12} fill="var(--app-text)">
+            <text x={x} y={Number(y) + 4} textAnchor="end" fontSize={Math.min(12, rowHeight)} fill="var(--app-text)">
               {shortened(String(payload.value), namesWidth - 12)}
               <title>{payload.value}</title>
             </text>
@@ -125,7 +125,7 @@ export function LevelBarsChart({ columns, beside, width, height, levels, linked,
                   <text
                     x={endOf(index, i) + figureGap}
                     y={Number(y) + Number(barHeight) / 2 + 4}
-                    fontSize={11}
+                    fontSize={Math.min(11, rowHeight)}
                     fill="var(--app-text)"
                   >
                     {value}

@@ -40,11 +40,11 @@ function Plot({ side, data, asked, level, levels, width, height }: PlannerChartP
       accessibilityLayer={false}
       width={width}
       height={height}
-      margin={{ top: 22, right: 14, bottom: 24, left: 6 }}
+      margin={{ top: 32, right: 14, bottom: 24, left: 6 }}
       data={[...data.places]}
     >
       <CartesianGrid stroke="var(--chart-grid)" />
-      <text x={14} y={14} fontSize={12} fontWeight={600} fill="var(--app-text)">
+      <text x={14} y={22} fontSize={12} fontWeight={600} fill="var(--app-text)">
         {titles[side]}
       </text>
       <XAxis

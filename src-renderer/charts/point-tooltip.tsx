@@ -35,7 +35,7 @@ export function PointTooltip({ point, metrics, levels, note }: PointTooltipProps
         <dd>{model ?? `d ${hiddenDim}, ${heads} heads`}</dd>
         <dt>tokens, batch</dt>
         <dd>
-          {seqLen} x {batch}
+          {formatMetric(seqLen, 'count')} x {batch}
         </dd>
       </dl>
     </div>

@@ -87,7 +87,7 @@ export function DataGrid<Row>(props: DataGridProps<Row>) {
     if (event.target !== event.currentTarget || by === undefined || rows.length === 0) return;
     event.preventDefault();
     const next = Math.min(rows.length - 1, Math.max(0, activeIndex === -1 ? 0 : activeIndex + by));
-    view.select(pointOf(rows[next]), event.shiftKey);
+    view.select(pointOf(rows[next]), event.shiftKey, false);
   };
   const rowId = (row: Row): string => `row-${keyOf(row).replaceAll(' ', '-')}`;
 
@@ -126,7 +126,7 @@ export function DataGrid<Row>(props: DataGridProps<Row>) {
                 className={classes.row}
                 data-outcome={outcomeOf?.(row)}
                 style={{ gridTemplateColumns: template, transform: `translateY(${start + headHeight}px)` }}
-                onClick={(event) => view.select(pointOf(row), event.shiftKey || event.ctrlKey || event.metaKey)}
+                onClick={(event) => view.select(pointOf(row), event.shiftKey || event.ctrlKey || event.metaKey, false)}
               >
                 {shown.map((column) => (
                   // biome-ignore lint/a11y/useFocusableInteractive: as above

@@ -54,8 +54,8 @@ function Details({ point }: { readonly point: Point }) {
           {config.level}
         </Title>
         <Text size="xs" c="var(--app-quiet)">
-          {whatWasMeasured(config)} · {config.heads} heads of {config.headDim} · {config.phase} · {config.seqLen} tokens
-          · batch {config.batch}
+          {whatWasMeasured(config)} · {config.heads} heads of {config.headDim} · {config.phase} ·{' '}
+          {formatMetric(config.seqLen, 'count')} tokens · batch {config.batch}
         </Text>
         <PointVerbs point={point} />
       </header>

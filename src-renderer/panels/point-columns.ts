@@ -2,7 +2,7 @@
 import { formatMetric } from '../../src-main/contract/format.ts';
 import { type Metric, metrics, type Point } from '../../src-main/contract/metrics.ts';
 import { pointConfigSchema } from '../../src-main/contract/sweep.ts';
-import { fieldTitle, readField } from '../series/fields.ts';
+import { fieldTitle, fieldValue, readField } from '../series/fields.ts';
 import type { Kind } from '../series/kind.ts';
 import type { ShownColumn } from '../series/table.ts';
 
@@ -14,7 +14,7 @@ const shortLabels: Readonly<Record<string, string>> = {
   seqLen: 'tokens',
   referenceKvHeads: 'model KV heads',
 };
-const widths: Readonly<Record<string, number>> = { level: 168, model: 104, phase: 78, hiddenDim: 56, seqLen: 64 };
+const widths: Readonly<Record<string, number>> = { level: 168, model: 104, phase: 78, hiddenDim: 56, seqLen: 72 };
 const character = 7.2;
 const leastWidth = 64;
 /** Wide enough for the head and its arrow. */
@@ -35,7 +35,10 @@ const fieldColumn = (field: string, isFigure: boolean): PointColumn => {
     pixels: widths[field] ?? widthFor(label),
     isFigure,
     read,
-    show: (point) => String(read(point) ?? ''),
+    show: (point) => {
+      const value = read(point);
+      return value === undefined ? '' : fieldValue(value, field);
+    },
   };
 };
 

@@ -175,7 +175,7 @@ function Layer() {
   const isModel = useDraft().axes.model !== undefined;
   const usual = (placeholder: string): string => (isModel ? 'of the model' : placeholder);
   return (
-    <Section title="Model or layer" hint="512,1024 or 512-4096*2">
+    <Section title="Model or layer">
       <ModelChoice />
       <div className={classes.pair}>
         <AxisField axis="hiddenDim" label="Hidden size d" placeholder={usual('')} />
@@ -269,7 +269,7 @@ function Phases() {
 }
 
 const Sizes = () => (
-  <Section title="Sizes">
+  <Section title="Sizes" hint="several: 512,1024 or 512-4096*2">
     <div className={classes.pair}>
       <AxisField axis="seqLen" label="Context tokens" />
       <AxisField axis="batch" label="Batch" placeholder="1" />

@@ -127,7 +127,8 @@ export const axisTick = ({ metric, zero }: Axis, tick: number): string =>
 
 /** A tick is round, so it needs no three digits. */
 export function tickLabel(value: number, unit: Metric['unit']): string {
-  if (unit === 'ratio') return value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(0) : formatNumber(value);
+  if (value === 0 && unit !== '%' && unit !== 'share') return '0'; // of no unit more than of another
+  if (unit === 'ratio') return Math.abs(value) < 1e-3 ? value.toExponential(0) : formatNumber(value);
   if (unit === '%') return `${Number(value.toPrecision(4))} %`;
   if (unit === 'share') return tickLabel(100 * value, '%');
   return formatMetric(value, unit);

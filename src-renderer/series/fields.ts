@@ -1,5 +1,7 @@
 /** Fields of a configuration as axes: their names in words, and which of them vary in the points at hand. */
+import { formatMetric } from '../../src-main/contract/format.ts';
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
+import { cacheDtypes } from '../../src-main/contract/sweep.ts';
 
 type Field = keyof Point['config'];
 /** No field of the configuration, yet it tells points apart: figures of two devices are never one figure. */
@@ -36,6 +38,7 @@ const titles: Partial<Record<Field, string>> = {
 
 /** The device and the shape first, then techniques in the order of the contract. */
 const order: readonly string[] = ['level', 'device', 'phase', 'seqLen', 'batch', 'hiddenDim', 'heads', 'headDim'];
+const dtypes: readonly string[] = cacheDtypes;
 /** Repetitions of one measurement, not a thing to plot along. */
 const repetitions: readonly string[] = ['seed', 'modelSeed', 'calibrationTokens'];
 
@@ -105,24 +108,30 @@ export function tellingFields(points: readonly Point[], along: string): string[]
   return telling;
 }
 
+/** As every count is written, `131,072`; a seed is no count. */
+export const fieldValue = (value: string | number | boolean, field: string): string =>
+  typeof value === 'number' && !repetitions.includes(field) ? formatMetric(value, 'count') : String(value);
+
 /** `batch 8`, `byte-mqa`: words speak for themselves, numbers need their names. */
 export const valueInWords = (point: Point, field: string): string => {
   const value = readField(point, field);
-  if (field === 'seqLen') return `${value} tokens`; // told most often, and beside long names
+  const shown = value === undefined ? 'none' : fieldValue(value, field);
+  if (field === 'seqLen') return `${shown} tokens`; // told most often, and beside long names
   const [name] = fieldTitle(field).split(',');
-  return typeof value === 'string' ? value : `${name} ${value ?? 'none'}`;
+  return typeof value === 'string' ? value : `${name} ${shown}`;
 };
 
 /** What tells a point from others of its level. */
 export const restInWords = (point: Point, telling: readonly string[]): string =>
   telling.map((field) => valueInWords(point, field)).join(', ');
 
-/** Numbers by size, levels as the catalogue has them, other words by the alphabet. */
+/** Numbers by size, levels as the catalogue has them, types from the most exact to the coarsest, other words by the alphabet. */
 export function valuesOf(points: readonly Point[], field: string, levels: readonly string[]): (string | number)[] {
   const values = [...new Set(points.flatMap((point) => cellValue(readField(point, field)) ?? []))];
   return values.sort((a, b) => {
     if (typeof a === 'number' && typeof b === 'number') return a - b;
     if (field === 'level') return levels.indexOf(String(a)) - levels.indexOf(String(b));
+    if (field.endsWith('Dtype')) return dtypes.indexOf(String(a)) - dtypes.indexOf(String(b));
     return String(a).localeCompare(String(b));
   });
 }

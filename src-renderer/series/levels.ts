@@ -90,10 +90,18 @@ export function levelBarsOf(
 ): LevelBars[] {
   const byLabel = groupedBy(points, (point) => labelOf(point, fields));
   const place = (level: string): number => levels.indexOf(level);
-  const present = [...byLabel]
+  const known = [...byLabel]
     .map(([label, ofRow]) => ({ label, level: ofRow[0].config.level, ofRow }))
-    .filter(({ level }) => place(level) >= 0)
-    .sort((a, b) => place(a.level) - place(b.level));
+    .filter(({ level }) => place(level) >= 0);
+  /** Rows of a level stand by the numbers that tell them apart; words in the order measured. */
+  const rank = (point: Point, field: string): number => {
+    const value = readField(point, field);
+    return typeof value === 'number' ? value : known.findIndex(({ ofRow }) => readField(ofRow[0], field) === value);
+  };
+  const present = [...known].sort((a, b) => {
+    const apart = (fields.get(a.level) ?? []).map((field) => rank(a.ofRow[0], field) - rank(b.ofRow[0], field));
+    return place(a.level) - place(b.level) || apart.find((difference) => difference !== 0) || 0;
+  });
   return metricIds.map((id, column) => {
     const metric = metricOf(id);
     const rows = present.map(({ label, level, ofRow }) => {

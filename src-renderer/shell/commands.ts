@@ -89,12 +89,20 @@ export function commandsOf(app: App, { switchTheme }: WindowDeeds): readonly Com
       isPossible: isActive,
       act: () => void app.steer('cancel'),
     },
-    { id: 'undo', group: 'Sweep', title: 'Undo an edit of the sweep', keys: ['mod+Z'], act: app.draft.undo },
+    {
+      id: 'undo',
+      group: 'Sweep',
+      title: 'Undo an edit of the sweep',
+      keys: ['mod+Z'],
+      isPossible: () => app.draft.getState().past.length > 0,
+      act: app.draft.undo,
+    },
     {
       id: 'redo',
       group: 'Sweep',
       title: 'Redo an edit of the sweep',
       keys: ['mod+shift+Z', 'mod+Y'],
+      isPossible: () => app.draft.getState().future.length > 0,
       act: app.draft.redo,
     },
     { id: 'form', group: 'Sweep', title: 'Show the sweep form', act: () => view.setState({ left: 'sweep' }) },
@@ -104,7 +112,13 @@ export function commandsOf(app: App, { switchTheme }: WindowDeeds): readonly Com
       title: 'Show the machines: fleet and servers',
       act: () => view.setState({ left: 'fleet' }),
     },
-    { id: 'copy-command', group: 'Sweep', title: 'Copy the sweep as a command', act: copyCommand },
+    {
+      id: 'copy-command',
+      group: 'Sweep',
+      title: 'Copy the sweep as a command',
+      isPossible: () => app.preview.getState().sweep !== undefined,
+      act: copyCommand,
+    },
     {
       id: 'library',
       group: 'Session',
@@ -218,26 +232,26 @@ export const localKeys: readonly { readonly where: string; readonly keys: readon
   {
     where: 'A chart',
     keys: [
-      ['arrows, Home, End', 'go from point to point'],
-      ['Shift with them', 'add to the selection'],
-      ['+  −  0', 'zoom in, zoom out, show all'],
+      ['arrows, Home, End', 'Go from point to point'],
+      ['Shift with them', 'Add to the selection'],
+      ['+  −  0', 'Zoom in, zoom out, show all'],
     ],
   },
   {
     where: 'The table',
     keys: [
-      ['↑ ↓ PgUp PgDn Home End', 'go from row to row'],
-      ['Tab, ← →, Enter', 'sort by a column'],
+      ['↑ ↓ PgUp PgDn Home End', 'Go from row to row'],
+      ['Tab, ← →, Enter', 'Sort by a column'],
     ],
   },
   {
     where: 'The library',
     keys: [
-      ['↑ ↓', 'go from session to session'],
-      ['Enter  F2  Delete', 'open, rename, throw away'],
+      ['↑ ↓', 'Go from session to session'],
+      ['Enter  F2  Delete', 'Open, rename, throw away'],
     ],
   },
-  { where: 'A border between panes', keys: [['arrows', 'move it']] },
+  { where: 'A border between panes', keys: [['arrows', 'Move it']] },
 ];
 
 const isMac = typeof navigator !== 'undefined' && /Mac/.test(navigator.platform);

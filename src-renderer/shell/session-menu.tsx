@@ -7,6 +7,7 @@ import { SaveItems } from '../panels/session-items.tsx';
 import { isUnfinished } from '../panels/session-words.ts';
 import { showLibrary } from '../panels/sessions-panel.tsx';
 import { useApp, useRun } from '../panels/use-app.ts';
+import { useDeviceInWords } from '../panels/use-devices.ts';
 import classes from './top-bar.module.css';
 
 /** The exports of the session in view are in it. */
@@ -16,6 +17,7 @@ export function SessionMenu() {
   const app = useApp();
   const session = useRun((run) => run.session);
   const active = useRun(isActive);
+  const device = useDeviceInWords();
   const summary = useStore(app.library, ({ library }) => library?.sessions.find(({ id }) => id === session?.id));
   if (!session)
     return (
@@ -32,7 +34,7 @@ export function SessionMenu() {
             <span>
               {session.name} <IconChevronDown size={12} aria-hidden="true" />
             </span>
-            <small>{active ? 'saved point by point' : 'saved'}</small>
+            <small>{`${active ? 'saved point by point' : 'saved'}${device ? ` · ${device}` : ''}`}</small>
           </button>
         </Menu.Target>
       </Tooltip>

@@ -123,12 +123,15 @@ export function createViewStore(memory?: Memory) {
   });
   return {
     ...store,
-    /** @param add keeps what is selected and toggles this point */
-    select: (id: string, add = false) =>
+    /**
+     * @param add keeps what is selected and toggles this point
+     * @param isPinned whether the chart opens its figures: the table has them in the row itself
+     */
+    select: (id: string, add = false, isPinned = true) =>
       store.setState(({ selected }) => {
-        if (!add) return { selected: [id], isPinned: true };
+        if (!add) return { selected: [id], isPinned };
         return {
-          isPinned: true,
+          isPinned,
           selected: selected.includes(id) ? selected.filter((other) => other !== id) : [...selected, id],
         };
       }),

@@ -225,6 +225,7 @@ describe.skipIf(chromiumPath === undefined)('charts', () => {
     await page.reload();
     await page.getByRole('alert').getByText('A fault of FastMQA: the table cannot be drawn').waitFor();
     await page.locator('[data-mark]').first().waitFor();
+    expect(await seriousFindings(page)).toEqual([]);
     await page.evaluate('localStorage.clear()');
   });
 });

@@ -71,7 +71,7 @@ function Choice({ commands }: CommandPaletteProps) {
           className={classes.search}
           leftSection={<IconSearch size={16} />}
           aria-label="Command"
-          placeholder="What shall be done?"
+          placeholder="Find a command"
           value={text}
           onChange={({ currentTarget }) => {
             setText(currentTarget.value);

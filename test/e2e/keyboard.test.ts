@@ -119,6 +119,24 @@ describe.skipIf(chromiumPath === undefined)('the keyboard', () => {
       .waitFor({ state: 'detached' });
   });
 
+  test('menus and choices open by Enter, close by Escape and give the focus back', async () => {
+    for (const name of [
+      'Choose columns',
+      'Copy the table',
+      'Start from a named sweep',
+      'Save, import or copy this sweep',
+    ]) {
+      const button = page.getByRole('button', { name });
+      const open = page.locator(':is([role="menu"], [role="dialog"]):visible');
+      await button.focus();
+      await page.keyboard.press('Enter');
+      await open.locator(':focus').waitFor();
+      await page.keyboard.press('Escape');
+      await open.waitFor({ state: 'detached' });
+      await button.and(page.locator(':focus')).waitFor();
+    }
+  });
+
   test('borders of panes move with the arrow keys', async () => {
     const border = page.getByRole('separator', { name: 'Width of the inspector' });
     const before = Number(await border.getAttribute('aria-valuenow'));

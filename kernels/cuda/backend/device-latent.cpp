@@ -100,7 +100,7 @@ DeviceBlock DeviceLayer::attentionInLatent(const DeviceBlock& x, int64_t perSequ
   return product(own_.valuesOfMixtures(mixed, m), m, output_);
 }
 
-DeviceBlock DeviceLayer::promptAttention(Rows rows, const DeviceBlock& x, int64_t tokens) {
+DeviceBlock DeviceLayer::promptAttentionInLatent(Rows rows, const DeviceBlock& x, int64_t tokens) {
   const int64_t m = batch_ * tokens, rowBytes = bytes(heads_ * headDim_);
   const LatentAttention::Cached cached{std::move(rows.keys), std::move(rows.values)};
   const DeviceBlock q = own_.queries(x, m), mixed(pool_, m * rowBytes);

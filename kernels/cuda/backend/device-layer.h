@@ -77,9 +77,15 @@ class DeviceLayer : LayerWeights {
   };
 
   DeviceBlock uploadInputs(const float* const* x, int64_t sequences, int64_t tokens);
+  void downloadRows(const DeviceBlock& y, int64_t perSequence, const int64_t* positions, int64_t count, float* to);
   DeviceBlock product(const DeviceBlock& x, int64_t m, const Weights& w) { return lane_->product(x, m, w); }
   void normaliseHeads(const DeviceBlock& rows, int64_t count, const std::shared_ptr<const DeviceBlock>& weight);
   void rotateRows(const DeviceBlock& rows, int64_t count, int64_t heads, int64_t perSequence, int64_t firstPosition);
+  DeviceBlock step(const DeviceBlock& x, int64_t tokens);
+  DeviceBlock runPrefill(const DeviceBlock& x, int64_t tokens);
+  void runStep();
+
+  // Writing (device-cache.cpp).
   Rows rowsOf(const DeviceBlock& x, int64_t sequences, int64_t perSequence, int64_t firstPosition, bool needsExact, bool withQueries = false);
   Source source(const DeviceBlock& rows, int64_t perSequence, int64_t width, int64_t offset, bool perHead) const;
   Source exactKeys(const Rows& rows, int64_t offset) const;
@@ -90,10 +96,16 @@ class DeviceLayer : LayerWeights {
   void appendExact(const ExactRows& to, const Source& keys, const Source& values, int64_t firstKey, int64_t position, int64_t count);
   void appendBody(const Source& keys, const Source& values, int64_t position, int64_t count);
   void append(const Rows& rows);
-  int64_t oldest() const { return window_ > 0 ? std::max<int64_t>(0, length_ - window_ + 1) : 0; }
+  int64_t settledAfter(int64_t tokens) const;
+  void layOutPrefill(int64_t tokens);
+  void fillLaidOut(const DeviceBlock& inputs, int64_t rows);
+  void swap(Caches& other);
+  /// The first of so many tokens that the next query sees.
+  int64_t oldestOf(int64_t tokens) const { return window_ > 0 ? std::max<int64_t>(0, tokens - window_ + 1) : 0; }
   int64_t bodyStart() const { return keys_->firstToken(); }  ///< position of the body's first token
   int64_t bodyFirst() const { return std::max(sinks_, bodyStart()); }  ///< of the first one that is attended there
 
+  // Attending (device-attention.cpp).
   /// Heads as a kernel is to see them.
   struct HeadShape {
     int64_t kvHeads, keyDim, valueDim;
@@ -107,20 +119,15 @@ class DeviceLayer : LayerWeights {
   void attendParts(std::vector<AttentionProblem>& parts);
   DeviceBlock queriesOf(DeviceBlock made, const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
   DeviceBlock attention(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition, DeviceBlock queries = {});
-  DeviceBlock step(const DeviceBlock& x, int64_t tokens);
-  // Of layers with multi-head latent attention (device-latent.cpp).
+  DeviceBlock promptAttention(Rows rows, const DeviceBlock& x, int64_t tokens);
+
+  // Attending, of layers with multi-head latent attention (device-latent.cpp).
   Angles anglesAt(int64_t firstPosition, int64_t perSequence) const;
   void readBack(ExpandProblem p, const DeviceBlock& rows, int64_t perSequence, int64_t at, int64_t firstToken, int64_t tokens, int64_t firstKey, bool rotates) const;
   AttentionProblem ownRows(const AttentionProblem& whole, const DeviceBlock& rows, int64_t tokens, int64_t firstKey) const;
   DeviceBlock attentionInLatent(const DeviceBlock& x, int64_t perSequence, int64_t firstPosition);
-  DeviceBlock promptAttention(Rows rows, const DeviceBlock& x, int64_t tokens);
-  void layOutPrefill(int64_t tokens);
-  int64_t settledAfter(int64_t tokens) const;
-  void swap(Caches& other);
-  void fillLaidOut(const DeviceBlock& inputs, int64_t rows);
-  DeviceBlock runPrefill(const DeviceBlock& x, int64_t tokens);
-  void runStep();
-  void downloadRows(const DeviceBlock& y, int64_t perSequence, const int64_t* positions, int64_t count, float* to);
+  DeviceBlock promptAttentionInLatent(Rows rows, const DeviceBlock& x, int64_t tokens);
+
   Global<const float> cosines() const { return cosine_ ? cosine_->view<const float>() : Global<const float>(); }
   Global<const float> sines() const { return sine_ ? sine_->view<const float>() : Global<const float>(); }
   int64_t bytes(int64_t numbers) const { return lane_->bytes(numbers); }

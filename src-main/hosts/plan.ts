@@ -15,21 +15,25 @@ export interface PlanOptions {
   readonly prove?: { readonly backend: string; readonly limitBytes?: number };
   /** Only this one. */
   readonly level?: string;
+  /** Told before each level that is proven: it takes a while. */
+  readonly onProgress?: (level: string, done: number, of: number) => void;
 }
 
 const deadlineSeconds = 3600;
 
 export async function planModel(name: string, options: PlanOptions, backend: Supervisor): Promise<MemoryPlan> {
   const { config } = await findModel(name, builtinFolder);
-  const { memoryBytes, context, weightBytes, prove, level } = options;
+  const { memoryBytes, context, weightBytes, prove, level, onProgress } = options;
   const given = weightBytes === undefined ? {} : { weightBytes };
   const whole = planMemory({ name, config, context, memoryBytes, ...given });
   const plan = { ...whole, rows: whole.rows.filter((row) => level === undefined || row.level === level) };
   if (prove === undefined) return plan;
   if (prove.backend === 'cpu' && prove.limitBytes !== undefined) refuseMoreThanFree(prove.limitBytes);
   const rows: PlanRow[] = [];
-  for (const row of plan.rows)
+  for (const row of plan.rows) {
+    onProgress?.(row.level, rows.length, plan.rows.length);
     rows.push(await proven(row, { config, context, prove, weights: plan.weightBytes }, backend));
+  }
   return { ...plan, rows };
 }
 

@@ -15,6 +15,7 @@ import { addFleet } from './fleet.ts';
 import { addLevels } from './levels.ts';
 import { say } from './output.ts';
 import { addPlan } from './plan.ts';
+import { clearLine } from './progress.ts';
 import { addRecommend } from './recommend.ts';
 import { addServe } from './serve.ts';
 import type { Session } from './session.ts';
@@ -85,6 +86,7 @@ const session: Session = {
 try {
   await createProgram(session).parseAsync();
 } catch (error) {
+  clearLine();
   session.exitCode = tell(error, session);
 } finally {
   await session.profiler.close();

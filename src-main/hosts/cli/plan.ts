@@ -5,6 +5,7 @@ import type { MemoryPlan, PlanRow } from '../../contract/model.ts';
 import { parseBytes } from '../../contract/sizes.ts';
 import { columns, prose } from './layout.ts';
 import { backendOption, choiceOption, json, numberOption, print } from './output.ts';
+import { clearLine, showLine } from './progress.ts';
 import type { Session } from './session.ts';
 
 interface Options {
@@ -60,7 +61,7 @@ export const addPlan = (program: Command, { profiler }: Session): Command =>
     )
     .option(
       '--prove <size>',
-      'allocate caches for real until they would take so much, and compare; `device`, on a GPU: until it refuses, the weights taken first',
+      'allocate caches for real until they would take so much, and compare: minutes for a GiB; `device`, on a GPU: until it refuses, the weights taken first',
     )
     .option('--backend <backend>', 'where --prove allocates: cpu or cuda:N', backendOption, 'cpu')
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
@@ -76,7 +77,9 @@ export const addPlan = (program: Command, { profiler }: Session): Command =>
         context,
         ...(weights !== undefined && { weightBytes: weights }),
         ...(prove !== undefined && { prove: proofOf(prove, backend) }),
+        onProgress: (level, done, of) => showLine(`${done}/${of}  filling caches of ${level}`),
       });
+      clearLine();
       await print(format === 'json' ? json(plan) : table(plan).join('\n'));
     });
 

@@ -24,7 +24,7 @@ interface LevelBarsChartProps {
 
 /** Of the width of the chart, whatever the names are: columns must not move when a longer one arrives. */
 const namesShare = 0.34;
-const namesRoom = [132, 290] as const;
+const namesRoom = [132, 250] as const;
 const headHeight = 36;
 const roomForTitle = 200;
 const rightMargin = 8;
@@ -36,7 +36,7 @@ const tallestRow = 64;
 const figureGap = 5;
 const bottomMargin = 8;
 /** Behind the words that say which direction is better. */
-const scaleOffset = 88;
+const scaleOffset = 91;
 
 /** Columns are one stack of bars a row: a bar, then the rest of its column unseen. So one drawing holds all three. */
 export function LevelBarsChart({ columns, beside, width, height, levels, linked, onScale }: LevelBarsChartProps) {

@@ -9,7 +9,7 @@ import { Facts, Section } from './inspector-section.tsx';
 /** What a user of the model would notice, against the same model with an exact cache. */
 const qualityInWords = ({ logitKl, top1Agreement, perplexity, exactPerplexity, positions }: Quality): string =>
   [
-    `At ${formatMetric(top1Agreement, 'share')} of ${positions} positions the likeliest next token is the same.`,
+    `At ${formatMetric(top1Agreement, 'share')} of ${formatMetric(positions, 'count')} positions the likeliest next token is the same.`,
     perplexity > 2 * exactPerplexity
       ? 'It is far more surprised by the text: what it would write has changed.'
       : `Each token costs it ${formatNumber(logitKl)} nats on average (KL), where 0 is no difference.`,

@@ -14,7 +14,14 @@ const shortLabels: Readonly<Record<string, string>> = {
   seqLen: 'tokens',
   referenceKvHeads: 'model KV heads',
 };
-const widths: Readonly<Record<string, number>> = { level: 168, model: 104, phase: 78, hiddenDim: 56, seqLen: 72 };
+const widths: Readonly<Record<string, number>> = {
+  level: 166,
+  model: 104,
+  phase: 78,
+  hiddenDim: 56,
+  seqLen: 70,
+  batch: 60,
+};
 const character = 7.2;
 const leastWidth = 64;
 /** Wide enough for the head and its arrow. */

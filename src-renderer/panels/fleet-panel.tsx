@@ -64,7 +64,7 @@ function FleetFigures({ fleet }: { readonly fleet: FleetView }) {
     <>
       <dl className={classes.figures} aria-label="The fleet now">
         <dt>points waiting</dt>
-        <dd>{waiting}</dd>
+        <dd>{formatMetric(waiting, 'count')}</dd>
         <dt>being measured</dt>
         <dd>{atWork}</dd>
         <dt>points a minute</dt>
@@ -111,7 +111,7 @@ function Worker({
         <span className={classes.state}>
           {fits ? (doing ?? 'waiting for points') : `takes none of ours: its kernels are ${version}`}
         </span>
-        {fits && <span>{done === 1 ? '1 point done' : `${done} points done`}</span>}
+        {fits && <span>{done === 1 ? '1 point done' : `${formatMetric(done, 'count')} points done`}</span>}
       </div>
     </li>
   );

@@ -20,7 +20,7 @@ import {
 } from '@tabler/icons-react';
 import { useStore } from 'zustand';
 import { useShallow } from 'zustand/react/shallow';
-import { formatSeconds } from '../../src-main/contract/format.ts';
+import { formatMetric, formatSeconds } from '../../src-main/contract/format.ts';
 import { isActive, type RunState } from '../../src-main/contract/run-state.ts';
 import { useApp, useRun } from '../panels/use-app.ts';
 import { Device } from './device.tsx';
@@ -142,7 +142,8 @@ type Told = Pick<
 
 function inWords({ status, asked, done, total, etaSeconds, how, failure, pauseReason, notice, failed }: Told): string {
   const told = notice === undefined || status === 'ended' ? '' : ` · ${notice}`;
-  const count = `${done} of ${total}${failed > 0 ? `, ${failed} failed` : ''}${told}`;
+  const figure = (points: number): string => formatMetric(points, 'count');
+  const count = `${figure(done)} of ${figure(total)}${failed > 0 ? `, ${figure(failed)} failed` : ''}${told}`;
   if (failure !== undefined) return `ended by a fault: ${failure}`;
   if (status === 'idle') return 'ready';
   if (status === 'starting') return 'measuring what this machine can do…';

@@ -7,6 +7,7 @@ import { distributionOf, quantile } from '../../src-renderer/series/distribution
 import { numericFields, tellingFields, valuesOf, varyingFields } from '../../src-renderer/series/fields.ts';
 import { parseFilter } from '../../src-renderer/series/filter.ts';
 import { heatMapOf } from '../../src-renderer/series/heat-map.ts';
+import { levelBarsOf, rowFields } from '../../src-renderer/series/levels.ts';
 import { metricOf } from '../../src-renderer/series/metric.ts';
 import {
   indexOf,
@@ -38,6 +39,21 @@ const points = pointsOf(sweep).map((point): Point => point);
 const measured = points.filter(({ outcome }) => outcome === 'measured');
 const box = { left: 50, right: 450, top: 10, bottom: 210 };
 const seconds = metricOf('medianSeconds');
+
+test('rows of a level stand by the numbers that tell them apart, whatever the order measured', () => {
+  const mixed = [...points].sort(
+    (a, b) => ((a.config.seqLen * 7 + a.config.batch) % 5) - ((b.config.seqLen * 7 + b.config.batch) % 5),
+  );
+  const [{ bars }] = levelBarsOf(mixed, ['medianSeconds'], levelNames, { fields: rowFields(mixed) });
+  const places = [256, 1024, 4096].flatMap((tokens) => [1, 8].map((batch) => `${tokens} ${batch}`));
+  const of = (id: string | undefined) => points.find((point) => point.id === id)?.config;
+  for (const name of level) {
+    const rows = bars.filter((bar) => bar.level === name).map(({ ids: [id] }) => `${of(id)?.seqLen} ${of(id)?.batch}`);
+    expect(rows).toEqual(places);
+  }
+  expect(bars[0].label).toBe('baseline · 256 tokens · batch 1');
+  expect(bars[2].label).toBe('baseline · 1,024 tokens · batch 1');
+});
 
 test('axes offered are those that vary within a level; what follows from others is not named', () => {
   expect(varyingFields(points)).toEqual(['seqLen', 'batch']);

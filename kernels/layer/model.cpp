@@ -139,23 +139,26 @@ std::shared_ptr<const ReferenceModel> referenceModel(const ModelSpec& spec) {
 }
 
 std::shared_ptr<const Workload> workload(const std::shared_ptr<const ReferenceModel>& model, int64_t batch,
-                                         int64_t seqLen, uint64_t seed) {
+                                         int64_t seqLen, uint64_t seed, const CancelFlag* cancel) {
   static Recent<Workload, 2> recent;
   const std::string key = keyOf(model->spec()) + "|" + std::to_string(batch) + "/" + std::to_string(seqLen) + "/" + std::to_string(seed);
   return recent.get(key, [&] {
     constexpr int64_t mostStepTokens = 65;
     std::vector<std::vector<float>> x;
-    for (int64_t b = 0; b < batch; b++) x.push_back(model->inputs(seqLen + mostStepTokens, evaluationSeed(seed, b)));
+    for (int64_t b = 0; b < batch; b++) {
+      if (cancel) cancel->check();
+      x.push_back(model->inputs(seqLen + mostStepTokens, evaluationSeed(seed, b)));
+    }
     ModelSpec other = model->spec();
     other.seed += 1000;
     static Recent<ReferenceModel, 1> strangers;
     const auto stranger = strangers.get(keyOf(other), [&] { return std::make_shared<const ReferenceModel>(other); });
-    return workloadOf(model->weights(), stranger->weights(), std::move(x), seqLen, seqLen + mostStepTokens);
+    return workloadOf(model->weights(), stranger->weights(), std::move(x), seqLen, seqLen + mostStepTokens, cancel);
   });
 }
 
 std::shared_ptr<const Workload> workloadOf(const LayerWeights& layer, const LayerWeights& stranger,
-                                           std::vector<std::vector<float>> x, int64_t seqLen, int64_t room) {
+                                           std::vector<std::vector<float>> x, int64_t seqLen, int64_t room, const CancelFlag* cancel) {
   auto w = std::make_shared<Workload>();
   w->batch = static_cast<int64_t>(x.size());
   w->seqLen = seqLen;
@@ -163,6 +166,7 @@ std::shared_ptr<const Workload> workloadOf(const LayerWeights& layer, const Laye
   w->positions = samplePositions(seqLen, w->batch);
   w->x = std::move(x);
   const auto outputs = [&](const LayerWeights& of, const std::vector<float>& inputs, bool uniform) {
+    if (cancel) cancel->check();
     return referenceOutput(of, inputs.data(), seqLen, w->positions, room, uniform);
   };
   for (const auto& inputs : w->x) w->y.push_back(outputs(layer, inputs, false));

@@ -76,12 +76,13 @@ struct Workload {
 /// fp64 outputs of a layer for given inputs. `stranger`: another layer of the same kind, for the control.
 /// @param x per sequence [seqLen][d] or more
 std::shared_ptr<const Workload> workloadOf(const LayerWeights& layer, const LayerWeights& stranger,
-                                           std::vector<std::vector<float>> x, int64_t seqLen, int64_t room);
+                                           std::vector<std::vector<float>> x, int64_t seqLen, int64_t room,
+                                           const CancelFlag* cancel = nullptr);
 
 /// Made once per (model, batch, seqLen, seed) and kept while it is the last one asked for.
 std::shared_ptr<const ReferenceModel> referenceModel(const ModelSpec& spec);
 std::shared_ptr<const Workload> workload(const std::shared_ptr<const ReferenceModel>& model, int64_t batch,
-                                         int64_t seqLen, uint64_t seed);
+                                         int64_t seqLen, uint64_t seed, const CancelFlag* cancel = nullptr);
 /// Seeds of the streams of a batch, and of calibration: disjoint for every batch size.
 uint64_t evaluationSeed(uint64_t seed, int64_t sequence);
 uint64_t calibrationSeed(uint64_t seed, int64_t stream);

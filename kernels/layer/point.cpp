@@ -39,7 +39,7 @@ MeasuredPoint::MeasuredPoint(const PointSpec& spec, std::shared_ptr<const Refere
   if (w.heads % w.kvHeads || w.kvHeads % spec.technique.kvHeads) refuse("expected KV heads that divide the heads they serve");
   if (spec.technique.hadamard && (w.headDim & (w.headDim - 1))) refuse("expected a head size that is a power of two for hadamard but received " + std::to_string(w.headDim));
   if (cancel) cancel->check();
-  if (!workload_) workload_ = fastmqa::workload(model_, spec.batch, spec.seqLen, spec.inputSeed);
+  if (!workload_) workload_ = fastmqa::workload(model_, spec.batch, spec.seqLen, spec.inputSeed, cancel);
   if (cancel) cancel->check();
   layer_ = accelerator ? runOnAccelerator(*accelerator, spec.device, model_, spec, workload_->room, cancel)
                        : runLayer(spec.device, model_, spec, workload_->room, cancel);

@@ -97,6 +97,8 @@ export interface RunOptions {
   readonly out?: string;
   readonly resume?: boolean;
   readonly onEvent?: (event: RunEvent) => void;
+  /** What the user should know and no row says. */
+  readonly onNotice?: (line: string) => void;
   /** Ids of points that are not to be measured: somebody has them. */
   readonly except?: readonly string[];
   /** Measured by the workers of this queue instead of this machine. */

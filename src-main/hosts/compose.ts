@@ -255,7 +255,7 @@ type Recordings = Map<string, Recording>;
 
 async function run(
   sweep: Sweep,
-  { out, resume = false, onEvent, except = [], fleet, remote }: RunOptions,
+  { out, resume = false, onEvent, onNotice, except = [], fleet, remote }: RunOptions,
   backend: MeasuringBackend,
   machine: {
     environment(measures: boolean, gpus: readonly Gpu[]): Promise<Environment>;
@@ -275,7 +275,7 @@ async function run(
     const environment = joinedAgent?.environment ?? (await machine.environment(!fleet, gpus));
     const header = { sweep, measuring, environment };
     const { recording, done, id } =
-      out === undefined ? { id: randomUUID() } : await openRecording(out, header, resume, recordings);
+      out === undefined ? { id: randomUUID() } : await openRecording(out, header, resume, recordings, onNotice);
     const what = {
       plan,
       clock: monotonic,
@@ -301,6 +301,7 @@ async function openRecording(
   header: Pick<SessionHeader, 'sweep' | 'measuring' | 'environment'>,
   resume: boolean,
   recordings: Recordings,
+  onNotice: (line: string) => void = () => undefined,
 ): Promise<{ recording: Recording; id: string; done?: ReadonlyMap<string, Point> }> {
   const release = await holdSession(path);
   const listed = (recording: Recording): Recording => {
@@ -318,7 +319,11 @@ async function openRecording(
       return { recording: listed(await createRecording(path, { ...first, ...header })), id };
     }
     refuseOtherSweep(header.sweep, (await readSession(path)).header, path);
-    const { recording, session } = await resumeRecording(path, header.environment);
+    const { recording, session, copy } = await resumeRecording(path, header.environment);
+    if (session.setAside.length > 0) {
+      const found = copy === undefined ? '' : `; as it was found it is in ${copy}`;
+      onNotice(`${path}: damaged and left out: line ${session.setAside.join(', ')}${found}`);
+    }
     return { recording: listed(recording), id: session.header.id, done: session.points };
   } catch (error) {
     await release();

@@ -143,7 +143,11 @@ export class RunHub {
   private async measure(sweep: Sweep, options: RunOptions): Promise<void> {
     try {
       await mkdir(this.options.folder, { recursive: true });
-      this.run = await this.options.profiler.run(sweep, { ...options, onEvent: (event) => this.hear(event) });
+      this.run = await this.options.profiler.run(sweep, {
+        ...options,
+        onEvent: (event) => this.hear(event),
+        onNotice: (text) => this.tell({ type: 'notice', text }),
+      });
     } catch (error) {
       this.break(error);
       throw error;

@@ -87,6 +87,9 @@ async function setAside(path: string, bytes: Uint8Array, fileSystem: FileSystem)
       try {
         await writeAll(file, bytes, 0);
         await file.sync();
+      } catch (error) {
+        await fileSystem.remove(copy).catch(() => undefined); // half a copy is none
+        throw error;
       } finally {
         await file.close();
       }

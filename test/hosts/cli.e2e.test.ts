@@ -258,6 +258,20 @@ describe('a session', () => {
     for (const [id, point] of before) expect(after.points.get(id)).toEqual(point);
   });
 
+  test('--resume of a damaged session says what it leaves out, and where the file is as it was found', async () => {
+    const session = path('torn.fmqa');
+    await fastmqa('sweep', 'baseline', ...small, '--out', session);
+    const torn = readFileSync(session, 'utf8').split('\n').slice(0, 3).join('\n').slice(0, -40);
+    writeFileSync(session, torn);
+    const { code, stderr } = await fastmqa('sweep', '--resume', '--out', session);
+    expect({ code, stderr }).toEqual({
+      code: 0,
+      stderr: `${session}: damaged and left out: line 3; as it was found it is in ${session}.damaged-1\n`,
+    });
+    expect(readFileSync(`${session}.damaged-1`, 'utf8')).toBe(torn);
+    expect((await readSession(session)).points.size).toBe(2);
+  });
+
   test('a second Ctrl+C ends at once', async () => {
     const session = path('cancelled.fmqa');
     const run = startCli(['sweep', 'baseline', ...small, '--out', session], scripted('hang'));

@@ -197,7 +197,9 @@ test('a session that is continued shows its earlier points from the start, and g
   const [, rest] = await Promise.all(planOf('baseline', 'four-bit').map(measured));
   const file = join(folder, 'a.fmqa');
   await hub.continueSession(file, await recorded('baseline'));
-  expect(profiler.options).toEqual([{ out: file, resume: true }]);
+  expect(profiler.options).toEqual([{ out: file, resume: true, onNotice: expect.any(Function) }]);
+  profiler.options[0].onNotice?.('line 3 was left out');
+  expect(hub.snapshot().notice).toBe('line 3 was left out');
   const snapshot = hub.snapshot();
   expect(snapshot).toMatchObject({ status: 'starting', done: 1, total: 2 });
   batches.length = 0;
@@ -239,7 +241,7 @@ test('each sweep is recorded in a file of its own', async () => {
   vi.setSystemTime(new Date('2026-01-31T14:25:01Z'));
   const { file } = await hub.start(sweep);
   expect(file).toBe(join(folder, '2026-01-31-142501-a-sweep.fmqa'));
-  expect(profiler.options).toEqual([{ out: file }]);
+  expect(profiler.options).toEqual([{ out: file, onNotice: expect.any(Function) }]);
 });
 
 test.each([

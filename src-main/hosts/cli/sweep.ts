@@ -207,6 +207,7 @@ async function measure(profiler: Profiler, sweep: Sweep, options: Options) {
       ...(options.queue === undefined ? {} : { fleet: fleetOf(options.queue, options.device, progress) }),
       ...(options.remote === undefined ? {} : { remote: remoteOf(options.remote, options.remoteCommand, progress) }),
       onEvent: hear,
+      onNotice: (line) => progress.line(line),
     });
     if (interrupted) run.cancel('interrupted');
     const { points, how } = await run.finished;

@@ -45,6 +45,7 @@ CaseSpec named(CaseSpec s, const std::string& kind) {
   if (s.lengths.size() > 1) s.name += " ragged";
   if (s.outType != Dtype::f32) s.name += " out " + check::nameOf(s.outType);
   if (s.magnitude != 1) s.name += " large";
+  if (s.slope != 0) s.name += " slope" + std::to_string(s.slope);
   return s;
 }
 
@@ -217,6 +218,9 @@ void testPrefill() {
     runs(named(s, "prefill"));
     s.queryTokens = 5, s.heads = 32, s.kvHeads = 1, s.batch = 1, s.lengths = {140};
     runs(named(s, "verify, packed"));
+    s.heads = 4, s.lengths = {400};  // shifts move with every tile, never, and with some
+    for (float slope : {0.2f, -0.2f, 0.05f}) s.slope = slope, runs(named(s, "verify, packed"));
+    s.slope = 0;
     s.paged = false, s.queryTokens = 40, s.lengths = {20}, s.heads = 1;
     runs(named(s, "prefill with more queries than keys"));
   }
@@ -270,6 +274,12 @@ void testHopper() {
       runs(named(s, "hopper, packed"));
       s.splits = 0, s.queryTokens = 7, s.heads = 24, s.kvHeads = 3, s.paged = false;
       runs(named(s, "hopper, packed"));
+      s.queryTokens = 5, s.heads = 32, s.kvHeads = 1, s.left = unlimitedTokens, s.sinks = 0, s.magnitude = 6, s.lengths = {900};
+      runs(named(s, "hopper, packed"));
+      s.queryTokens = 7, s.paged = true, s.splits = 1;
+      runs(named(s, "hopper, packed, a block that is not full"));
+      s.magnitude = 1;  // shifts move with every tile, with some, and never: tiles are taken last first
+      for (float slope : {-0.1f, -0.04f, 0.1f}) s.slope = slope, runs(named(s, "hopper, packed"));
     }
     for (int rope : {64, 0}) {
       s = CaseSpec{};

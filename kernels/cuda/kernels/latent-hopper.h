@@ -6,7 +6,7 @@
 // values to work on during a softmax.
 #pragma once
 #include "../primitives/hopper.h"
-#include "attention-problem.h"
+#include "softmax.h"
 
 namespace fastmqa::gpu::hopper {
 
@@ -113,7 +113,6 @@ template <class Shape>
 FASTMQA_DEVICE void scoreLatent(const LatentProblem& all, const LatentWork& work, uint32_t memory) {
   using Type = typename Shape::Type;
   constexpr int stepBytes = Shape::stepBytes, stepsInLine = lineBytes / stepBytes, tokens = Shape::tokens, kept = Shape::kept;
-  constexpr float tolerance = 8;  // the shift of a row's exponents follows its largest score only when that has grown by 2^8
   const AttentionProblem& p = all.p;
   const LatentBarriers<Shape> barriers{memory + Shape::barriersAt};
   const int count = sameInWarp(work.count);
@@ -169,36 +168,8 @@ FASTMQA_DEVICE void scoreLatent(const LatentProblem& all, const LatentWork& work
         for (int j = threadIndex() % warpgroupThreads; j < missing; j += warpgroupThreads)
           asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(tile + line * Shape::lineTile + first * lineBytes + j * 16), "r"(0) : "memory");
     }
-    float most[2], fade[2] = {1, 1};
-    FASTMQA_UNROLL
-    for (int half = 0; half < 2; half++) {
-      most[half] = scores[2 * half];
-      FASTMQA_UNROLL
-      for (int j = 1; j < tokens / 4; j++) most[half] = fmaxf(most[half], scores[j / 2 * 4 + 2 * half + j % 2]);
-      most[half] *= all.scale;
-    }
-    if (anyLane(most[0] > top[0] + tolerance || most[1] > top[1] + tolerance)) {  // rare once a large score has been met
-      FASTMQA_UNROLL
-      for (int half = 0; half < 2; half++) {
-        most[half] = fmaxf(most[half], shuffleXor(most[half], 1));
-        most[half] = fmaxf(most[half], shuffleXor(most[half], 2));
-        if (most[half] > top[half] + tolerance) {
-          fade[half] = exp2Fast(top[half] - most[half]);
-          top[half] = most[half];
-          total[half] *= fade[half];
-        }
-      }
-    }
-    FASTMQA_UNROLL
-    for (int half = 0; half < 2; half++) {
-      const float shift = top[half] == minusInfinity ? 0 : top[half];
-      FASTMQA_UNROLL
-      for (int j = 0; j < tokens / 4; j++) {
-        float& x = scores[j / 2 * 4 + 2 * half + j % 2];
-        x = exp2Fast(x * all.scale - shift);
-        total[half] += x;
-      }
-    }
+    float fade[2];
+    weighScores<tokens / 2>([&](int j) -> float& { return scores[j]; }, all.scale, top, total, fade);
 
     if (Shape::ropeLines > 0) joinBarrier(latentGroupBarrier, warpgroupThreads);  // weights go where all warps have read
     // Addresses are computed anew, for want of registers.

@@ -299,6 +299,8 @@ void runAll() {
     cases.push_back(latent);
   }
   for (int kvHeads : {32, 8, 1}) cases.push_back({"verify 5", kvHeads == 1 ? 128 : 32, 32, kvHeads, 128, 8192, 5, Dtype::bf16});
+  cases.push_back({"verify 5", 128, 32, 1, 64, 8192, 5, Dtype::bf16});
+  for (int dim : {64, 128}) cases.push_back({"verify 8", 128, 32, 1, dim, 8192, 8, Dtype::bf16});
   for (Dtype type : {Dtype::e4m3, Dtype::int8, Dtype::int4})
     for (int kvHeads : {8, 1})
       cases.push_back({"verify 5", kvHeads == 1 ? 128 : 32, 32, kvHeads, 128, 8192, 5, type, type == Dtype::e4m3 ? Sharing::tensor : Sharing::token, type == Dtype::int4 ? 64 : 128, type == Dtype::int4 ? 64 : 128});

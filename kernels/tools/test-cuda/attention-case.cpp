@@ -39,7 +39,7 @@ struct Side {
   }
 };
 
-Side makeSide(const CaseSpec& spec, check::Random& random, int channels, Sharing sharing, int group) {
+Side makeSide(const CaseSpec& spec, check::Random& random, int channels, Sharing sharing, int group, float slope = 0) {
   Side s;
   const Dtype type = spec.cacheType;
   s.channels = channels;
@@ -95,7 +95,8 @@ Side makeSide(const CaseSpec& spec, check::Random& random, int channels, Sharing
         const int64_t page = spec.paged ? s.pages[static_cast<size_t>(b * pagesPer + t / pageTokens)] : 0;
         uint8_t* row = s.bytes.data() + (spec.paged ? page * s.rows.batchBytes + g * s.rows.headBytes + t % pageTokens * rowBytes
                                                     : b * s.rows.batchBytes + g * s.rows.headBytes + t * s.rows.tokenBytes);
-        const bool exists = t < (spec.lengths.size() > 1 ? spec.lengths[static_cast<size_t>(b)] : spec.lengths[0]);
+        const int length = spec.lengths.size() > 1 ? spec.lengths[static_cast<size_t>(b)] : spec.lengths[0];
+        const bool exists = t < length;
         for (int c = 0; c < channels; c++) {
           float& x = s.numbers[next++];
           if (isCode(type)) {
@@ -114,7 +115,8 @@ Side makeSide(const CaseSpec& spec, check::Random& random, int channels, Sharing
             if (exists) row[c] = byte;
             x = (type == Dtype::e4m3 ? floatFromE4m3(byte) : floatFromE5m2(byte)) * s.scales.tensorScale;
           } else {
-            x = rounded(type, static_cast<float>(random.normal()) * spec.magnitude);
+            const auto drawn = static_cast<float>(random.normal()) * spec.magnitude;
+            x = rounded(type, c > 0 || slope == 0 ? drawn : slope * static_cast<float>(slope > 0 ? t - length + 1 : t));
             if (exists) putFloat(type, row, c, x);
           }
         }
@@ -128,14 +130,15 @@ CaseResult runCase(const CaseSpec& spec, const Device& device) {
   uint64_t seed = 1469598103934665603ull;
   for (char c : spec.name) seed = (seed ^ static_cast<uint64_t>(c)) * 1099511628211ull;
   check::Random random(seed);
-  Side keys = makeSide(spec, random, spec.keyDim, spec.keySharing, spec.keyGroup);
+  Side keys = makeSide(spec, random, spec.keyDim, spec.keySharing, spec.keyGroup, spec.slope);
   Side values = makeSide(spec, random, spec.valueDim, spec.valueSharing, spec.valueGroup);
   const bool latent = spec.path == Path::latent || spec.path == Path::hopperLatent;  // values are the first channels of the keys
   const auto rows = static_cast<size_t>(spec.batch * spec.queryTokens * spec.heads);
   std::vector<float> q(rows * static_cast<size_t>(spec.keyDim));
   std::vector<uint8_t> queryBytes(static_cast<size_t>(packedBytes(spec.queryType, static_cast<int64_t>(q.size()))));
   for (size_t i = 0; i < q.size(); i++) {
-    q[i] = rounded(spec.queryType, static_cast<float>(random.normal()) * spec.magnitude);
+    const bool isSteady = spec.slope != 0 && i % static_cast<size_t>(spec.keyDim) == 0;
+    q[i] = rounded(spec.queryType, isSteady ? std::sqrt(static_cast<float>(spec.keyDim)) : static_cast<float>(random.normal()) * spec.magnitude);
     putFloat(spec.queryType, queryBytes.data(), static_cast<int64_t>(i), q[i]);
   }
 

@@ -20,6 +20,7 @@ struct CaseSpec {
   bool symmetric = false;
   int left = unlimitedTokens, right = 0, sinks = 0;
   float softcap = 0, magnitude = 1;
+  float slope = 0;  ///< not 0: logits of 16-bit keys grow by about this a token, up to 0 at the last, or fall from 0 at the first
   Path path = Path::decode;
   int splits = 0;         ///< 0: as planned
   std::vector<int> cuts;  ///< cached tokens where a part ends and the next begins (multiples of 64)

@@ -2,6 +2,7 @@
 // those of the values so that one is on its way while the other is used (FlashAttention-2's schedule). Rows are query
 // tokens of one head or, packed, (token, head) pairs of one KV head: then a cached tile is read once for all of them.
 #pragma once
+#include "softmax.h"
 #include "storage.h"
 
 namespace fastmqa::gpu {
@@ -124,7 +125,7 @@ prefillKernel(const AttentionProblem p) {
 
   const int warpRow = warpIndex() * rowTiles * 16;
   constexpr int tileRowBytes = 16 * D * 2;
-  RowNumbers<rowTiles> tops, totals;  // largest logit, and sum of the weights of this lane's columns
+  RowNumbers<rowTiles> tops, totals;  // shift (as of weighScores), and sum of the weights of this lane's columns
   FragmentC sums[rowTiles][fragments];
   FASTMQA_UNROLL
   for (int m = 0; m < rowTiles; m++) {
@@ -211,29 +212,13 @@ prefillKernel(const AttentionProblem p) {
     FragmentA weights[rowTiles][tokens / 16];
     FASTMQA_UNROLL
     for (int m = 0; m < rowTiles; m++) {
-      float most[2] = {minusInfinity, minusInfinity};
-      FASTMQA_UNROLL
-      for (int f = 0; f < keyFragments; f++)
+      float fade[2];
+      const bool rescale = weighScores<4 * keyFragments>([&](int j) -> float& { return scores[m][j / 4].r[j % 4]; }, scale, tops.of[m], totals.of[m], fade);
+      if (rescale) {
         FASTMQA_UNROLL
-        for (int j = 0; j < 4; j++) most[j / 2] = fmaxf(most[j / 2], scores[m][f].r[j]);
-      FASTMQA_UNROLL
-      for (int half = 0; half < 2; half++) {
-        most[half] = fmaxf(most[half], shuffleXor(most[half], 1));
-        most[half] = fmaxf(most[half], shuffleXor(most[half], 2));
-        const float before = tops.of[m][half], now = fmaxf(before, most[half] * scale);
-        tops.of[m][half] = now;
-        const float shift = now == minusInfinity ? 0 : now, fade = exp2Fast(before - shift);
-        FASTMQA_UNROLL
-        for (int f = 0; f < fragments; f++) sums[m][f].r[2 * half] *= fade, sums[m][f].r[2 * half + 1] *= fade;
-        totals.of[m][half] *= fade;
-        FASTMQA_UNROLL
-        for (int f = 0; f < keyFragments; f++)
+        for (int f = 0; f < fragments; f++)
           FASTMQA_UNROLL
-          for (int c = 0; c < 2; c++) {
-            float& x = scores[m][f].r[2 * half + c];
-            x = exp2Fast(x * scale - shift);
-            totals.of[m][half] += x;
-          }
+          for (int j = 0; j < 4; j++) sums[m][f].r[j] *= fade[j / 2];
       }
       FASTMQA_UNROLL
       for (int s = 0; s < tokens / 16; s++)

@@ -1,9 +1,9 @@
 // Attention of many query rows on compute capability 9.0. Rows are query tokens of one head or, packed, (token, head) pairs
-// of one KV head. A block stays on its multiprocessor and takes tiles of rows as it gets done. One thread feeds it: it has the copy engine fetch queries, and keys and values into rings of
-// shared memory, also those of the next tile while the last one is being finished. Warpgroups of 64 rows each multiply:
-// while a warpgroup takes the softmax of one tile of keys, the matrix unit has the next tile's scores and the last one's
-// values to work on, and another warpgroup's. (FlashAttention-3's schedule, Shah et al. 2024.) Sums are rescaled only where
-// weighScores says so: that takes up to an eighth off the time.
+// of one KV head. A block stays on its multiprocessor and takes tiles of rows as it gets done. One thread feeds it: it has the
+// copy engine fetch queries, and keys and values into rings of shared memory, also those of the next tile while the last one
+// is being finished. Warpgroups of 64 rows each multiply: while a warpgroup takes the softmax of one tile of keys, the matrix
+// unit has the next tile's scores and the last one's values to work on, and another warpgroup's. (FlashAttention-3's schedule,
+// Shah et al. 2024.) Sums are rescaled only where weighScores says so: 4 to 10 % off the time.
 #pragma once
 #include "../primitives/hopper.h"
 #include "softmax.h"

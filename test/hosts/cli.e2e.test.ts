@@ -424,7 +424,7 @@ describe('bad input is one sentence and exit code 2', () => {
     [
       'negative time-out',
       () => ['sweep', '--timeout', '-1'],
-      /^expected a number of seconds above 0 for --timeout but received -1$/,
+      /^expected a number of seconds above 0, at most 86400, for --timeout but received -1$/,
     ],
     ['unknown backend', () => ['sweep', '--backend', 'tpu'], /^expected cpu or cuda:N for backend but received tpu$/],
     [

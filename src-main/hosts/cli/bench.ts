@@ -17,14 +17,14 @@ export const addBench = (program: Command, session: Session): Command =>
       'context of the decode cases (default: 32768, which takes up to 2 GiB)',
       numberOption(
         '--decode-tokens',
-        'a whole number of at least 64',
+        'a whole number from 64 to 1048576',
         (n) => Number.isInteger(n) && n >= 64 && n <= 2 ** 20,
       ),
     )
     .option(
       '--seconds <n>',
       'seconds for each case (default: 1)',
-      numberOption('--seconds', 'a number above 0', (n) => n > 0 && n <= 600),
+      numberOption('--seconds', 'a number above 0, at most 600,', (n) => n > 0 && n <= 600),
     )
     .option('--backend <backend>', 'cpu; cuda:N: whole layers only, no single kernels', backendOption, 'cpu')
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')

@@ -62,7 +62,11 @@ export const addSpeculate = (program: Command, session: Session): Command =>
     .option(
       '--tokens <n>',
       'tokens to make after each prompt',
-      numberOption('--tokens', 'a whole number from 1', (n) => Number.isInteger(n) && n >= 1 && n <= 2 ** 20),
+      numberOption(
+        '--tokens',
+        'a whole number from 1 to 1048576',
+        (n) => Number.isInteger(n) && n >= 1 && n <= 2 ** 20,
+      ),
       128,
     )
     .option(

@@ -42,7 +42,7 @@ interface Options {
 }
 
 const positive = (name: string) =>
-  numberOption(name, 'a number of seconds above 0', (value) => value > 0 && value <= 86400);
+  numberOption(name, 'a number of seconds above 0, at most 86400,', (value) => value > 0 && value <= 86400);
 
 const samples = (name: string, most: number) =>
   numberOption(name, `a whole number from 1 to ${most}`, (n) => Number.isInteger(n) && n >= 1 && n <= most);

@@ -279,8 +279,9 @@ void runAll() {
     const bool four = type == Dtype::int4;
     for (int dim : {64, 128})
       for (int kvHeads : {32, 8, 1}) {
-        const int batch = kvHeads == 1 ? 128 : 32;
-        cases.push_back({"decode", batch, 32, kvHeads, dim, 8192, 1, type, type == Dtype::e4m3 ? Sharing::tensor : Sharing::token, four ? 64 : dim, four ? 64 : dim});
+        const bool shared = kvHeads == 1;
+        for (int tokens : shared ? std::vector<int>{8192, 32768} : std::vector<int>{8192})
+          cases.push_back({"decode", shared ? 128 : 32, 32, kvHeads, dim, tokens, 1, type, type == Dtype::e4m3 ? Sharing::tensor : Sharing::token, four ? 64 : dim, four ? 64 : dim});
       }
     if (isInteger(type)) cases.push_back({"decode by channel", 32, 32, 8, 128, 8192, 1, type, Sharing::channel, 64, 128});
   }

@@ -103,10 +103,10 @@ step() {
   "$node" -e '
     const { points } = JSON.parse(require("fs").readFileSync(process.argv[1], "utf8"));
     const lines = points.map(({ config, throughput, reason }) => {
-      if (!throughput) return `${config.cacheDtype}: ${reason}`;
+      if (!throughput) return `${config.keyDtype}: ${reason}`;
       const { medianSeconds, graphNodes } = throughput;
       const recorded = graphNodes ? `${graphNodes} kernels, ${((medianSeconds * 1e6) / graphNodes).toFixed(1)} us each` : "NOT RECORDED";
-      return `${config.cacheDtype} B${config.batch} ${(medianSeconds * 1e6).toFixed(0)} us, ${recorded}`;
+      return `${config.keyDtype} B${config.batch} ${(medianSeconds * 1e6).toFixed(0)} us, ${recorded}`;
     });
     console.log(lines.join("; "));' "$out/step.json"
 }

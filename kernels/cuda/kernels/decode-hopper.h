@@ -105,6 +105,7 @@ FASTMQA_DEVICE uint32_t loadHalf(uint32_t from) {
 }
 /// The same 4 bytes four times.
 FASTMQA_DEVICE void storeWords(uint32_t to, uint32_t word) { asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(word) : "memory"); }
+/// As `settled`, of rows of numbers.
 template <class X, int n>
 FASTMQA_DEVICE void settledAll(X (&x)[n]) {
   FASTMQA_UNROLL
@@ -253,19 +254,22 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
   uint32_t keys[pages][4 * steps];
   const auto unpackKeys = [&](int stage) {
     FASTMQA_UNROLL
-    for (int page = 0; page < pages; page++)
-    FASTMQA_UNROLL
-    for (int u = 0; u < Shape::chunks; u += 2) {
-      uint32_t r[4];  // of chunk u tokens q and q + 8, of the next
-      loadMatrices(r[0], r[1], r[2], r[3], memory + (warpgroup * stages + stage) * Shape::stageBytes + page * 2 * Shape::sideBytes + (keyAt ^ static_cast<uint32_t>(u * 16)));
+    for (int page = 0; page < pages; page++) {
+      const uint32_t tile = memory + (warpgroup * stages + stage) * Shape::stageBytes + page * 2 * Shape::sideBytes;
       FASTMQA_UNROLL
-      for (int j = 0; j < 4; j++) {
-        const int chunk = u + j / 2, half = j % 2;
-        if constexpr (Shape::nibbles) {
-          keys[page][8 * chunk + half] = Pairs::low(r[j]), keys[page][8 * chunk + 2 + half] = Pairs::high(r[j]);
-          keys[page][8 * chunk + 4 + half] = Pairs::low(r[j] >> 8), keys[page][8 * chunk + 6 + half] = Pairs::high(r[j] >> 8);
-        } else {
-          Pairs::ofToken(r[j], keys[page][4 * chunk + half], keys[page][4 * chunk + 2 + half]);
+      for (int u = 0; u < Shape::chunks; u += 2) {
+        uint32_t r[4];  // of chunk u tokens q and q + 8, of the next
+        loadMatrices(r[0], r[1], r[2], r[3], tile + (keyAt ^ static_cast<uint32_t>(u * 16)));
+        FASTMQA_UNROLL
+        for (int j = 0; j < 4; j++) {
+          const int chunk = u + j / 2, half = j % 2;
+          uint32_t* const to = keys[page] + (Shape::nibbles ? 8 : 4) * chunk + half;
+          if constexpr (Shape::nibbles) {
+            to[0] = Pairs::low(r[j]), to[2] = Pairs::high(r[j]);
+            to[4] = Pairs::low(r[j] >> 8), to[6] = Pairs::high(r[j] >> 8);
+          } else {
+            Pairs::ofToken(r[j], to[0], to[2]);
+          }
         }
       }
     }
@@ -282,12 +286,11 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
     settledAll(keys);
     beginProducts();
     FASTMQA_UNROLL
-    for (int page = 0; page < pages; page++) {
+    for (int page = 0; page < pages; page++)
       FASTMQA_UNROLL
       for (int s = 0; s < steps; s++)
         Product<F16, rows>::registersAlong(scores[page][s * runs / steps], keys[page][4 * s], keys[page][4 * s + 1], keys[page][4 * s + 2], keys[page][4 * s + 3],
                                            queryOperand + (s / 4 * Shape::lineTile + s % 4 * 32 >> 4), s % (steps / runs) == 0);
-    }
     commitProducts();
 
     // Beside it: scales and values.

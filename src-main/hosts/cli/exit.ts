@@ -25,6 +25,14 @@ export function onInterrupt({ onStop, onCancel }: Interruption): () => void {
   const signals = { SIGINT: interrupt, SIGTERM: onCancel, SIGHUP: onCancel };
   for (const [signal, listener] of Object.entries(signals)) process.on(signal, listener);
   return () => {
+    if (lastInterrupt !== undefined) swallowEcho();
     for (const [signal, listener] of Object.entries(signals)) process.off(signal, listener);
   };
+}
+
+/** An echo may come when all is measured: it must not end the program before its output is out. */
+function swallowEcho(): void {
+  const swallow = (): void => undefined;
+  process.on('SIGINT', swallow);
+  setTimeout(() => process.off('SIGINT', swallow), echoMilliseconds).unref();
 }

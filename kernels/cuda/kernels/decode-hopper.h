@@ -191,6 +191,7 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
   }
   takeRegisters<Shape::registers>();
 
+  // All queries are on their way before the first is stored.
   constexpr int queryPairs = rows * D / 2, pairsEach = (queryPairs + Shape::consumers - 1) / Shape::consumers;
   uint32_t queryBits[pairsEach][2];
   FASTMQA_UNROLL
@@ -204,7 +205,6 @@ static __global__ void __launch_bounds__(Shape::threads, 1) codedDecodeKernel(co
     else
       queryBits[j][0] = p.queries.load<uint32_t>(from * 2);
   }
-
   FASTMQA_UNROLL
   for (int j = 0; j < pairsEach; j++) {
     const int i = j * Shape::consumers + threadIndex(), row = i / (D / 2), channel = i % (D / 2) * 2;

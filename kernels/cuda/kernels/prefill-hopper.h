@@ -83,9 +83,8 @@ FASTMQA_DEVICE PrefillWork<Shape> prefillWork(const PrefillProblem& all, int ind
   const VisibleTiles tiles(p, work.length, work.position + work.firstRow / all.perToken,
                            work.position + (work.firstRow + work.rowsHere - 1) / all.perToken, Shape::tokens);
   work.sinkTiles = tiles.sinkTiles, work.windowTile = tiles.windowTile, work.allSeeFrom = tiles.allSeeFrom, work.allSeeTo = tiles.allSeeTo;
-  const int share = (tiles.count + p.splits - 1) / p.splits, begin = split * share;
-  work.end = begin + share < tiles.count ? begin + share : tiles.count;
-  work.count = work.end > begin ? work.end - begin : 0;
+  const TileRange share = tiles.shareOf(split, p.splits);
+  work.end = share.end, work.count = share.countOf(0, 1);
   return work;
 }
 

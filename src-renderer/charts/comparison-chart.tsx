@@ -13,10 +13,10 @@ import {
 import { markOf } from '../series/marks.ts';
 import { isAdding, type Linked } from './linked.ts';
 import { type Glyph, MarkPath } from './mark.tsx';
-import planeClasses from './plane-chart.module.css';
 import { PlacedTooltip } from './point-overlay.tsx';
 import { shortened } from './shortened.ts';
 import classes from './tooltip.module.css';
+import { nextRow, Walked } from './walked.tsx';
 
 interface ComparisonChartProps {
   readonly rows: readonly ComparisonRow[];
@@ -59,7 +59,10 @@ export function ComparisonChart({ rows, axis, width, height, levels, linked }: C
       cy: head + rowHeight * (row + (i + 1) / (entries.length + 1)),
     })),
   );
-  const told = placed.find(({ entry }) => entry.key === near?.entry.key);
+  const at = rows.findIndex(({ id }) => id === linked.selected.at(-1));
+  const told =
+    placed.find(({ entry }) => entry.key === near?.entry.key) ??
+    (linked.isPinned ? placed.find(({ row }) => row === at) : undefined);
 
   const point = (event: PointerEvent): void => {
     const frame = event.currentTarget.getBoundingClientRect();
@@ -70,25 +73,32 @@ export function ComparisonChart({ rows, axis, width, height, levels, linked }: C
       .sort((a, b) => Math.hypot(a.cx - x, 3 * (a.cy - y)) - Math.hypot(b.cx - x, 3 * (b.cy - y)))[0];
     setNear(nearest);
   };
-  const press = (event: KeyboardEvent): void => {
-    const steps: Record<string, number> = { ArrowDown: 1, ArrowUp: -1, Home: -1e9, End: 1e9 };
-    const step = steps[event.key];
-    if (step === undefined || rows.length === 0) return;
-    event.preventDefault();
-    const at = rows.findIndex(({ id }) => id === linked.selected.at(-1));
-    linked.onSelect(rows[Math.min(rows.length - 1, Math.max(0, at === -1 ? 0 : at + step))].id, isAdding(event));
+  const onKey = (event: KeyboardEvent): boolean => {
+    const next = nextRow(rows, at, event.key);
+    if (next) linked.onSelect(next.id, isAdding(event));
+    return next !== undefined;
   };
 
   return (
-    <div
-      className={planeClasses.plane}
-      role="application"
-      aria-roledescription="chart"
-      aria-label="Time of each point against its baselines. Up and down go from point to point. The table lists the same points."
-      // biome-ignore lint/a11y/noNoninteractiveTabindex: as every chart, it is walked with the arrow keys
-      tabIndex={0}
-      data-near={near ? '' : undefined}
-      onKeyDown={press}
+    <Walked
+      name="Time of each point against its baselines"
+      keys="Up and down go from point to point"
+      isNear={near !== undefined}
+      onKey={onKey}
+      told={
+        told && (
+          <PlacedTooltip cx={told.cx} cy={told.cy} width={width} height={height} gap={12}>
+            <div className={classes.box}>
+              <div className={classes.head}>
+                {told.entry.verdict} {told.entry.timeRatio !== undefined && ratioInWords(told.entry.timeRatio)}
+              </div>
+              <div className={classes.note}>against {told.entry.baseline.name}</div>
+              <div>{told.entry.reason}</div>
+              <div>memory and error: {changesInWords(told.entry)}</div>
+            </div>
+          </PlacedTooltip>
+        )
+      }
       onPointerMove={point}
       onPointerLeave={() => setNear(undefined)}
       onClick={(event) => near && linked.onSelect(near.entry.id, isAdding(event))}
@@ -187,19 +197,7 @@ export function ComparisonChart({ rows, axis, width, height, levels, linked }: C
           <Entry key={entry.key} entry={entry} cx={cx} cy={cy} toX={toX} left={toX(1)} />
         ))}
       </ScatterChart>
-      {told && (
-        <PlacedTooltip cx={told.cx} cy={told.cy} width={width} height={height} gap={12}>
-          <div className={classes.box}>
-            <div className={classes.head}>
-              {told.entry.verdict} {told.entry.timeRatio !== undefined && ratioInWords(told.entry.timeRatio)}
-            </div>
-            <div className={classes.note}>against {told.entry.baseline.name}</div>
-            <div>{told.entry.reason}</div>
-            <div>memory and error: {changesInWords(told.entry)}</div>
-          </div>
-        </PlacedTooltip>
-      )}
-    </div>
+    </Walked>
   );
 }
 

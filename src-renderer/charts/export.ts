@@ -39,7 +39,14 @@ export function toSvg(area: HTMLElement, { title, legend }: PictureFrame): strin
     const name = /^var\((.+)\)$/.exec(value)?.[1];
     return name ? style.getPropertyValue(name).trim() : value;
   };
-  const { left, top, width, height } = area.getBoundingClientRect();
+  const { left, top, width, height: seen } = area.getBoundingClientRect();
+  const drawings = [
+    ...area.querySelectorAll<SVGSVGElement | HTMLCanvasElement>('svg:not(svg svg, [data-overlay], button svg), canvas'),
+  ].map((chart) => {
+    const place = chart.getBoundingClientRect();
+    return { chart, x: place.left - left, y: place.top - top + scrolledAway(chart, area), height: place.height };
+  });
+  const height = Math.max(seen, ...drawings.map((drawing) => drawing.y + drawing.height));
   const rows = legendRows(legend, width);
   const picture = document.createElementNS(svgNamespace, 'svg');
   const full = { width: width + 2 * margin, height: height + titleHeight + rows.length * legendRowHeight + 2 * margin };
@@ -58,13 +65,10 @@ export function toSvg(area: HTMLElement, { title, legend }: PictureFrame): strin
   add('rect', { width: full.width, height: full.height, fill: colour('var(--app-panel)') });
   const ink = colour('var(--app-text)');
   add('text', { x: margin, y: margin + 14, fill: ink, 'font-size': 15, 'font-weight': 600 }, title);
-  for (const chart of area.querySelectorAll<SVGSVGElement | HTMLCanvasElement>(
-    'svg:not(svg svg, [data-overlay], button svg), canvas',
-  )) {
+  for (const { chart, x, y } of drawings) {
     const inner = chart instanceof SVGSVGElement ? frozenCopy(chart) : copyOfCanvas(chart);
-    const place = chart.getBoundingClientRect();
-    inner.setAttribute('x', String(margin + place.left - left));
-    inner.setAttribute('y', String(margin + titleHeight + place.top - top));
+    inner.setAttribute('x', String(margin + x));
+    inner.setAttribute('y', String(margin + titleHeight + y));
     picture.append(inner);
   }
   for (const [row, items] of rows.entries()) {
@@ -95,6 +99,13 @@ export function toSvg(area: HTMLElement, { title, legend }: PictureFrame): strin
     }
   }
   return new XMLSerializer().serializeToString(picture);
+}
+
+/** Pixels by which a drawing has been scrolled within the area. */
+function scrolledAway(drawing: Element, area: HTMLElement): number {
+  let pixels = 0;
+  for (let at = drawing.parentElement; at && at !== area; at = at.parentElement) pixels += at.scrollTop;
+  return pixels;
 }
 
 function legendRows(legend: PictureFrame['legend'], width: number) {

@@ -11,6 +11,7 @@ import classes from './plane-chart.module.css';
 import { PlacedTooltip } from './point-overlay.tsx';
 import { PointTooltip } from './point-tooltip.tsx';
 import { ScaleSwitch } from './scale-switch.tsx';
+import { Walked } from './walked.tsx';
 
 interface HeatMapChartProps {
   readonly data: HeatMap;
@@ -62,7 +63,7 @@ export function HeatMapChart({ data, width, height, levels, linked, onScale }: H
       ),
     );
   };
-  const onKeyDown = (event: KeyboardEvent): void => {
+  const onKey = (event: KeyboardEvent): boolean => {
     const steps: Record<string, readonly [number, number]> = {
       ArrowLeft: [-1, 0],
       ArrowRight: [1, 0],
@@ -70,22 +71,38 @@ export function HeatMapChart({ data, width, height, levels, linked, onScale }: H
       ArrowDown: [0, -1],
     };
     const by = steps[event.key];
-    if (!by || event.target !== event.currentTarget) return;
-    event.preventDefault();
+    if (!by) return false;
     const from = cells.find(isChosen);
     const next = from ? nextCell(byPlace, from, by, data) : cells[0];
     if (next) choose(next, false);
+    return true;
   };
   return (
-    <div
-      className={classes.plane}
-      role="application"
-      aria-roledescription="chart"
-      aria-label={`${metric.title} over ${fieldTitle(x.field)} and ${fieldTitle(y.field)}. Arrow keys go from cell to cell, Escape closes. The table lists the same points.`}
-      // biome-ignore lint/a11y/noNoninteractiveTabindex: an application is one that a user works with
-      tabIndex={0}
-      data-near={near ? '' : undefined}
-      onKeyDown={onKeyDown}
+    <Walked
+      name={`${metric.title} over ${fieldTitle(x.field)} and ${fieldTitle(y.field)}`}
+      keys="Arrow keys go from cell to cell"
+      isNear={near !== undefined}
+      onKey={onKey}
+      told={
+        told && (
+          <PlacedTooltip
+            cx={grid.left + (told.column + 0.5) * grid.cellWidth}
+            cy={grid.top + (told.row + 0.5) * grid.cellHeight}
+            width={width}
+            height={height}
+            gap={Math.min(grid.cellWidth, 60) / 2 + 6}
+          >
+            <PointTooltip
+              point={told.point}
+              metrics={[metric]}
+              levels={levels}
+              {...(told.ids.length > 1
+                ? { note: `median of ${told.ids.length} points: ${formatMetric(told.value, metric.unit)}` }
+                : {})}
+            />
+          </PlacedTooltip>
+        )
+      }
       onMouseMove={(event) => setNear(cellAt(event))}
       onMouseLeave={() => setNear(undefined)}
       onClick={(event) => {
@@ -115,25 +132,7 @@ export function HeatMapChart({ data, width, height, levels, linked, onScale }: H
           ))}
       </svg>
       <ScaleSwitch axis={colour} style={{ right: 4, bottom: 0 }} onScale={onScale} />
-      {told && (
-        <PlacedTooltip
-          cx={grid.left + (told.column + 0.5) * grid.cellWidth}
-          cy={grid.top + (told.row + 0.5) * grid.cellHeight}
-          width={width}
-          height={height}
-          gap={Math.min(grid.cellWidth, 60) / 2 + 6}
-        >
-          <PointTooltip
-            point={told.point}
-            metrics={[metric]}
-            levels={levels}
-            {...(told.ids.length > 1
-              ? { note: `median of ${told.ids.length} points: ${formatMetric(told.value, metric.unit)}` }
-              : {})}
-          />
-        </PlacedTooltip>
-      )}
-    </div>
+    </Walked>
   );
 }
 

@@ -7,7 +7,8 @@ export interface Linked {
   readonly isPinned: boolean;
   /** All other points are dimmed. */
   readonly brushed: ReadonlySet<string> | undefined;
-  readonly onSelect: (id: string, add: boolean) => void;
+  /** @param isPinned whether the charts keep its figures open; by default they do */
+  readonly onSelect: (id: string, add: boolean, isPinned?: boolean) => void;
   readonly onBrush: (ids: readonly string[] | undefined) => void;
 }
 

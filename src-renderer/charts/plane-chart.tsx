@@ -20,12 +20,13 @@ import {
 import { CanvasMarks } from './canvas-marks.tsx';
 import { type Ends, isAdding, type Linked } from './linked.ts';
 import { type OutlinedMarks, OutlinedMarksOf, roomOfOutlines } from './outlined-marks.tsx';
-import classes from './plane-chart.module.css';
 import { PlacedTooltip, PointOverlay } from './point-overlay.tsx';
 import { PointTooltip } from './point-tooltip.tsx';
 import { ScaleSwitch } from './scale-switch.tsx';
+import { shortened, widthOf } from './shortened.ts';
 import { SvgMarks } from './svg-marks.tsx';
 import { usePointer } from './use-pointer.ts';
+import { Walked } from './walked.tsx';
 
 export interface PlaneLine {
   readonly key: string;
@@ -128,8 +129,7 @@ export function PlaneChart(props: PlaneChartProps) {
     [x, y, width, height, box, lines, notes, beside, placed, groups, brushed, named, isFaint],
   );
 
-  const onKeyDown = (event: KeyboardEvent): void => {
-    if (event.target !== event.currentTarget) return;
+  const onKey = (event: KeyboardEvent): boolean => {
     const { key } = event;
     if (/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(key)) {
       const next = nextMark(placed, looked, key as Parameters<typeof nextMark>[2]);
@@ -138,33 +138,32 @@ export function PlaneChart(props: PlaneChartProps) {
       const factor = key === '+' ? zoomOfOneKey : 1 / zoomOfOneKey;
       onZoom({ x: zoomAbout(x, 0.5, factor), y: zoomAbout(y, 0.5, factor) });
     } else if (key === '0') onZoom(undefined);
-    else return;
-    event.preventDefault();
+    else return false;
+    return true;
   };
 
   return (
-    <div
+    <Walked
       ref={element}
-      className={classes.plane}
-      role="application"
-      aria-roledescription="chart"
-      aria-label={`${name}. Arrow keys go from point to point, plus and minus zoom, 0 shows all, Escape closes. The table lists the same points.`}
-      // biome-ignore lint/a11y/noNoninteractiveTabindex: as above
-      tabIndex={0}
-      data-near={near ? '' : undefined}
-      onKeyDown={onKeyDown}
+      name={name}
+      keys="Arrow keys go from point to point, plus and minus zoom, 0 shows all"
+      isNear={near !== undefined}
+      onKey={onKey}
+      told={
+        told &&
+        !brush && (
+          <PlacedTooltip cx={told.cx} cy={told.cy} width={width} height={height} gap={told.radius + 10}>
+            <PointTooltip point={told.mark.point} metrics={props.metrics} levels={levels} />
+          </PlacedTooltip>
+        )
+      }
       {...handlers}
     >
       {picture}
       <PointOverlay width={width} height={height} selected={selected} near={near} brush={brush} />
       <ScaleSwitch axis={x} sign="x" style={{ right: 4, bottom: 0 }} onScale={(scale) => props.onScale('x', scale)} />
       <ScaleSwitch axis={y} sign="y" style={{ left: 0, bottom: 0 }} onScale={(scale) => props.onScale('y', scale)} />
-      {told && !brush && (
-        <PlacedTooltip cx={told.cx} cy={told.cy} width={width} height={height} gap={told.radius + 10}>
-          <PointTooltip point={told.mark.point} metrics={props.metrics} levels={levels} />
-        </PlacedTooltip>
-      )}
-    </div>
+    </Walked>
   );
 }
 
@@ -201,7 +200,7 @@ function Picture({ x, y, width, height, box, lines, notes, children }: PicturePr
   const clip = useId();
   return (
     <ScatterChart accessibilityLayer={false} width={width} height={height} margin={margin}>
-      {axes(x, y)}
+      {axes(x, y, box)}
       <clipPath id={clip}>
         <rect x={box.left} y={box.top} width={box.right - box.left} height={box.bottom - box.top} />
       </clipPath>
@@ -216,8 +215,14 @@ function Picture({ x, y, width, height, box, lines, notes, children }: PicturePr
   );
 }
 
+/** Which direction is better only where there is room for it. */
+function fittingLabel(metric: Metric, pixels: number): string {
+  const label = axisLabel(metric);
+  return widthOf(label) <= pixels ? label : shortened(metric.title, pixels);
+}
+
 /** Elements, not a component: recharts finds its parts among its children. */
-function axes(x: Axis, y: Axis): ReactNode {
+function axes(x: Axis, y: Axis, { left, top, right, bottom }: Box): ReactNode {
   return (
     <>
       <CartesianGrid stroke="var(--chart-grid)" />
@@ -225,7 +230,7 @@ function axes(x: Axis, y: Axis): ReactNode {
         dataKey="x"
         height={xAxisHeight}
         {...axisProps(x)}
-        label={{ ...label, value: axisLabel(x.metric), position: 'bottom', offset: 6 }}
+        label={{ ...label, value: fittingLabel(x.metric, right - left), position: 'bottom', offset: 6 }}
       />
       <YAxis
         dataKey="y"
@@ -233,7 +238,7 @@ function axes(x: Axis, y: Axis): ReactNode {
         {...axisProps(y)}
         label={{
           ...label,
-          value: axisLabel(y.metric),
+          value: fittingLabel(y.metric, bottom - top),
           angle: -90,
           position: 'left',
           offset: 4,

@@ -54,7 +54,6 @@ interface PlacedTooltipProps {
 export const PlacedTooltip = ({ cx, cy, width, height, gap, children }: PlacedTooltipProps) => (
   <div
     className={classes.tooltip}
-    aria-live="polite"
     style={{
       ...(cx < width / 2 ? { left: cx + gap } : { right: width - cx + gap }),
       ...(cy < height / 2 ? { top: Math.max(2, cy - gap) } : { bottom: Math.max(2, height - cy - gap) }),

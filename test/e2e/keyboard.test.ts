@@ -119,6 +119,35 @@ describe.skipIf(chromiumPath === undefined)('the keyboard', () => {
       .waitFor({ state: 'detached' });
   });
 
+  test('levels are walked row by row, each is read out, and a click does the same', async () => {
+    const told = () => page.locator('[role="application"] [aria-live="polite"]').innerText();
+    const selected = () => page.getByRole('row', { selected: true }).allInnerTexts();
+    await page.keyboard.press('Alt+2');
+    await chart('Levels');
+    await page.getByRole('application', { name: /^Levels by .* Up and down go from row to row/ }).focus();
+    await page.keyboard.press('Home');
+    await expect
+      .poll(told)
+      .toMatch(
+        /^baseline · 256 tokens, cache reduction vs f32 MHA 1x, tokens per second \S+ tokens\/s, relative L2 error /,
+      );
+    await page.keyboard.press('ArrowDown');
+    await expect.poll(told).toMatch(/^baseline · 1,024 tokens, /);
+    await page.keyboard.press('End');
+    await expect.poll(told).toMatch(/^four-bit · 1,024 tokens, /);
+    await page.keyboard.press('Shift+ArrowUp');
+    await expect.poll(told).toMatch(/^four-bit · 256 tokens, /);
+    expect(await selected()).toEqual([expect.stringMatching(/^four-bit/), expect.stringMatching(/^four-bit/)]);
+    expect(await page.locator('[data-row]').count()).toBe(2);
+    expect(await seriousFindings(page)).toEqual([]);
+    await page.getByRole('application').click({ position: { x: 20, y: 44 } });
+    await expect.poll(told).toMatch(/^baseline · 256 tokens, /);
+    expect(await selected()).toEqual([expect.stringMatching(/^baseline/)]);
+    await page.keyboard.press('Alt+1');
+    await chart('Trade-off');
+    await page.getByRole('application').waitFor();
+  });
+
   test('menus and choices open by Enter, close by Escape and give the focus back', async () => {
     for (const name of [
       'Choose columns',

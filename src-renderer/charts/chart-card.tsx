@@ -36,11 +36,14 @@ export interface ChartCardProps {
   readonly children: (size: { readonly width: number; readonly height: number }) => ReactNode;
 }
 
+/** Axes alone take as much. */
+const leastDrawn = { width: 160, height: 80 };
+
 export function ChartCard(props: ChartCardProps) {
   const { ref: measure, width, height } = useElementSize<HTMLDivElement>();
   const area = useRef<HTMLDivElement>(null);
   const ref = useMergedRef(measure, area);
-  const isDrawn = props.empty === undefined && width > 0 && height > 0;
+  const isDrawn = props.empty === undefined && width > leastDrawn.width && height > leastDrawn.height;
   const picture = (): string | undefined => {
     const legend = props.legend.filter(({ isHidden }) => !isHidden);
     return area.current?.querySelector('svg') ? toSvg(area.current, { title: props.title, legend }) : undefined;
@@ -57,13 +60,13 @@ export function ChartCard(props: ChartCardProps) {
 
   return (
     <section className={classes.card} aria-label={props.title}>
-      <Group justify="space-between" wrap="nowrap" className={classes.head}>
+      <Group gap={8} justify="space-between" wrap="nowrap" className={classes.head}>
         {props.heading ?? (
           <Title order={2} size="sm" className={classes.title}>
             {props.title}
           </Title>
         )}
-        <Group gap={4} wrap="nowrap">
+        <Group gap={4} wrap="nowrap" flex="none">
           <Tooltip label="The same points in the table">
             <ActionIcon variant="subtle" color="gray" aria-label="Show in the table" onClick={props.onShowTable}>
               <IconTable size={16} />

@@ -12,7 +12,9 @@ import {
   YAxis,
 } from 'recharts';
 import { formatSeconds } from '../../src-main/contract/format.ts';
+import { axisFor } from '../series/axis.ts';
 import type { Distribution } from '../series/distribution.ts';
+import { metricOf } from '../series/metric.ts';
 
 interface DistributionChartProps {
   readonly data: Distribution;
@@ -23,7 +25,8 @@ interface DistributionChartProps {
 
 const axis = { stroke: 'var(--chart-axis)', tick: { fill: 'var(--chart-axis)', fontSize: 11 } };
 const label = { fill: 'var(--chart-axis)', fontSize: 12 };
-const inner = { top: 24, right: 16, bottom: 24, left: 16 };
+/** On the right, half of the widest tick. */
+const inner = { top: 24, right: 26, bottom: 24, left: 16 };
 
 export function DistributionChart({ data, colour, width, height }: DistributionChartProps) {
   const half = Math.floor(width / 2);
@@ -99,8 +102,7 @@ const InOrder = ({ data, colour, width, height }: DistributionChartProps) => {
         type="number"
         dataKey="at"
         domain={[0, data.count]}
-        tickCount={6}
-        allowDecimals={false}
+        ticks={axisFor(metricOf('samples'), [0, data.count], 'linear').ticks.filter((tick) => tick <= data.count)}
         label={{
           ...label,
           value: isEach ? 'order taken' : `order taken, ${data.stretchLength} samples a stretch`,

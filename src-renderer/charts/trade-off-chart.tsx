@@ -11,6 +11,8 @@ interface TradeOffChartProps
   readonly besideColours: readonly string[];
 }
 
+export const frontierDash = '5 4';
+
 /** More names than this would cover the marks they name. */
 const mostNames = 12;
 
@@ -24,7 +26,7 @@ export function TradeOffChart({ data, besideColours, ...rest }: TradeOffChartPro
         places,
         colour: 'var(--chart-frontier)',
         width: 1.5,
-        dash: '5 4',
+        dash: frontierDash,
         opacity: 0.55,
       })),
     [frontiers],

@@ -15,7 +15,7 @@ interface AxisChoiceProps {
 }
 
 const signCharacter = 7;
-const leastPixels = 96;
+const leastPixels = 84;
 
 export const metricChoices = metrics.map(({ id, title }) => ({ value: id, label: title }));
 
@@ -29,6 +29,7 @@ export const AxisChoice = ({ sign, label, pixels, data, value, onChange }: AxisC
     aria-label={label}
     leftSection={sign}
     leftSectionWidth={sign.length * signCharacter + 12}
+    rightSectionWidth={22}
     allowDeselect={false}
     data={data}
     value={value}

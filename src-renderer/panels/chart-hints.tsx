@@ -26,12 +26,12 @@ export function NothingToDraw() {
           ? `${whatHappens(kind)} Points appear here as they are finished.`
           : points > 0
             ? 'Choose other axes or another phase; points that failed are listed in the table with their reasons.'
-            : 'The sweep on the left is ready. Press Run or Ctrl+Enter: memory, error and throughput of each level appear here as they are measured.'}
+            : 'The sweep on the left is ready: press Run or Ctrl+Enter. Each level appears here as it is measured.'}
       </Text>
       {!active && points === 0 && (
         <>
           <Text size="sm" mt="sm">
-            Or look at one from an NVIDIA H100:
+            Or open a session measured on an NVIDIA H100:
           </Text>
           <Group gap="xs" justify="center" maw={420}>
             {examples.map((example) => (

@@ -145,6 +145,7 @@ export function DataGrid<Row>(props: DataGridProps<Row>) {
           </Text>
         )}
       </div>
+      <div className={classes.focus} />
       <div className={classes.corner}>{corner}</div>
       <div
         className={classes.rail}

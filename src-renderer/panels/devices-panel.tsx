@@ -111,7 +111,7 @@ function PriceField({ price, onPrice }: PriceFieldProps) {
       aria-label="Price of an hour of this device"
       title={isWrong ? 'A number above 0' : 'In your money; kept in this window, in no session'}
       placeholder="unknown"
-      leftSection="price an hour"
+      leftSection="price per hour"
       leftSectionWidth={96}
       error={isWrong}
       value={text}

@@ -13,20 +13,31 @@ const filterId = 'filter-points';
 export const focusFilter = (): void => document.getElementById(filterId)?.focus();
 
 export function FilterBar() {
-  const app = useApp();
   return (
     <div className={classes.bar}>
-      <SegmentedControl
-        size="xs"
-        aria-label="Phase shown in the charts"
-        value={usePhase() ?? 'all'}
-        onChange={(value) => app.view.setState({ phase: value === 'all' ? undefined : (value as Phase) })}
-        data={[...usePlannedPhases().map((name) => ({ value: name, label: name })), { value: 'all', label: 'all' }]}
-      />
+      <PhaseChoice />
       <ColourChoice />
       <FreeFilter />
       <Chips />
     </div>
+  );
+}
+
+/** Only of a sweep with several. */
+function PhaseChoice() {
+  const app = useApp();
+  const planned = usePlannedPhases();
+  const phase = usePhase();
+  if (planned.length < 2) return null;
+  return (
+    <SegmentedControl
+      size="xs"
+      className={classes.choice}
+      aria-label="Phase shown in the charts"
+      value={phase ?? 'all'}
+      onChange={(value) => app.view.setState({ phase: value === 'all' ? undefined : (value as Phase) })}
+      data={[...planned, 'all']}
+    />
   );
 }
 
@@ -38,6 +49,7 @@ function ColourChoice() {
   return (
     <SegmentedControl
       size="xs"
+      className={classes.choice}
       aria-label="What the colours of marks tell"
       value={colourBy}
       onChange={(value) => view.setState({ colourBy: value === 'device' ? 'device' : 'level' })}
@@ -57,9 +69,9 @@ function FreeFilter() {
     <TextInput
       id={filterId}
       size="xs"
-      w={220}
+      className={classes.filter}
       aria-label="Filter points"
-      placeholder="Filter: four batch=1"
+      placeholder="e.g. four-bit batch=1"
       title={problem ?? 'Words and comparisons, all of which must hold. Fields and metrics have the names of the CSV.'}
       leftSection={<IconFilter size={13} />}
       error={problem !== undefined}

@@ -67,7 +67,7 @@ function FleetFigures({ fleet }: { readonly fleet: FleetView }) {
         <dd>{formatMetric(waiting, 'count')}</dd>
         <dt>being measured</dt>
         <dd>{atWork}</dd>
-        <dt>points a minute</dt>
+        <dt>points per minute</dt>
         <dd>{rateOf(pointsPerMinute)}</dd>
         <dt>time left</dt>
         <dd>{left === 0 ? '–' : etaSeconds === undefined ? 'unknown' : formatSeconds(Math.ceil(etaSeconds))}</dd>
@@ -102,14 +102,14 @@ function Worker({
     <li className={classes.row} data-state={state}>
       <div className={classes.title}>
         <span className={classes.name}>{host}</span>
-        <span className={classes.rate}>{rateOf(pointsPerMinute)} a minute</span>
+        <span className={classes.rate}>{rateOf(pointsPerMinute)} per minute</span>
       </div>
       <div className={classes.facts}>
         {device} · {backend} · {formatBytes(memoryBytes).replace(' ', '\u00a0')}
       </div>
       <div className={classes.facts}>
         <span className={classes.state}>
-          {fits ? (doing ?? 'waiting for points') : `takes none of ours: its kernels are ${version}`}
+          {fits ? (doing ?? 'waiting for points') : `takes no points: its kernels are others, ${version}`}
         </span>
         {fits && <span>{done === 1 ? '1 point done' : `${formatMetric(done, 'count')} points done`}</span>}
       </div>
@@ -125,7 +125,7 @@ function Servers() {
   const known = places?.agents ?? [];
   const ask = (
     <Button size="compact-xs" variant="default" loading={asking} onClick={() => void app.places.askAgents()}>
-      Ask them
+      Refresh
     </Button>
   );
   return (

@@ -58,7 +58,7 @@ function Figures({ plan, row }: { readonly plan: MemoryPlan; readonly row: PlanR
   return (
     <>
       <dl className={classes.headline}>
-        <dt>a sequence</dt>
+        <dt>per sequence</dt>
         <dd>{formatBytes(bytesPerSequence)}</dd>
         <dt>vs own 16 bit</dt>
         <dd>{formatNumber(row.multiplierVsOwn16Bit ?? 1)}x</dd>
@@ -107,7 +107,7 @@ function Figures({ plan, row }: { readonly plan: MemoryPlan; readonly row: PlanR
             ['users who have used half of it', formatMetric(concurrentUsers, 'count')],
             [
               'longest sequence, alone',
-              `${formatMetric(row.longestContext ?? 0, 'count')} tokens${row.endsAtModel ? ' (model’s end)' : ''}`,
+              `${formatMetric(row.longestContext ?? 0, 'count')} tokens${row.endsAtModel ? ' (model’s limit)' : ''}`,
             ],
           ]}
         />

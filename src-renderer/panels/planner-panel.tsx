@@ -52,10 +52,11 @@ function Fields() {
   const errors = usePlanner((state) => state.errors);
   const edit = (change: Partial<typeof fields>): void => view.setState({ planner: { ...fields, ...change } });
   return (
-    <Group gap={6} wrap="nowrap">
+    <Group gap={6} wrap="nowrap" flex={1} miw={0}>
       <Autocomplete
         size="xs"
-        w={196}
+        flex="0 1 196px"
+        miw={60}
         aria-label="Model to plan for"
         placeholder="model, folder or config.json"
         data={[...models]}
@@ -65,7 +66,8 @@ function Fields() {
       />
       <TextInput
         size="xs"
-        w={132}
+        flex="0 1 132px"
+        miw={112}
         aria-label="Memory of the device"
         leftSection="device"
         leftSectionWidth={58}
@@ -76,7 +78,8 @@ function Fields() {
       />
       <TextInput
         size="xs"
-        w={140}
+        flex="0 1 140px"
+        miw={118}
         aria-label="Context in tokens"
         leftSection="context"
         leftSectionWidth={64}

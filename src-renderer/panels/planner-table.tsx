@@ -25,8 +25,8 @@ export function PlannerTable() {
           <thead>
             <tr>
               <th scope="col">level</th>
-              <th scope="col">a token</th>
-              <th scope="col">a sequence</th>
+              <th scope="col">per token</th>
+              <th scope="col">per sequence</th>
               <th scope="col">x own 16 bit</th>
               <th scope="col">largest batch</th>
               <th
@@ -93,7 +93,7 @@ function Row({ row, isProof }: { readonly row: PlanRow; readonly isProof: boolea
           <td>{row.concurrentUsers?.toLocaleString('en-US')}</td>
           <td>
             {row.longestContext?.toLocaleString('en-US')}
-            {row.endsAtModel && ' (model’s end)'}
+            {row.endsAtModel && ' (model’s limit)'}
           </td>
           {isProof && (
             <>

@@ -28,9 +28,9 @@ export function RooflinePanel({ points }: ChartPanelProps) {
   const roof = data.roofs.length > 0 ? 'under the measured ceilings' : '· no ceilings were measured in this session';
   return (
     <ChartCard
-      title={`Work per second against work per byte, ${roof}`}
+      title={`FLOP per second against arithmetic intensity, ${roof}`}
       fileName="roofline"
-      description={`${data.marks.length} points, work per second against work per byte, ${roof}. The table lists the same points.`}
+      description={`${data.marks.length} points, FLOP per second against arithmetic intensity, ${roof}. The table lists the same points.`}
       legend={legend}
       footer={<MissingPoints missing={data.missing} />}
       toCsv={() => csvOf(data, environment)}

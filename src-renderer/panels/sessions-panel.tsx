@@ -217,7 +217,7 @@ function BaselineSwitch({ session: { id, name }, tabIndex }: ControlProps) {
   const { view } = useApp();
   const baseline = useView(({ baselines }) => baselines.find((candidate) => candidate.id === id));
   const isFull = useView(({ baselines }) => baselines.length >= mostBaselines);
-  const label = baseline ? `${name} is a baseline: let it go` : `Use ${name} as a baseline`;
+  const label = baseline ? `Stop comparing with ${name}` : `Compare with ${name}`;
   return (
     <Tooltip label={isFull && !baseline ? `${mostBaselines} baselines at most` : label} openDelay={400}>
       <ActionIcon

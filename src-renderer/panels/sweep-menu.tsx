@@ -93,7 +93,7 @@ export function StartFrom() {
         {named?.own.map((sweep) => (
           <OwnSweep key={sweep.name} sweep={sweep} />
         ))}
-        <Menu.Label>Of FastMQA</Menu.Label>
+        <Menu.Label>Built in</Menu.Label>
         {named?.builtin.map((sweep) => (
           <Menu.Item key={sweep.name} onClick={() => app.sweeps.open(sweep)}>
             {sweep.name}

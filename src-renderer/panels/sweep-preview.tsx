@@ -30,9 +30,9 @@ export function SweepPreview() {
       >
         <dt>points</dt>
         <dd>{summary ? formatMetric(summary.points, 'count') : '–'}</dd>
-        <dt>about</dt>
+        <dt>time, about</dt>
         <dd>{summary ? formatSeconds(Math.ceil(summary.estimatedSeconds)) : '–'}</dd>
-        <dt>memory, most</dt>
+        <dt>peak memory</dt>
         <dd>{summary ? formatBytes(summary.estimatedPeakBytes) : '–'}</dd>
       </dl>
       <Obstacle />

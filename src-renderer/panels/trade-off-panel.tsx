@@ -1,7 +1,7 @@
 import { Group } from '@mantine/core';
 import { useMemo } from 'react';
 import { ChartCard } from '../charts/chart-card.tsx';
-import { TradeOffChart } from '../charts/trade-off-chart.tsx';
+import { frontierDash, TradeOffChart } from '../charts/trade-off-chart.tsx';
 import { toCsv } from '../series/csv.ts';
 import { judgedBy } from '../series/kind.ts';
 import { metricOf } from '../series/metric.ts';
@@ -31,7 +31,7 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
     return tradeOffOf(points, axes, levels, scales, beside, groups !== undefined);
   }, [points, axes, levels, scales, baselines, groups]);
   const data = useZoomed(whole, zoom);
-  const legend = [...useGroupLegend(), ...useBaselineLegend()];
+  const legend = [...useGroupLegend(), ...useBaselineLegend(), ...(hasFrontier(whole) ? [frontierLegend] : [])];
   const choose = (axis: 'x' | 'y' | 'size', label: string, pixels: number) => (
     <AxisChoice
       sign={axis}
@@ -50,10 +50,10 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
       description={describe(data)}
       legend={legend}
       heading={
-        <Group gap={6} wrap="nowrap" flex={1} miw={0}>
-          {choose('x', 'Horizontal axis', 262)}
-          {choose('y', 'Vertical axis', 200)}
-          {choose('size', 'Size of a mark', 226)}
+        <Group gap={4} wrap="nowrap" flex={1} miw={0}>
+          {choose('x', 'Horizontal axis', 216)}
+          {choose('y', 'Vertical axis', 160)}
+          {choose('size', 'Size of a mark', 180)}
         </Group>
       }
       footer={<MissingPoints missing={data.missing} />}
@@ -76,6 +76,9 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
     </ChartCard>
   );
 }
+
+const frontierLegend = { label: 'Pareto frontier', dash: frontierDash };
+const hasFrontier = ({ frontiers }: TradeOff): boolean => frontiers.some(({ length }) => length > 1);
 
 function describe({ x, y, groups, frontiers }: TradeOff): string {
   const count = groups.reduce((sum, { marks }) => sum + marks.length, 0);

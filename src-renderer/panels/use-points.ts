@@ -2,7 +2,7 @@
 import { useMemo } from 'react';
 import { useShallow } from 'zustand/react/shallow';
 import type { Point } from '../../src-main/contract/metrics.ts';
-import { type Phase, phases } from '../../src-main/contract/sweep.ts';
+import { type Phase, phases, unsaid } from '../../src-main/contract/sweep.ts';
 import { parseFilter } from '../series/filter.ts';
 import { useDraft, useRun, useView } from './use-app.ts';
 import { usePricedPoints } from './use-devices.ts';
@@ -55,10 +55,10 @@ export function usePlannedPhases(): readonly Phase[] {
   const drafted = useDraft().phases;
   const planned = useRun(
     useShallow(({ sweep }) =>
-      sweep ? [sweep, ...(sweep.also ?? [])].flatMap(({ axes }) => axes.phase ?? []) : drafted,
+      sweep ? [sweep, ...(sweep.also ?? [])].flatMap(({ axes }) => axes.phase ?? [unsaid.phase]) : drafted,
     ),
   );
-  return planned.length === 0 ? phases : phases.filter((phase) => planned.includes(phase));
+  return phases.filter((phase) => planned.includes(phase));
 }
 
 /** The phase shown; a filter that would hide every point is none. */

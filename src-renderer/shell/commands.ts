@@ -131,7 +131,7 @@ export function commandsOf(app: App, { switchTheme }: WindowDeeds): readonly Com
       (example): Command => ({
         id: `example-${example.fileName}`,
         group: 'Session',
-        title: `Look at an NVIDIA H100: ${example.label}`,
+        title: `Open a session of an NVIDIA H100: ${example.label}`,
         isPossible: isIdle,
         act: () => void openExample(app, example),
       }),

@@ -31,8 +31,9 @@ export function Window() {
     <div
       className={classes.window}
       style={{
-        gridTemplateColumns: `${leftPixels}px 1px minmax(320px, 1fr) 1px ${rightPixels}px`,
-        gridTemplateRows: `48px minmax(200px, 1fr) 1px ${bottomPixels}px`,
+        // What the user made wide gives way first, so that a small window still has a chart.
+        gridTemplateColumns: `minmax(240px, ${leftPixels}px) 1px minmax(380px, 1fr) 1px minmax(256px, ${rightPixels}px)`,
+        gridTemplateRows: `48px minmax(360px, 1fr) 1px minmax(120px, ${bottomPixels}px)`,
       }}
     >
       <TopBar />

@@ -78,7 +78,7 @@ try {
   };
   await page.reload();
   await page.getByRole('tab', { name: 'Machines' }).click();
-  await page.getByRole('button', { name: 'Ask them' }).click();
+  await page.getByRole('button', { name: 'Refresh' }).click();
   await page.getByText('112 points, measuring').waitFor();
   await takeScreen(page, 'fleet/2-fleet');
   await page.getByRole('tab', { name: 'Sweep', exact: true }).click();

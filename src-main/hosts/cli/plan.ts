@@ -142,7 +142,7 @@ function cells(row: PlanRow): string[] {
     `${formatNumber(row.multiplierVsOwn16Bit ?? 1)}x`,
     count(row.largestBatch),
     count(row.concurrentUsers),
-    `${count(row.longestContext)}${row.endsAtModel ? ' (model’s end)' : ''}`,
+    `${count(row.longestContext)}${row.endsAtModel ? ' (model’s limit)' : ''}`,
   ];
 }
 

@@ -31,7 +31,9 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
     return tradeOffOf(points, axes, levels, scales, beside, groups !== undefined);
   }, [points, axes, levels, scales, baselines, groups]);
   const data = useZoomed(whole, zoom);
-  const legend = [...useGroupLegend(), ...useBaselineLegend(), ...(hasFrontier(whole) ? [frontierLegend] : [])];
+  const marked = [...useGroupLegend(), ...useBaselineLegend()];
+  // From the first moment on: a legend that grows with the points would move the chart.
+  const legend = marked.length > 0 ? [...marked, frontierLegend] : marked;
   const choose = (axis: 'x' | 'y' | 'size', label: string, pixels: number) => (
     <AxisChoice
       sign={axis}
@@ -78,7 +80,6 @@ export function TradeOffPanel({ points }: ChartPanelProps) {
 }
 
 const frontierLegend = { label: 'Pareto frontier', dash: frontierDash };
-const hasFrontier = ({ frontiers }: TradeOff): boolean => frontiers.some(({ length }) => length > 1);
 
 function describe({ x, y, groups, frontiers }: TradeOff): string {
   const count = groups.reduce((sum, { marks }) => sum + marks.length, 0);

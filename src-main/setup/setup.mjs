@@ -8,18 +8,21 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync,
 import { delimiter, dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { electronBinary, fetchScript, obstacleOf } from './desktop.mjs';
+import { whyNotInstalled } from './packages.mjs';
+import { inTurn } from './turn.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const tool = (name) => join(root, 'node_modules/.bin', name);
 const npm = process.env.npm_execpath ? [process.execPath, process.env.npm_execpath] : ['npm'];
 
-/** A step is redone when the content of an input changed; its stamp lives beside its output and dies with it. */
+/**
+ * A step is redone when the content of an input changed; its stamp lives beside its output and dies with it. The packages
+ * have npm's own stamp: whoever installed them, they are installed once.
+ */
 const steps = {
   install: {
     says: 'installing npm packages, about 20 s',
-    inputs: ['package.json', 'package-lock.json'],
-    output: 'node_modules',
-    stamp: 'node_modules/.fastmqa.json',
+    why: () => whyNotInstalled(root),
     command: [...npm, 'ci', '--include=dev', '--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=error'],
     remedy: (log) =>
       /EUSAGE|in sync/.test(log)
@@ -101,6 +104,7 @@ function signature(step, of) {
 }
 
 function isCurrent(step) {
+  if (step.why) return step.why() === undefined;
   const stampFile = join(root, step.stamp);
   if (!existsSync(stampFile) || !existsSync(join(root, step.output))) return false;
   let stamp;
@@ -113,7 +117,11 @@ function isCurrent(step) {
   if (stamp.quick === quick) return true;
   const content = signature(step, 'content');
   if (stamp.content !== content) return false;
-  writeStamp(step, { quick, content });
+  try {
+    writeStamp(step, { quick, content });
+  } catch {
+    // It only saves time: a folder that cannot be written to is read again.
+  }
   return true;
 }
 
@@ -171,15 +179,30 @@ function build(command) {
 
 async function ensure(step) {
   if (isCurrent(step)) return;
+  try {
+    await inTurn(
+      join(root, 'dist/.set-up-at-work'),
+      () => isCurrent(step) || redo(step), // whoever was before us may have done it
+      () => say('another command is setting this folder up: waiting for it…'),
+    );
+  } catch (error) {
+    if (error.syscall === undefined) throw error;
+    say(`cannot set up ${root}: ${error.message}`);
+    process.exit(1);
+  }
+}
+
+async function redo(step) {
   const since = performance.now();
-  say(`${step.says}…`);
-  const stamp = { quick: signature(step, 'quick'), content: signature(step, 'content') };
+  const why = step.why?.();
+  say(`${step.says}${why === undefined ? '' : ` (${why})`}…`);
+  const stamp = step.stamp && { quick: signature(step, 'quick'), content: signature(step, 'content') };
   const { succeeded, log } = await build(step.command);
   if (!succeeded) {
     say(`${log.trimEnd().split('\n').slice(-30).join('\n')}\n\n${step.remedy(log)}`);
     process.exit(1);
   }
-  writeStamp(step, stamp);
+  if (stamp) writeStamp(step, stamp);
   say(`  done in ${seconds(since)}`);
 }
 

@@ -31,7 +31,7 @@ import { publishedModels } from '../models/published.ts';
 import { exportSession } from '../sessions/export-session.ts';
 import { holdSession } from '../sessions/hold.ts';
 import { appendRecord, createRecording, type Recording } from '../sessions/recording.ts';
-import { readSession, resumeRecording } from '../sessions/recovery.ts';
+import { type Damage, damageOf, readSession, resumeRecording } from '../sessions/recovery.ts';
 import { writeWhole } from '../sessions/storage.ts';
 import type { BenchOptions } from '../worker/addon-types.ts';
 import { workerScript } from '../worker/location.ts';
@@ -54,7 +54,16 @@ import { cpuVitals } from './vitals.ts';
 
 export { byReason, defaultMeasuring } from '../engine/plan.ts';
 export { exportPoints } from '../sessions/export.ts';
-export type { AgentOptions, AttendOptions, BenchOptions, BenchOutcome, FleetWatch, SweepChanges, WorkerOptions };
+export type {
+  AgentOptions,
+  AttendOptions,
+  BenchOptions,
+  BenchOutcome,
+  Damage,
+  FleetWatch,
+  SweepChanges,
+  WorkerOptions,
+};
 export { BackendFailure, fastmqaVersion };
 
 /** What only a host with files at hand can do. */
@@ -65,12 +74,11 @@ export interface Profiler extends ProfilerApi {
   refuseUnusable(backends: readonly string[]): Promise<void>;
   /** Attention on the tensors of a safetensors file; resolves to the shape of the output, [B, H, Sq, Dv]. */
   attend(input: string, output: string, options: AttendOptions): Promise<readonly number[]>;
-  /** `lost`: damaged lines of the session that are not part of it. */
   exportSession(
     path: string,
     format: ExportFormat,
     prices?: Prices,
-  ): Promise<{ readonly content: string | Uint8Array; readonly lost: readonly number[] }>;
+  ): Promise<{ readonly content: string | Uint8Array; readonly damage: readonly Damage[] }>;
   /** Two session files, point by point. */
   compare(before: string, after: string): Promise<ComparisonOfFiles>;
   /** Adds to a session file what is said about it, also while this profiler records it. */
@@ -103,8 +111,7 @@ export interface Profiler extends ProfilerApi {
 }
 
 export interface ComparisonOfFiles extends Comparison {
-  /** Damaged lines that were left out, by file. */
-  readonly lost: Readonly<Record<string, readonly number[]>>;
+  readonly damage: readonly Damage[];
 }
 
 /** Attention on given tensors has no natural limit; this one only keeps a hung worker from lasting for ever. */
@@ -157,7 +164,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
     },
     exportSession: async (path, format, prices = {}) => {
       const session = await readSession(path);
-      return { content: await exportSession(session, format, levelNames, prices), lost: session.setAside };
+      return { content: await exportSession(session, format, levelNames, prices), damage: damageOf(path, session) };
     },
     compare: async (before, after) => {
       const [a, b] = [await readSession(before), await readSession(after)];
@@ -165,7 +172,8 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
         environment: header.environment,
         points: [...points.values()],
       });
-      return { ...compareSessions(contentOf(a), contentOf(b)), lost: { [before]: a.setAside, [after]: b.setAside } };
+      const damage = [...damageOf(before, a), ...(before === after ? [] : damageOf(after, b))];
+      return { ...compareSessions(contentOf(a), contentOf(b)), damage };
     },
     append: async (path, record) => {
       const open = recordings.get(resolve(path));
@@ -320,10 +328,7 @@ async function openRecording(
     }
     refuseOtherSweep(header.sweep, (await readSession(path)).header, path);
     const { recording, session, copy } = await resumeRecording(path, header.environment);
-    if (session.setAside.length > 0) {
-      const found = copy === undefined ? '' : `; as it was found it is in ${copy}`;
-      onNotice(`${path}: damaged and left out: line ${session.setAside.join(', ')}${found}`);
-    }
+    for (const { sentence } of damageOf(path, session, copy)) onNotice(sentence);
     return { recording: listed(recording), id: session.header.id, done: session.points };
   } catch (error) {
     await release();

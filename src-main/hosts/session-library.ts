@@ -152,7 +152,7 @@ export class SessionLibrary {
   }
 
   async compare(before: string, after: string): Promise<Comparison> {
-    const { lost: _, ...comparison } = await this.options.profiler.compare(
+    const { damage: _, ...comparison } = await this.options.profiler.compare(
       await this.pathOf(before),
       await this.pathOf(after),
     );

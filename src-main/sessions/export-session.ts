@@ -21,7 +21,7 @@ export async function exportSession(
   switch (format) {
     case 'html': {
       const { toReport } = await import('./report.ts');
-      return toReport({ ...content, name: session.name, levels });
+      return toReport({ ...content, name: session.name, levels, damagedLines: session.setAside });
     }
     case 'parquet': {
       const { toParquet } = await import('./export-parquet.ts');

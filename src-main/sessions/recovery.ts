@@ -27,6 +27,22 @@ export interface Session {
   readonly points: ReadonlyMap<string, Point>;
   /** Lines that cannot be trusted and are left out, 1 = first line; those at the end are a torn tail. */
   readonly setAside: readonly number[];
+  /** Some are left out, and no run that resumed after them has measured all there is to measure. */
+  readonly isLacking: boolean;
+}
+
+/** What somebody who works with a damaged session is told. */
+export interface Damage {
+  readonly sentence: string;
+  /** As {@link Session.isLacking}. */
+  readonly isLacking: boolean;
+}
+
+/** @param copy where the file is as it was found. @returns nothing for a whole session */
+export function damageOf(path: string, { setAside, isLacking }: Session, copy?: string): readonly Damage[] {
+  if (setAside.length === 0) return [];
+  const more = copy === undefined ? (isLacking ? '' : '; measured again since') : `; as it was found it is in ${copy}`;
+  return [{ sentence: `${path}: damaged and left out: line ${setAside.join(', ')}${more}`, isLacking }];
 }
 
 interface Scan extends Session {
@@ -109,6 +125,9 @@ function scan(bytes: Uint8Array, path: string): Scan {
   const records: SessionRecord[] = [];
   const points = new Map<string, Point>();
   const damaged: number[] = [];
+  /** Damaged lines before the last place where a run resumed, which measured again what they held if it was done. */
+  let resumedAfter = 0;
+  let isLacking = false;
   let wholeLength = 0;
   let needsLineEnd = false;
   for (let start = 0, line = 1; start < bytes.length; line += 1) {
@@ -118,16 +137,20 @@ function scan(bytes: Uint8Array, path: string): Scan {
     start = end + 1;
     if (!record) {
       damaged.push(line);
+      isLacking = true;
       continue;
     }
     records.push(record);
+    if (record.kind === 'resumed') resumedAfter = damaged.length;
+    if (record.kind === 'ended' && record.how === 'done') isLacking = damaged.length > resumedAfter;
     if (record.kind === 'point' && !points.has(record.point.id)) points.set(record.point.id, record.point);
     wholeLength = Math.min(start, bytes.length);
     needsLineEnd = found === -1;
   }
   const header = records[0];
   if (header?.kind !== 'header') throw noSession(path);
-  return { header, ...saidAbout(header, records), records, points, setAside: damaged, wholeLength, needsLineEnd };
+  const said = saidAbout(header, records);
+  return { header, ...said, records, points, setAside: damaged, isLacking, wholeLength, needsLineEnd };
 }
 
 function saidAbout(header: SessionHeader, records: readonly SessionRecord[]): Pick<Session, 'name' | 'tags' | 'how'> {

@@ -14,9 +14,11 @@ export interface ReportContent {
   readonly points: readonly Point[];
   /** All there are, in the order of the catalogue. */
   readonly levels: readonly string[];
+  /** Of the session: what they held is not in the report. */
+  readonly damagedLines: readonly number[];
 }
 
-export function toReport({ name, environment, points, levels }: ReportContent): string {
+export function toReport({ name, environment, points, levels, damagedLines }: ReportContent): string {
   const named = [...new Set([...levels, ...points.map(({ config }) => config.level)])];
   const phases = [...new Set(points.map(({ config }) => config.phase))];
   const charts = phases.flatMap((phase) => {
@@ -42,7 +44,7 @@ export function toReport({ name, environment, points, levels }: ReportContent): 
 <body>
 <header>
 <h1>${escapeText(name)}</h1>
-<p>${escapeText(summaryOf(points, environment))}</p>
+<p>${escapeText(summaryOf(points, environment))}</p>${damagedLines.length > 0 ? `\n<p role="note">Damaged lines of the session, left out here: ${damagedLines.join(', ')}.</p>` : ''}
 </header>
 <main>
 <div class="charts">

@@ -270,6 +270,7 @@ describe('a session', () => {
     });
     expect(readFileSync(`${session}.damaged-1`, 'utf8')).toBe(torn);
     expect((await readSession(session)).points.size).toBe(2);
+    expect((await fastmqa('export', session, '--format', 'csv')).code).toBe(0); // what was lost was measured again
   });
 
   test('a second Ctrl+C ends at once', async () => {

@@ -1,7 +1,7 @@
 /** The compiled command line compares and exports recorded sessions; no kernel is needed. */
 
 import { spawnSync } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parquetReadObjects } from 'hyparquet';
@@ -79,6 +79,39 @@ describe('compare', () => {
       expect([code, stdout]).toEqual([2, '']);
       expect(stderr).toMatch(says);
     }
+  });
+});
+
+describe('a damaged session', () => {
+  const says = (path: string): string => `${path}: damaged and left out: line 2\n`;
+
+  /** One bit of the first point is another one. */
+  async function damage(path: string): Promise<string> {
+    const bytes = await readFile(path);
+    bytes[bytes.indexOf('\n') + 40] ^= 1;
+    await writeFile(path, bytes);
+    return path;
+  }
+
+  test.each(['csv', 'json', 'html', 'parquet'])(
+    'export as %s: what is whole, and exit code 3',
+    async (format) => {
+      const path = await damage(await write('damaged.fmqa'));
+      const { code, stdout, stderr } = await runCli(['export', path, '--format', format]);
+      expect({ code, stderr }).toEqual({ code: 3, stderr: says(path) });
+      expect(stdout).toContain(points[1].id);
+      expect(stdout).not.toContain(points[0].id);
+    },
+  );
+
+  test('compare: exit code 3, unless a regression is found in what is whole', async () => {
+    const whole = await write('a.fmqa');
+    const damaged = await damage(await write('damaged.fmqa'));
+    const same = await runCli(['compare', whole, damaged]);
+    expect([same.code, same.stderr]).toEqual([3, says(damaged)]);
+    const slow = await damage(await write('slow.fmqa', slower(1.06)));
+    const worse = await runCli(['compare', damaged, slow]);
+    expect([worse.code, worse.stderr]).toEqual([1, says(damaged) + says(slow)]);
   });
 });
 

@@ -22,6 +22,7 @@ beforeAll(async () => {
     records: [],
     points: new Map(points.map((point) => [point.id, point])),
     setAside: [],
+    isLacking: false,
   };
 });
 
@@ -58,6 +59,9 @@ describe('the report', () => {
   test('holds every point and asks for nothing from anywhere', async () => {
     const html = (await exportSession(session, 'html')) as string;
     expect(html.match(/<tr data-id=/g)).toHaveLength(3);
+    expect(html).not.toContain('amaged');
+    const damaged = await exportSession({ ...session, setAside: [3, 7], isLacking: true }, 'html');
+    expect(damaged).toContain('<p role="note">Damaged lines of the session, left out here: 3, 7.</p>');
     expect(html.match(/class="mark"/g)).toHaveLength(2);
     expect(html.match(/class="bar"/g)?.length).toBeGreaterThan(3);
     expect(html).toContain("default-src 'none'");

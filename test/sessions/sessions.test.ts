@@ -115,6 +115,24 @@ describe('recovery', () => {
     expect((await readSession(path, files)).setAside).toEqual([2]);
   });
 
+  it('lacks what was damaged until a run that resumed after it has measured all', async () => {
+    const damaged = Buffer.from(whole);
+    damaged[encodeRecord(header).length + 40] ^= 1;
+    const resumed = encodeRecord({ kind: 'resumed', environment });
+    const ended = (how: 'done' | 'stopped'): Uint8Array => encodeRecord({ kind: 'ended', how });
+    const lacks = async (...parts: Uint8Array[]): Promise<boolean> =>
+      (await readSession(path, withFile(Buffer.concat(parts)))).isLacking;
+    expect(await lacks(whole, ended('done'))).toBe(false);
+    expect(await lacks(damaged)).toBe(true);
+    expect(await lacks(damaged, ended('done'))).toBe(true); // said of what was there before the damage
+    expect(await lacks(damaged, resumed, ended('stopped'))).toBe(true);
+    expect(await lacks(damaged, resumed, ended('done'))).toBe(false);
+    const broken = resumed.slice();
+    broken[20] ^= 1;
+    expect(await lacks(damaged, resumed, broken, ended('done'))).toBe(true);
+    expect(await lacks(damaged, resumed, ended('done'), broken)).toBe(true);
+  });
+
   it('never writes over a copy that it set aside', async () => {
     const files = withFile(whole.subarray(0, -20));
     expect((await resumeRecording(path, environment, files)).copy).toBe(`${path}.damaged-1`);

@@ -6,8 +6,8 @@ import { expected } from '../../contract/input-error.ts';
 import type { ComparisonOfFiles } from '../compose.ts';
 import { exitCodes } from './exit.ts';
 import { columns, prose } from './layout.ts';
-import { choiceOption, json, print, say } from './output.ts';
-import type { Session } from './session.ts';
+import { choiceOption, json, print } from './output.ts';
+import { type Session, tellDamage } from './session.ts';
 
 const formats = ['table', 'json'] as const;
 
@@ -18,18 +18,20 @@ export const addCompare = (program: Command, session: Session): Command =>
     .argument('<before>', 'session file, *.fmqa: the baseline')
     .argument('<after>', 'session file, *.fmqa')
     .option('--format <format>', formats.join(', '), choiceOption('--format', formats), 'table')
-    .addHelpText('after', '\nExit code 1: a point became slower, larger, less exact, or is no longer measured.')
+    .addHelpText(
+      'after',
+      '\nExit code 1: a point became slower, larger, less exact, or is no longer measured; 3: none did among what is whole, but lines of a session were damaged.',
+    )
     .action(async (before: string, after: string, { format }: { format: (typeof formats)[number] }) => {
-      const { lost, ...comparison } = await session.profiler.compare(before, after);
-      for (const [path, lines] of Object.entries(lost))
-        if (lines.length > 0) say(`${path}: damaged and left out: line ${lines.join(', ')}`);
+      const { damage, ...comparison } = await session.profiler.compare(before, after);
+      tellDamage(session, damage);
       if (comparison.points.length === 0)
         throw expected('two sessions with points in common', 'compare', `${before} and ${after}, which have none`);
       await print(format === 'json' ? json(comparison) : comparisonTable(comparison));
-      session.exitCode = comparison.regressions > 0 ? exitCodes.someFailed : exitCodes.done;
+      if (comparison.regressions > 0) session.exitCode = exitCodes.someFailed;
     });
 
-function comparisonTable(comparison: Omit<ComparisonOfFiles, 'lost'>): string {
+function comparisonTable(comparison: Omit<ComparisonOfFiles, 'damage'>): string {
   const { points, counts, regressions, onlyBefore, onlyAfter, environment, devices } = comparison;
   const varying = tellingFieldsOf(points.map(({ config }) => config));
   const rows = [

@@ -1,6 +1,6 @@
 /** What the exit code says, and what ends the program early. */
 
-export const exitCodes = { done: 0, someFailed: 1, badInput: 2, interrupted: 130 } as const;
+export const exitCodes = { done: 0, someFailed: 1, badInput: 2, damaged: 3, interrupted: 130 } as const;
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 
 /** npm passes on an interrupt that the terminal has delivered already: two within this time are one. */

@@ -222,12 +222,13 @@ describe.skipIf(chromiumPath === undefined)('sessions in a browser', () => {
   });
 
   test('nothing is opened in place of a sweep that runs', async () => {
+    const cancel = page.getByRole('button', { name: 'Cancel', exact: true });
     await page.getByRole('button', { name: 'Run', exact: true }).click();
-    await status(/ of \d+/);
+    await cancel.and(page.locator(':enabled')).waitFor(); // the host has it: what is asked next comes later
     await session('new kernels').click();
     await page.getByText('a sweep is running: stop or cancel it first').waitFor();
     await page.getByRole('button', { name: 'Dismiss' }).click();
-    await page.getByRole('button', { name: 'Cancel', exact: true }).click();
+    await cancel.click();
     await status(/^cancelled/);
     await session('new kernels').click();
     await status('done · 3 of 3');

@@ -8,7 +8,7 @@ import type { Prices } from '../contract/devices.ts';
 import { expected } from '../contract/input-error.ts';
 import type { Point } from '../contract/metrics.ts';
 import type { MemoryPlan, SpeculationRow } from '../contract/model.ts';
-import type { AgentInfo } from '../contract/places.ts';
+import type { AgentInfo, FleetView } from '../contract/places.ts';
 import type { Recommendation } from '../contract/recommendation.ts';
 import {
   type Environment,
@@ -43,7 +43,7 @@ import { type AttendOptions, checkAttendOutput, encodeAttendResult, readAttendRe
 import { type BenchOutcome, benchLevels } from './bench-levels.ts';
 import { ceilingsOf, cudaDevices, cudaVitals, gpusOf, wantedDevices } from './cuda.ts';
 import { cpuName, describeEnvironment, fastmqaVersion } from './environment.ts';
-import { type FleetWatch, joinFleet, type WorkerOptions, watchFleet, workForQueue } from './fleet.ts';
+import { type FleetWatch, joinFleet, lookAtFleet, type WorkerOptions, watchFleet, workForQueue } from './fleet.ts';
 import { builtinFolder } from './folders.ts';
 import { withModels } from './model-backend.ts';
 import { type PlanOptions, planModel } from './plan.ts';
@@ -95,7 +95,12 @@ export interface Profiler extends ProfilerApi {
   bench(options: BenchOptions, backend?: string, told?: (name: string) => void): Promise<readonly BenchOutcome[]>;
   /** Measures the points of a queue until `signal`; the one at hand is finished. */
   work(options: WorkerOptions): Promise<void>;
-  /** The workers of a queue and what waits for them, now and then. */
+  /**
+   * The workers of a queue and what waits for them.
+   * @throws InputError with the reason why it cannot be reached
+   */
+  lookAtFleet(queue: string, onNotice: (line: string) => void): Promise<FleetView>;
+  /** The same, now and then. */
   watchFleet(queue: string): FleetWatch;
   /** Measures for whoever attaches over ssh, until `signal` or until it is idle for long. */
   serveAgent(options: AgentOptions): Promise<void>;
@@ -229,6 +234,7 @@ export function createProfiler(options: ProfilerOptions = {}): Profiler {
       const environmentHere = await environment(true, await usableGpus([workOptions.backend]));
       await workForQueue(workOptions, { measuring, clock: monotonic, environment: environmentHere });
     },
+    lookAtFleet,
     watchFleet,
     serveAgent: (agentOptions) =>
       runAgent(agentOptions, {

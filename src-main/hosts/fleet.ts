@@ -54,6 +54,24 @@ export async function workForQueue(
   }
 }
 
+/**
+ * One look at a queue.
+ * @throws InputError with the reason why it cannot be reached
+ */
+export async function lookAtFleet(queue: string, onNotice: (line: string) => void): Promise<FleetView> {
+  const connection = await reach(queue, onNotice);
+  try {
+    return await viewOver(connection, queue);
+  } finally {
+    connection.close();
+  }
+}
+
+const viewOver = async (connection: Connection, queue: string): Promise<FleetView> => ({
+  queue: readQueueAddress(queue, process.env).url,
+  ...(await viewFleet(connection, versionOf(kernelsFingerprint()))),
+});
+
 /** A look at a queue now and then, over one connection. */
 export interface FleetWatch {
   /** Without password. */
@@ -68,12 +86,11 @@ const nothingKnown = { hosts: [], waiting: 0, atWork: 0, pointsPerMinute: 0 };
 /** @throws InputError for an address that is none; whether the queue is there is told by each look */
 export function watchFleet(queue: string): FleetWatch {
   const { url } = readQueueAddress(queue, process.env);
-  const version = versionOf(kernelsFingerprint());
   let connection: Promise<Connection> | undefined;
   const look = async (): Promise<FleetView> => {
     try {
       connection ??= reach(queue, ignore);
-      return { queue: url, ...(await viewFleet(await connection, version)) };
+      return await viewOver(await connection, queue);
     } catch (error) {
       connection = undefined;
       if (!(error instanceof InputError)) throw error;

@@ -1,4 +1,5 @@
 /** Real workers, a real Redis, and points that take time without computing. */
+import { once } from 'node:events';
 import {
   existsSync,
   mkdirSync,
@@ -9,6 +10,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -199,7 +201,7 @@ describe.skipIf(!redisProgram)(`fleet${why}`, () => {
       pointsPerMinute: 0,
     };
     for (const key of await connection.keys('fastmqa:host:*')) await connection.del(key);
-    await connection.set('fastmqa:host:x', JSON.stringify(host), 'EX', 15);
+    await connection.set('fastmqa:host:x', JSON.stringify(host), 'EX', 600); // longer than any machine takes to look
     const { code, stderr } = await cli(sweep(1, 0)).ended;
     await connection.del('fastmqa:host:x');
     connection.disconnect();
@@ -237,6 +239,21 @@ test.skipIf(!hasTls)('rediss: reaches a queue over TLS, if its authority is trus
   } finally {
     redis.end();
     rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test('a server that takes the call and says nothing is one sentence, with the reason', async () => {
+  const silent = createServer().listen(0, '127.0.0.1');
+  try {
+    await once(silent, 'listening');
+    const { port } = silent.address() as AddressInfo;
+    expect(await startCli(['fleet', '--queue', `redis://127.0.0.1:${port}`]).ended).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: `the queue at redis://127.0.0.1:${port} cannot be reached: no answer within 5 s\n`,
+    });
+  } finally {
+    silent.close();
   }
 });
 

@@ -1,9 +1,8 @@
 import type { Command } from 'commander';
 import { formatBytes, formatSeconds } from '../../contract/format.ts';
-import { InputError } from '../../contract/input-error.ts';
 import type { FleetView } from '../../contract/places.ts';
 import { columns } from './layout.ts';
-import { choiceOption, json, print } from './output.ts';
+import { choiceOption, json, print, say } from './output.ts';
 import type { Session } from './session.ts';
 import { queueOption } from './worker.ts';
 
@@ -14,10 +13,7 @@ export const addFleet = (program: Command, { profiler }: Session): Command =>
     .requiredOption(...queueOption)
     .option('--format <format>', 'table or json', choiceOption('--format', ['table', 'json']), 'table')
     .action(async ({ queue, format }: { queue: string; format: string }) => {
-      const watch = profiler.watchFleet(queue);
-      const view = await watch.look();
-      watch.close();
-      if (view.outOfReach !== undefined) throw new InputError(view.outOfReach, '--queue');
+      const view = await profiler.lookAtFleet(queue, say);
       if (format === 'json') return print(json(view));
       const { hosts } = view;
       if (hosts.length === 0) return print(`no worker is at work for this queue\n${waitingIn(view)}`);

@@ -1,6 +1,7 @@
 import { setTimeout as after } from 'node:timers/promises';
 import { expect, test, vi } from 'vitest';
 import { onInterrupt } from '../../src-main/hosts/cli/exit.ts';
+import { until } from '../load.ts';
 
 test('an interrupt, its echo and a second one; the echo of one that ended everything is swallowed for a moment', async () => {
   const usual = process.listenerCount('SIGINT');
@@ -17,7 +18,7 @@ test('an interrupt, its echo and a second one; the echo of one that ended everyt
   expect(process.listenerCount('SIGINT')).toBe(usual + 1);
   process.emit('SIGINT');
   expect(heard.onCancel).toHaveBeenCalledTimes(1);
-  await vi.waitFor(() => expect(process.listenerCount('SIGINT')).toBe(usual));
+  await until(() => expect(process.listenerCount('SIGINT')).toBe(usual));
 });
 
 test('without an interrupt nothing is left to listen', () => {

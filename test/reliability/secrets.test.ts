@@ -29,9 +29,18 @@ function processTexts(pid: number): string[] {
       return false;
     }
   });
-  return [String(pid), ...children].flatMap((each) =>
-    ['cmdline', 'environ'].map((file) => readFileSync(`/proc/${each}/${file}`, 'latin1')),
-  );
+  const texts = (each: string): string[] =>
+    ['cmdline', 'environ'].map((file) => readFileSync(`/proc/${each}/${file}`, 'latin1'));
+  return [
+    ...texts(String(pid)),
+    ...children.flatMap((each) => {
+      try {
+        return texts(each);
+      } catch {
+        return []; // it ended while we looked
+      }
+    }),
+  ];
 }
 
 test('S4: the token is in no argument, environment, log, answer or file; a ticket is on stdout only, until it is used', async (context) => {

@@ -84,7 +84,13 @@ describe.skipIf(!sshdProgram)(`remote agent${why}`, () => {
   };
   const childrenOf = (pid: number | undefined): number[] =>
     readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
-  const isSsh = (pid: number): boolean => readFileSync(`/proc/${pid}/comm`, 'utf8') === 'ssh\n';
+  const isSsh = (pid: number): boolean => {
+    try {
+      return readFileSync(`/proc/${pid}/comm`, 'utf8') === 'ssh\n';
+    } catch {
+      return false; // it ended while we looked
+    }
+  };
 
   test('a connection that drops ten times in mid-sweep, and an agent that is killed: every point once', async () => {
     const run = cli(sweep(60));

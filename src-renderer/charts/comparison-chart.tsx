@@ -263,7 +263,7 @@ const changed = ({ entries }: ComparisonRow) => entries.flatMap(({ changes }) =>
 const changeMark = (row: ComparisonRow): string => {
   const all = changed(row);
   if (all.length === 0) return 'equal';
-  return all.some(({ isWorse }) => isWorse) ? 'worse: see the table' : 'better';
+  return all.some(({ isWorse }) => isWorse) ? 'worse' : 'better';
 };
 const changeColour = (row: ComparisonRow): string =>
   changed(row).some(({ isWorse }) => isWorse) ? 'var(--mantine-color-error)' : 'var(--app-quiet)';

@@ -43,6 +43,8 @@ const leastRow = 10;
 const figureGap = 5;
 const bottomMargin = 8;
 const columnGap = 8;
+/** Stays in sight beside a row that is lit. */
+const focusLine = 3;
 /** Bold letters against those that are measured. */
 const boldness = 1.1;
 /** Behind what says which direction is better: words, or an arrow where a column is narrow. */
@@ -133,8 +135,9 @@ export function LevelBarsChart({ columns, beside, width, height, levels, linked,
               key={label}
               ref={reveal}
               data-row={label}
+              x={focusLine}
               y={headHeight + row * rowHeight}
-              width={width}
+              width={width - 2 * focusLine}
               height={rowHeight}
               fill="var(--app-selected)"
             />

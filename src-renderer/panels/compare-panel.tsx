@@ -30,15 +30,8 @@ export function ComparePanel() {
       title={names ? `Time against ${names}` : 'Time against a baseline'}
       fileName="compare"
       description={describe(compared)}
-      legend={[
-        ...useBaselineLegend(),
-        ...(['FASTER', 'SLOWER', 'SAME', 'UNSURE'] as const).map((verdict) => ({
-          label: verdict,
-          glyph: verdictGlyph(verdict, 'var(--app-quiet)'),
-        })),
-        { label: 'if timed again', dash: undefined },
-      ]}
-      heading={<VerdictChoice compared={compared} />}
+      legend={[...useBaselineLegend(), ...(compared.all.length > 0 ? verdictLegend : [])]}
+      heading={compared.all.length > 0 ? <VerdictChoice compared={compared} /> : undefined}
       footer={<Differences sides={sides} />}
       toCsv={() => comparisonCsv(shown)}
       onShowTable={focusTable}
@@ -59,6 +52,14 @@ export function ComparePanel() {
     </ChartCard>
   );
 }
+
+const verdictLegend = [
+  ...(['FASTER', 'SLOWER', 'SAME', 'UNSURE'] as const).map((verdict) => ({
+    label: verdict,
+    glyph: verdictGlyph(verdict, 'var(--app-quiet)'),
+  })),
+  { label: 'range if timed again', dash: undefined },
+];
 
 function describe({ all }: SeenComparison): string {
   const counts = countVerdicts(all);

@@ -33,8 +33,6 @@ interface DataGridProps<Row> {
   readonly outcomeOf?: (row: Row) => string;
   /** Words in place of rows. */
   readonly empty: string;
-  /** Stands over the head, at its end. */
-  readonly corner?: ReactNode;
 }
 
 const rowHeight = 28;
@@ -52,7 +50,7 @@ const steps: Readonly<Record<string, number>> = {
 export const focusTable = (): void => document.getElementById(gridId)?.focus();
 
 export function DataGrid<Row>(props: DataGridProps<Row>) {
-  const { id, label, rows, columns, usual, sort, onSort, keyOf, pointOf, cell, outcomeOf, empty, corner } = props;
+  const { id, label, rows, columns, usual, sort, onSort, keyOf, pointOf, cell, outcomeOf, empty } = props;
   const { view } = useApp();
   const selected = useView((state) => state.selected);
   const chosen = useView((state) => state.columns[id]) ?? usual;
@@ -146,7 +144,6 @@ export function DataGrid<Row>(props: DataGridProps<Row>) {
         )}
       </div>
       <div className={classes.focus} />
-      <div className={classes.corner}>{corner}</div>
       <div
         className={classes.rail}
         role="toolbar"
@@ -228,15 +225,16 @@ interface ColumnChoiceProps<Row> {
 
 function ColumnChoice<Row>({ id, columns, chosen }: ColumnChoiceProps<Row>) {
   const { view } = useApp();
+  const [isOpen, setOpen] = useState(false);
   const groups = [...new Set(columns.map(({ group }) => group))];
   const toggle = (column: string): void => {
     const next = chosen.includes(column) ? chosen.filter((other) => other !== column) : [...chosen, column];
     if (next.length > 0) view.setColumns(id, next);
   };
   return (
-    <Popover position="left-end" width={300} shadow="md" trapFocus>
+    <Popover position="left-end" width={300} shadow="md" trapFocus onChange={setOpen}>
       <Popover.Target>
-        <Tooltip label="Columns" position="left" openDelay={400}>
+        <Tooltip label="Columns" position="left" openDelay={400} disabled={isOpen}>
           <ActionIcon variant="subtle" color="gray" size="sm" aria-label="Choose columns">
             <IconColumns3 size={16} />
           </ActionIcon>
@@ -276,11 +274,12 @@ interface CopyMenuProps<Row> {
 
 function CopyMenu<Row>({ rows, columns }: CopyMenuProps<Row>) {
   const app = useApp();
+  const [isOpen, setOpen] = useState(false);
   const copy = (text: string): void => void app.attempt(() => navigator.clipboard.writeText(text));
   return (
-    <Menu position="left-start" withinPortal disabled={rows.length === 0}>
+    <Menu position="left-start" withinPortal disabled={rows.length === 0} onChange={setOpen}>
       <Menu.Target>
-        <Tooltip label="Copy" position="left" openDelay={400}>
+        <Tooltip label="Copy" position="left" openDelay={400} disabled={isOpen}>
           <ActionIcon variant="subtle" color="gray" size="sm" aria-label="Copy the table" disabled={rows.length === 0}>
             <IconCopy size={16} />
           </ActionIcon>

@@ -98,8 +98,8 @@ function Chips() {
   );
 }
 
-/** The same chip over charts and table: they show one choice. */
-export function BrushChip() {
+/** For the table too: it lists what was chosen, and nothing else. */
+function BrushChip() {
   const { view } = useApp();
   const brushed = useView((state) => state.brushed?.size);
   return brushed === undefined ? null : (

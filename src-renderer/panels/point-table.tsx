@@ -5,7 +5,6 @@ import { Swatch } from '../charts/mark.tsx';
 import { markOf } from '../series/marks.ts';
 import { type ShownColumn, sortRows } from '../series/table.ts';
 import { DataGrid } from './data-grid.tsx';
-import { BrushChip } from './filter-bar.tsx';
 import { pointColumns, usualColumns } from './point-columns.ts';
 import { useApp, useKind, useLevelNames, useRun, useView } from './use-app.ts';
 import { useTablePoints } from './use-points.ts';
@@ -50,7 +49,6 @@ export function PointTable() {
           ? 'Each point of a sweep becomes a row here, measured, skipped or failed.'
           : 'No point passes the filter above the charts.'
       }
-      corner={<BrushChip />}
     />
   );
 }

@@ -45,7 +45,10 @@ const repetitions: readonly string[] = ['seed', 'modelSeed', 'calibrationTokens'
 export const fieldTitle = (field: string): string =>
   titles[field as Field] ?? field.replaceAll(/([A-Z])/g, (capital) => ` ${capital.toLowerCase()}`);
 
-export const readField = ({ config, device }: Point, field: string): string | number | boolean | undefined =>
+/** Of a point whose figures do not matter here. */
+type Described = Pick<Point, 'config' | 'device'>;
+
+export const readField = ({ config, device }: Described, field: string): string | number | boolean | undefined =>
   field === deviceField ? device?.name : config[field as Field];
 
 /** A numeric field in the clothes of a metric, so that one kind of axis serves both. */
@@ -113,7 +116,7 @@ export const fieldValue = (value: string | number | boolean, field: string): str
   typeof value === 'number' && !repetitions.includes(field) ? formatMetric(value, 'count') : String(value);
 
 /** `batch 8`, `byte-mqa`: words speak for themselves, numbers need their names. */
-export const valueInWords = (point: Point, field: string): string => {
+export const valueInWords = (point: Described, field: string): string => {
   const value = readField(point, field);
   const shown = value === undefined ? 'none' : fieldValue(value, field);
   if (field === 'seqLen') return `${shown} tokens`; // told most often, and beside long names

@@ -29,13 +29,16 @@ export const headlineMetrics = (kind: Kind): readonly string[] =>
     ? ['plannedSequences', 'reachedSequences', 'sequenceBytes']
     : ['multiplierVsF32Mha', 'tokensPerSecond', judgedBy[kind]];
 
-/** More rows than this are too thin to read: then a row is a level, and a bar the median of all its points. */
+/** More rows than this are too many to compare: then a row is a level, and a bar the median of all its points that may be mixed. */
 const mostRows = 24;
 
 /** Level → fields that give its points rows of their own: the model, where there are several, and what else varies. */
 export type RowFields = ReadonlyMap<string, readonly string[]>;
 
-/** Where that would be too many rows: none but the device, which is never mixed with another. */
+/** A median over several of these would be a figure of nothing. */
+const neverMixed: readonly string[] = ['model', deviceField, 'phase'];
+
+/** Where that would be too many rows: none but those that are never mixed. */
 export function rowFields(points: readonly Point[]): RowFields {
   const isOneModel = points.every(({ config }) => config.model === points[0].config.model);
   const fields = new Map<string, readonly string[]>();
@@ -46,13 +49,13 @@ export function rowFields(points: readonly Point[]): RowFields {
   const rows = new Set<string>();
   for (const point of points) {
     rows.add(labelOf(point, fields));
-    if (rows.size > mostRows) return deviceRows(fields);
+    if (rows.size > mostRows) return fewFields(fields);
   }
   return fields;
 }
 
-const deviceRows = (fields: RowFields): RowFields =>
-  new Map([...fields].flatMap(([level, of]) => (of.includes(deviceField) ? [[level, [deviceField]]] : [])));
+const fewFields = (fields: RowFields): RowFields =>
+  new Map([...fields].map(([level, of]) => [level, of.filter((field) => neverMixed.includes(field))]));
 
 const labelOf = (point: Point, fields: RowFields): string =>
   [

@@ -1,6 +1,7 @@
 /** The session in view: its name, that it is saved, and what can be done with it. */
 import { Menu, Tooltip } from '@mantine/core';
 import { IconChevronDown } from '@tabler/icons-react';
+import { useState } from 'react';
 import { useStore } from 'zustand';
 import { isActive } from '../../src-main/contract/run-state.ts';
 import { SaveItems } from '../panels/session-items.tsx';
@@ -18,6 +19,7 @@ export function SessionMenu() {
   const session = useRun((run) => run.session);
   const active = useRun(isActive);
   const device = useDeviceInWords();
+  const [isOpen, setOpen] = useState(false);
   const summary = useStore(app.library, ({ library }) => library?.sessions.find(({ id }) => id === session?.id));
   if (!session)
     return (
@@ -27,8 +29,8 @@ export function SessionMenu() {
       </span>
     );
   return (
-    <Menu position="bottom-start" withinPortal>
-      <Tooltip label={session.file} multiline maw={480} openDelay={400}>
+    <Menu position="bottom-start" withinPortal onChange={setOpen}>
+      <Tooltip label={session.file} multiline maw={480} openDelay={400} disabled={isOpen}>
         <Menu.Target>
           <button data-session-menu="" type="button" className={classes.session}>
             <span>

@@ -214,6 +214,33 @@ describe.skipIf(chromiumPath === undefined)('charts', () => {
     }
   });
 
+  test('all of the window fits 900x600, and can be scrolled to where there is less room', async () => {
+    const theme = page.getByRole('button', { name: /^Use the .* theme$/ });
+    const isInside = async (
+      part: ReturnType<typeof page.locator>,
+      { width, height }: { width: number; height: number },
+    ) => {
+      const box = await part.boundingBox();
+      return box !== null && box.x >= 0 && box.y >= 0 && box.x + box.width <= width && box.y + box.height <= height;
+    };
+    const smallest = { width: 900, height: 600 };
+    await page.setViewportSize(smallest);
+    for (const name of ['Levels', 'Heat map', 'Latency', 'Scaling']) {
+      await tab(page, name);
+      await page.locator('main figure svg').first().waitFor();
+      for (const part of [theme, page.locator('main figure'), page.getByRole('complementary', { name: 'Inspector' })])
+        await expect.poll(() => isInside(part, smallest)).toBe(true);
+    }
+    const half = { width: 640, height: 400 }; // 1280x800 at 200 %
+    await page.setViewportSize(half);
+    for (const part of [theme, page.getByRole('button', { name: 'Copy the table' })]) {
+      await part.scrollIntoViewIfNeeded();
+      expect(await isInside(part, half)).toBe(true);
+    }
+    await page.evaluate('document.getElementById("root").scrollTo(0, 0)');
+    await page.setViewportSize({ width: 1280, height: 800 });
+  });
+
   test('the page is quiet: no complaint, no foreign request, no shift of the layout', async () => {
     expect(watched.complaints).toEqual([]);
     expect(watched.foreign).toEqual([]);

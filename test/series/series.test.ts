@@ -126,9 +126,20 @@ test('models are not mixed: each has its frontier, and a level its row for each 
     ['four-bit · one', 0.1],
     ['four-bit · two', 0.01],
   ]);
-  const many = Array.from({ length: 30 }, (_, i) => of(fourBit, String(i), `model ${i}`, 0.1));
-  expect(rowFields(many).size).toBe(0);
-  expect(levelBarsOf(many, ['relativeL2'], levelNames, { fields: rowFields(many) })[0].bars).toHaveLength(1);
+});
+
+test('too many rows become one a level, but for models and phases: no median is of several', () => {
+  const many = Array.from({ length: 30 }, (_, i) => ({
+    ...fourBit,
+    id: String(i),
+    config: { ...fourBit.config, batch: i + 1, phase: i < 20 ? ('decode' as const) : ('prefill' as const) },
+  }));
+  const rowsOf = (points: readonly Point[]) =>
+    levelBarsOf(points, ['relativeL2'], levelNames, { fields: rowFields(points) })[0].bars.map(({ ids }) => ids.length);
+  expect(rowsOf(many)).toEqual([20, 10]);
+  expect(rowsOf(many.slice(0, 20))).toHaveLength(20);
+  const models = many.map((point, i) => ({ ...point, config: { ...point.config, model: `model ${i % 2}` } }));
+  expect(rowsOf(models)).toEqual([10, 5, 10, 5]);
 });
 
 test('a table is copied raw as CSV, as it is shown as Markdown', () => {

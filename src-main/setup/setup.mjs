@@ -207,11 +207,9 @@ async function redo(step) {
 }
 
 async function prepare() {
-  const since = performance.now();
   for (const step of Object.values(steps)) await ensure(step);
   if (existsSync(join(root, cuda.output)) && !isCurrent(cuda))
     say('The CUDA backend is older than the kernels: run `npm run build:cuda`.');
-  if (process.stderr.isTTY) say(`ready in ${seconds(since)}`);
 }
 
 /** Runs a tool in front of the user; resolves to its exit code. */

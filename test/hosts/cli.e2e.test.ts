@@ -240,7 +240,9 @@ describe('a session', () => {
     const { code, stdout, stderr } = await run.ended;
     expect(code).toBe(130);
     expect(stdout).toContain('baseline');
-    expect(stderr).toMatch(/stopped after \d+ points; they are in .*stopped\.fmqa; continue with --resume --out/);
+    expect(stderr).toMatch(
+      /stopped after \d+ points?, which (is|are) in .*stopped\.fmqa; continue with --resume --out/,
+    );
 
     const before = (await readSession(session)).points;
     expect(before.size).toBeGreaterThan(0);

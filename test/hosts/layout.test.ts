@@ -75,3 +75,20 @@ test.each([10, 24, 33, 80])('every figure is there at %i columns, in lines that 
   for (const figure of ['84.0 %', '6.24x', '1.00']) expect(lines.join('\n')).toContain(figure);
   if (width >= 33) expect(Math.max(...lines.map(({ length }) => length))).toBeLessThanOrEqual(Math.max(width, 39));
 });
+
+test('keys that take most of the width share one column', () => {
+  const row = ['UNSURE', 'near-lossless', 'byte-mha', 'int8', 'decode', '1.000x', 'the samples spread so far'];
+  const words = {
+    headings: [['verdict', 'level', 'model', 'keyDtype', 'phase', 'time', 'reason']],
+    sections: [{ rows: [row] }],
+    align: 'lllllll',
+    keys: 5,
+  };
+  expect(tableLines(words, 64)).toEqual([
+    '         level model keyDtype',
+    'verdict  phase                      time    reason',
+    'UNSURE   near-lossless byte-mha     1.000x  the samples spread',
+    '         int8 decode                        so far',
+  ]);
+  expect(tableLines(words, 100)[1]).toBe(row.join('  ').replace('UNSURE', 'UNSURE ').replace('int8', 'int8    '));
+});

@@ -1,7 +1,7 @@
 /**
  * Tables and paragraphs in the width there is. Elsewhere than in a terminal a table has one line a row, however long. In a terminal
  * that is too narrow for it texts are broken at blanks, and columns that still do not fit stand in a further part below, beside
- * the columns that say what a row is about.
+ * the columns that say what a row is about; where those take most of the width, they share one.
  */
 
 export interface Table {
@@ -58,7 +58,10 @@ export function tableLines(table: Table, width = terminalWidth()): string[] {
   const all = columnsOf(table).filter(({ role, cells }) => role === 'key' || cells.flat().some(Boolean));
   if (spanOf(all, 'natural') <= width) return partLines(all, isRuled ? [] : undefined, width);
   const titles = all.find(({ role }) => role === 'title')?.cells.map(([first = '']) => first);
-  const key = all.filter(({ role }) => role === 'key');
+  const key = narrowed(
+    all.filter(({ role }) => role === 'key'),
+    width,
+  );
   const values = all.filter(({ role }) => role === 'value');
   return partsOf(key, values, width).flatMap((some, i) => [
     ...(i > 0 ? [''] : []),
@@ -89,6 +92,18 @@ const longest = (texts: readonly string[]): number => Math.max(0, ...texts.map((
 
 const spanOf = (list: readonly Column[], of: 'natural' | 'least'): number =>
   list.reduce((sum, column) => sum + column[of], gap * (list.length - 1));
+
+/** Keys that leave less than half of the width to what they are the keys of: all but the first stand in one column, as words. */
+function narrowed(keys: readonly Column[], width: number): readonly Column[] {
+  if (keys.length < 3 || spanOf(keys, 'least') <= width / 2) return keys;
+  const [first, ...others] = keys;
+  const together = (texts: readonly string[]): string => texts.filter(Boolean).join(' ');
+  const heads = first.heads.map((_, i) => together(others.map((column) => column.heads[i])));
+  const cells = first.cells.map((rows, s) => rows.map((_, r) => together(others.map((column) => column.cells[s][r]))));
+  const natural = longest([...heads, ...cells.flat()]);
+  const least = Math.max(longest([...heads, ...cells.flat()].flatMap(wordsOf)), Math.min(natural, narrowest.text));
+  return [first, { role: 'key', heads, cells, isNumber: false, isBound: false, natural, least }];
+}
 
 /** As many columns a part as fit beside the key. */
 function partsOf(key: readonly Column[], values: readonly Column[], width: number): Column[][] {

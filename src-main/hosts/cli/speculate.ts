@@ -104,7 +104,8 @@ export const addSpeculate = (program: Command, session: Session): Command =>
         release();
       }
       clearLine();
-      await print(format === 'json' ? json({ rows }) : table(rows, options).join('\n'));
+      if (format === 'json') await print(json({ rows }));
+      else if (rows.length > 0) await print(table(rows, options).join('\n'));
     });
 
 function table(

@@ -278,8 +278,8 @@ function machinesOf(points: readonly Point[], { cpu, gpus = [], ...here }: Envir
 
 function reportEnd(how: RunEnd, count: number, { out }: Options): void {
   if (how === 'done') return;
-  const saved = out
-    ? `they are in ${out}; continue with --resume --out ${out}`
-    : 'they are not saved: --out FILE.fmqa would';
-  say(`${how} after ${count} points; ${saved}`);
+  const those = count === 1 ? '1 point, which is' : `${count} points, which are`;
+  const after = count === 0 ? 'before a point was measured' : `after ${those} ${out ? `in ${out}` : 'not saved'}`;
+  const more = out ? `continue with --resume --out ${out}` : '--out FILE.fmqa would save them';
+  say(`${how} ${after}; ${more}`);
 }

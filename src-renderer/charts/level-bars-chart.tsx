@@ -71,13 +71,14 @@ export function LevelBarsChart({ columns, beside, width, height, levels, linked,
       const bar = others[i].bars.find((candidate) => candidate.label === label);
       return bar?.value === undefined ? [] : [{ colour, bar }];
     });
-  /** Where all of it has no room, the level stands at the first of its rows alone. */
+  const room = namesWidth - namesGap + 2;
+  const isTight = names.some((label) => widthOf(label) > room);
+  /** Where names are too long, the level stands at the first of its rows alone. */
   const nameAt = (row: number): string => {
     const bars = columns[0]?.bars ?? [];
     const [bar, above] = [bars[row], bars[row - 1]];
     if (!bar) return ''; // recharts asks once more for rows that have gone
-    const room = namesWidth - namesGap + 2;
-    const isRepeated = bar.level === above?.level && widthOf(bar.label) > room;
+    const isRepeated = isTight && bar.level === above?.level;
     return shortenedParts(isRepeated ? bar.label.slice(bar.level.length + separator.length) : bar.label, room);
   };
   /** Of a bar and of all that stands across it. */

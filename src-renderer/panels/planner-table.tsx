@@ -93,7 +93,7 @@ function Row({ row, isProof }: { readonly row: PlanRow; readonly isProof: boolea
           <td>{row.concurrentUsers?.toLocaleString('en-US')}</td>
           <td>
             {row.longestContext?.toLocaleString('en-US')}
-            {row.endsAtModel && ' (model’s limit)'}
+            {row.endsAtModel && ' (max)'}
           </td>
           {isProof && (
             <>

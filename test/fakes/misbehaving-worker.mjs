@@ -2,7 +2,7 @@
  * A worker that answers like the real one until a point's level names a misbehaviour, `crash` for example. It needs no addon,
  * so the supervisor, the command line and the session can be tested without one, and figures are the same in every run.
  */
-import { lstatSync, symlinkSync, writeSync } from 'node:fs';
+import { lstatSync, readFileSync, symlinkSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { encodeFrame, frameReader, pipeDescriptor } from '../../dist/src-main/worker/frames.js';
@@ -117,6 +117,12 @@ async function gather() {
   while (!isTaken(Math.ceil(mine / together) * together)) await sleep(10);
 }
 
+/** With FASTMQA_FAKE_LEASH: no point is measured whose `seqLen` is above the number in that file. It may grow. */
+async function untilAllowed({ seqLen }) {
+  const leash = process.env.FASTMQA_FAKE_LEASH;
+  while (leash !== undefined && seqLen > Number(readFileSync(leash, 'utf8'))) await sleep(10);
+}
+
 const calls = {
   info: () => ({ threads: 2, instructionSet: 'scripted', buildFlags: 'none' }),
   ceilings: () => ({ fmaFlopsPerSecond: 1e11, readBytesPerSecond: 1e10 }),
@@ -149,6 +155,7 @@ const calls = {
 async function answer(request) {
   const { call, args } = request;
   const behaviour = call === 'sample' ? sampling.get(args[0]) : behaviourOf(args[0]);
+  if (call === 'prepare') await untilAllowed(args[0]);
   if (call === 'prepare') await gather();
   const honest = await calls[call](...args);
   const isDue = call === (whileSampling.includes(behaviour) ? 'sample' : 'prepare');

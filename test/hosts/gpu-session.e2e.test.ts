@@ -29,14 +29,15 @@ test('parts run, or are skipped with the reason', () => {
   expect(stdout).toContain(`results: ${folder}`);
   expect(status).toBe(0);
   expect(readFileSync(join(folder, 'machine.log'), 'utf8')).toContain('CUDA kernels on the CPU');
-}, 60_000);
+});
 
 test('a part is ended when the time is over, and others have none left', () => {
-  expect(session(['-t', '8', 'step', 'gallery']).status).toBe(1); // whole models take long where kernels run on the CPU
+  // Whole models take long where kernels run on the CPU; a busy machine needs seconds only to look for its devices.
+  expect(session(['-t', '14', 'step', 'gallery']).status).toBe(1);
   const [step, gallery] = summary();
-  expect(step).toMatch(/^step +TIMED OUT +\d+ +after \d s/);
-  expect(gallery).toMatch(/^gallery +skipped +0 +no time left of 8 s$/);
-}, 60_000);
+  expect(step).toMatch(/^step +TIMED OUT +\d+ +after \d+ s/);
+  expect(gallery).toMatch(/^gallery +skipped +0 +no time left of 14 s$/);
+});
 
 test('a part that there is not', () => {
   const { status, stderr } = session(['kernel']);

@@ -97,12 +97,19 @@ async function readStdin(): Promise<Uint8Array> {
 }
 
 function asSweep(bytes: Uint8Array, path: string): Sweep {
-  const sweep = sweepSchema.safeParse(parseJson(bytes, path));
+  const content = parseJson(bytes, path);
+  const sweep = sweepSchema.safeParse(content);
   if (sweep.success) return sweep.data;
   const [issue] = sweep.error.issues;
   const where = issue.path.length > 0 ? `${issue.path.join('.')} of ${path}` : path;
-  throw expected('a sweep', where, `something else (${issue.message})`);
+  if (issue.code === 'unrecognized_keys') throw expected('the fields of a sweep', where, issue.keys.join(', '));
+  const wanted = issue.path.length > 0 ? /expected (.*?)(, received .*)?$/.exec(issue.message)?.[1] : 'a sweep';
+  const found: unknown = issue.path.reduce((at: unknown, key) => (at as Record<PropertyKey, unknown>)[key], content);
+  throw expected(wanted ?? 'another value', where, found === undefined ? '' : JSON.stringify(found).slice(0, mostEcho));
 }
+
+/** Characters of a wrong value that are told again. */
+const mostEcho = 60;
 
 function parseJson(bytes: Uint8Array, path: string): unknown {
   try {

@@ -466,7 +466,7 @@ describe('bad input is one sentence and exit code 2', () => {
     [
       'a sweep file that is none',
       () => ['sweep', text('list.json', '[]')],
-      /^expected a sweep for .*list\.json but received something else/,
+      /^expected a sweep for .*list\.json but received \[\]$/,
     ],
     [
       'a sweep file that is no JSON',
@@ -481,7 +481,17 @@ describe('bad input is one sentence and exit code 2', () => {
     [
       'a sweep file with an unknown field',
       () => ['sweep', text('field.json', '{"name":"x","axes":{},"zap":1}')],
-      /^expected a sweep for .*"zap"/,
+      /^expected the fields of a sweep for .*field\.json but received zap$/,
+    ],
+    [
+      'a sweep file without a name',
+      () => ['sweep', text('name.json', '{"axes":{"level":["baseline"]}}')],
+      /^expected string for name of .*name\.json but received nothing$/,
+    ],
+    [
+      'a sweep file with a value out of range',
+      () => ['sweep', text('range.json', '{"name":"x","axes":{},"measuring":{"maxNoise":7}}')],
+      /^expected number to be <=1 for measuring\.maxNoise of .*range\.json but received 7$/,
     ],
     [
       'a session that is none',

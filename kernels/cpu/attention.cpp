@@ -1,6 +1,7 @@
 #include "attention.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -31,38 +32,38 @@ struct Tile {
   int64_t from, to;        // tokens that count
 };
 
-std::atomic<int64_t> workspaceTotal{0};
-
-/// Grows, never shrinks, 64-byte aligned, one per thread and use.
+/// Scratch memory of one use: grows, never shrinks, 64-byte aligned, one per thread.
 class Scratch {
  public:
-  Scratch() = default;
+  /// `most`: of its use, the largest asked for by any thread, floats.
+  explicit Scratch(std::atomic<int64_t>& most) : most_(most) {}
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { resize(0); }
   float* floats(int64_t n) {
     if (n > size_) {
+      size_ = 0;
       data_.reset(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>((n * 4 + 63) / 64 * 64))));
-      resize(data_ ? n : 0);
       if (!data_) throw Failure(FailureKind::outOfMemory, "out of memory: attention workspace");
+      size_ = n;
     }
+    for (int64_t most = most_; n > most && !most_.compare_exchange_weak(most, n);) {}
     return data_.get();
   }
 
  private:
-  void resize(int64_t n) {
-    workspaceTotal += (n - size_) * static_cast<int64_t>(sizeof(float));
-    size_ = n;
-  }
   struct Free {
     void operator()(float* p) const { std::free(p); }
   };
   std::unique_ptr<float, Free> data_;
   int64_t size_ = 0;
+  std::atomic<int64_t>& most_;
 };
 
+std::array<std::atomic<int64_t>, 8> mostFloats{};
+
 struct Workspace {
-  Scratch q, scores, keys, values, sums, transposed, wide, rebuilt;
+  Scratch q{mostFloats[0]}, scores{mostFloats[1]}, keys{mostFloats[2]}, values{mostFloats[3]}, sums{mostFloats[4]},
+      transposed{mostFloats[5]}, wide{mostFloats[6]}, rebuilt{mostFloats[7]};
 };
 Workspace& workspace() {
   thread_local Workspace w;
@@ -517,7 +518,15 @@ int64_t splitsFor(int64_t tiles, int64_t itemsWithoutSplit) {
 
 }  // namespace
 
-int64_t workspaceBytes() { return workspaceTotal; }
+int64_t workspaceBytes() {
+  int64_t floats = 0;
+  for (const auto& most : mostFloats) floats += most;
+  return floats * static_cast<int64_t>(sizeof(float)) * threadCount();
+}
+
+void resetWorkspaceBytes() {
+  for (auto& most : mostFloats) most = 0;
+}
 
 void attend(const AttentionShape& shape, const std::vector<SequenceQueries>& sequences, const LatentMaps* latent,
             const RopeTable* rope, Kernel kernel, const CancelFlag* cancel) {

@@ -57,8 +57,11 @@ struct LatentMaps {
 
 enum class Kernel { flash, naive };
 
-/// Bytes of tile workspace held by all threads; it does not grow with the number of cached tokens.
+/// Bytes of tile workspace that the threads come to hold by what was attended to since the last reset: of every use the largest
+/// block, for each thread, so that it depends neither on what ran before nor on which thread took which block. It does not grow
+/// with the number of cached tokens.
 int64_t workspaceBytes();
+void resetWorkspaceBytes();
 
 /// `rope`: rotates keys that are cached before the rotary embedding; null when they are cached after it. With `own`: those
 /// beside the latent.

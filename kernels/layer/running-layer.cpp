@@ -18,6 +18,7 @@ class CpuLayer : public RunningLayer {
       : model_(std::move(model)), cancel_(cancel),
         layer_(arena_, *model_, spec.technique, positions, spec.calibrationTokens, spec.inputSeed, cancel) {
     for (int64_t b = 0; b < spec.batch; b++) caches_.push_back(layer_.newCache(arena_));
+    resetWorkspaceBytes();
   }
 
   void fill(const Inputs& x, int64_t tokens, bool settles) override {
@@ -60,6 +61,7 @@ class CpuLayer : public RunningLayer {
     outputs_ = Buffer<float>(arena_, batch() * tokens * d);
     for (size_t b = 0; b < x.size(); b++) std::copy_n(x[b], tokens * d, stepInputs_.data() + static_cast<int64_t>(b) * tokens * d);
     arena_.resetPeak();
+    resetWorkspaceBytes();
     step();
   }
   std::vector<double> sample(double seconds, int64_t most) override {

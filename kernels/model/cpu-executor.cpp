@@ -68,7 +68,10 @@ class CpuExecutor : public Executor {
     const DecoderShape& s = weights_->shape;
     const int64_t d = s.hiddenDim;
     rows_ = sequences * count;
-    for (auto& place : places_) place.resize(static_cast<size_t>(rows_ * d));
+    if (places_.front().size() != rows_ * d) {
+      clearPlaces();
+      for (auto& place : places_) place = Buffer<float>(arena_, rows_ * d);
+    }
     std::vector<float> position(static_cast<size_t>(d));
     for (int64_t r = 0; r < rows_; r++) {
       float* x = at(Place::stream) + r * d;
@@ -118,13 +121,14 @@ class CpuExecutor : public Executor {
   void feedForward(int64_t index, Place from, Place to) override {
     const DecoderShape& s = weights_->shape;
     const DecoderWeights::FeedForward& layer = weights_->feedForward(index, cancel_);
-    if (layer.experts) return layer.experts->run(at(from), rows_, s.activation, at(to));
-    std::vector<float> up(static_cast<size_t>(rows_ * s.mlpDim)), gate(s.gatedMlp ? up.size() : 0);
+    if (layer.experts) return layer.experts->run(arena_, at(from), rows_, s.activation, at(to));
+    Buffer<float> up(arena_, rows_ * s.mlpDim), gate;
+    if (s.gatedMlp) gate = Buffer<float>(arena_, up.size());
     std::vector<Product> products = {{layer.up, up.data(), s.mlpDim}};
     if (s.gatedMlp) products.push_back({layer.gate, gate.data(), s.mlpDim});
     multiply(products, rows_, at(from), s.hiddenDim);
     if (!layer.upBias.empty())
-      for (size_t i = 0; i < up.size(); i++) up[i] += layer.upBias[i % layer.upBias.size()];
+      for (int64_t i = 0; i < up.size(); i++) up[i] += layer.upBias[static_cast<size_t>(i % s.mlpDim)];
     activate(s.activation, rows_ * s.mlpDim, s.gatedMlp ? gate.data() : nullptr, up.data());
     float* y = at(to);
     layer.down.multiply(rows_, up.data(), s.mlpDim, y, s.hiddenDim);
@@ -141,7 +145,8 @@ class CpuExecutor : public Executor {
 
   void logits(Place from, float* to) override {
     const DecoderShape& s = weights_->shape;
-    std::vector<float> own(to ? 0 : static_cast<size_t>(rows_ * s.vocabSize));
+    Buffer<float> own;
+    if (!to) own = Buffer<float>(arena_, rows_ * s.vocabSize);
     float* out = to ? to : own.data();
     weights_->head(cancel_).weights.multiply(rows_, at(from), s.hiddenDim, out, s.vocabSize);
     if (s.logitSoftcap > 0) {
@@ -159,10 +164,17 @@ class CpuExecutor : public Executor {
     return sum;
   }
   int64_t peakBytes() const override { return arena_.peakBytes(); }
-  void resetPeak() override { arena_.resetPeak(); }
+  void resetPeak() override {
+    clearPlaces();  // of another step than the one that is to come
+    arena_.resetPeak();
+    resetWorkspaceBytes();
+  }
   int64_t sharedBytes() const override { return weights_->bytes() + workspaceBytes(); }
 
  private:
+  void clearPlaces() {
+    for (auto& place : places_) place = Buffer<float>();
+  }
   float* at(Place place) { return places_[static_cast<size_t>(place)].data(); }
   const AttentionLayer& layerAt(int64_t layer) const { return *attention_[static_cast<size_t>(layer)]; }
 
@@ -171,7 +183,7 @@ class CpuExecutor : public Executor {
   const Layers& attention_;
   const CancelFlag* cancel_;
   int64_t rows_ = 0;
-  std::array<std::vector<float>, 4> places_;
+  std::array<Buffer<float>, 4> places_;
 };
 
 }  // namespace

@@ -52,20 +52,20 @@ Route routeOf(const ExpertShape& s, const float* logits, const std::vector<float
   return route;
 }
 
-void GatedMlp::run(const float* x, int64_t rows, Activation activation, float* y) const {
+void GatedMlp::run(Arena& arena, const float* x, int64_t rows, Activation activation, float* y) const {
   const int64_t width = up.rows(), d = up.columns();
-  std::vector<float> wide(static_cast<size_t>(rows * width)), gates(wide.size());
+  Buffer<float> wide(arena, rows * width), gates(arena, rows * width);
   multiply({{up, wide.data(), width}, {gate, gates.data(), width}}, rows, x, d);
   activate(activation, rows * width, gates.data(), wide.data());
   down.multiply(rows, wide.data(), width, y, down.rows());
 }
 
-void Experts::run(const float* x, int64_t rows, Activation activation, float* y) const {
+void Experts::run(Arena& arena, const float* x, int64_t rows, Activation activation, float* y) const {
   const int64_t d = router.columns(), n = shape.experts;
-  std::vector<float> logits(static_cast<size_t>(rows * n));
+  Buffer<float> logits(arena, rows * n);
   router.multiply(rows, x, d, logits.data(), n);
   if (shape.sharedMlpDim > 0)
-    shared.run(x, rows, activation, y);
+    shared.run(arena, x, rows, activation, y);
   else
     std::fill_n(y, rows * d, 0.0f);
   struct Guest {
@@ -78,14 +78,12 @@ void Experts::run(const float* x, int64_t rows, Activation activation, float* y)
     for (size_t i = 0; i < route.experts.size(); i++)
       guests[static_cast<size_t>(route.experts[i])].push_back({r, static_cast<float>(route.weights[i])});
   }
-  std::vector<float> in, out;
   for (size_t e = 0; e < guests.size(); e++) {  // in order, so that sums are the same whatever rows are there
     const auto count = static_cast<int64_t>(guests[e].size());
     if (count == 0) continue;
-    in.resize(static_cast<size_t>(count * d));
-    out.resize(in.size());
+    Buffer<float> in(arena, count * d), out(arena, count * d);
     for (int64_t i = 0; i < count; i++) std::copy_n(x + guests[e][static_cast<size_t>(i)].row * d, d, in.data() + i * d);
-    experts[e].run(in.data(), count, activation, out.data());
+    experts[e].run(arena, in.data(), count, activation, out.data());
     for (int64_t i = 0; i < count; i++) {
       const Guest& guest = guests[e][static_cast<size_t>(i)];
       for (int64_t c = 0; c < d; c++) y[guest.row * d + c] += guest.weight * out[static_cast<size_t>(i * d + c)];

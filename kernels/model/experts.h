@@ -25,8 +25,8 @@ struct ExpertShape {
 /// A gated MLP without biases: down (act(gate x) * up x).
 struct GatedMlp {
   PackedWeights gate, up, down;
-  /// x, y [rows][d]
-  void run(const float* x, int64_t rows, Activation activation, float* y) const;
+  /// x, y [rows][d]; what lies between takes its room from `arena`.
+  void run(Arena& arena, const float* x, int64_t rows, Activation activation, float* y) const;
 };
 
 /// Which experts a token goes to, and what each of them counts.
@@ -43,8 +43,8 @@ struct Experts {
   std::vector<float> routerBias;  ///< [experts] or empty
   std::vector<GatedMlp> experts;
   GatedMlp shared;
-  /// x, y [rows][d]
-  void run(const float* x, int64_t rows, Activation activation, float* y) const;
+  /// x, y [rows][d]; what lies between takes its room from `arena`.
+  void run(Arena& arena, const float* x, int64_t rows, Activation activation, float* y) const;
 };
 
 }  // namespace fastmqa

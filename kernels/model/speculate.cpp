@@ -64,7 +64,9 @@ class Speculator::Side {
       : temperature_(temperature), vocab_(model.weights()->shape.vocabSize),
         decoder_(arena_, model.weights(), std::vector<Technique>(static_cast<size_t>(model.weights()->shape.layers), technique),
                  needsCalibration(technique, model.weights()->shape.kvHeads) ? model.calibrated() : AttentionModels(), positions,
-                 static_cast<int64_t>(model.text().calibration.size()) * Calibration::streamTokens, cancel, place) {}
+                 static_cast<int64_t>(model.text().calibration.size()) * Calibration::streamTokens, cancel, place) {
+    decoder_.executor().resetPeak();
+  }
 
   void start(const int32_t* prompt, int64_t count) {
     sequence_ = decoder_.newSequences(1);

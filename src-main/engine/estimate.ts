@@ -180,19 +180,27 @@ export function estimateSeconds(c: PointConfig, measuring: Measuring): number {
 
 /**
  * One layer: weights in f64 and f32, the input and the reference's keys and values in f64, the cache.
- * A whole model: its weights as they are stored, the exact cache and the level's, what the level adds.
+ * A whole model: its weights as they are stored, and of each side (in the phase speculate target and draft, else the level alone)
+ * the attention's weights, what the level adds, the exact cache and the level's, and the rows of one prompt between two layers.
  */
 export function estimatePeakBytes(c: PointConfig): number {
   // On a GPU it takes what there is.
   if (c.phase === 'capacity') return 12 * weightCount(c, c.referenceKvHeads) + (c.cacheLimitBytes ?? 0);
-  const tokens = c.batch * c.seqLen;
-  const activations = tokens * (c.hiddenDim + 2 * c.referenceKvHeads * c.headDim + c.heads * c.headDim) * 8;
-  if (c.model === undefined || c.layer !== undefined)
+  if (c.model === undefined || c.layer !== undefined) {
+    const activations =
+      c.batch * c.seqLen * (c.hiddenDim + 2 * c.referenceKvHeads * c.headDim + c.heads * c.headDim) * 8;
     return Math.ceil(12 * weightCount(c, c.referenceKvHeads) + activations + logicalCacheBytes(c));
+  }
   const weights = storedWeightBytes * layerWeights * c.hiddenDim ** 2;
+  const attention = 4 * weightCount(c, c.kvHeads) + addedWeightBytes(c);
   const caches = 2 * own16BitBytes(c) + logicalCacheBytes(c);
-  return Math.ceil(layersOf(c) * (weights + caches + addedWeightBytes(c)) + activations + calibrationBytes(c));
+  const rows = 4 * rowWidth * c.hiddenDim * c.seqLen;
+  const sides = c.phase === 'speculate' ? 2 : 1;
+  return Math.ceil(layersOf(c) * (weights + sides * (attention + caches)) + sides * rows + calibrationBytes(c));
 }
+
+/** Numbers of a token between two layers, in units of d: the stream, its norm, what is added to it, an MLP's gate and up. */
+const rowWidth = 12;
 
 /** Of a weight of a model as it is published. */
 const storedWeightBytes = 2;

@@ -96,10 +96,9 @@ describe('sweeps', () => {
     expect(window.quality?.retrievedByDepth?.slice(0, 5)).toEqual([0, 0, 0, 0, 0]);
     expect(window.quality?.retrievedByDepth?.at(-1)).toBe(1);
     // "At most about so much memory" was said before: no point takes more, and not far less.
-    const peak = Math.max(...points.map(({ memory }) => memory?.peakBytes ?? 0));
-    const promised = Math.max(...points.map(({ config }) => estimatePeakBytes(config)));
-    expect(promised / peak).toBeGreaterThan(1);
-    expect(promised / peak).toBeLessThan(2);
+    const ratios = points.map(({ config, memory }) => estimatePeakBytes(config) / (memory?.peakBytes as number));
+    expect(Math.min(...ratios)).toBeGreaterThan(1);
+    expect(Math.min(...ratios)).toBeLessThan(2);
   });
 
   test('the same seed gives the same errors and bytes, whatever was measured before', async () => {

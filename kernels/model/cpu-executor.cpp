@@ -122,16 +122,17 @@ class CpuExecutor : public Executor {
     const DecoderShape& s = weights_->shape;
     const DecoderWeights::FeedForward& layer = weights_->feedForward(index, cancel_);
     if (layer.experts) return layer.experts->run(arena_, at(from), rows_, s.activation, at(to));
-    Buffer<float> up(arena_, rows_ * s.mlpDim), gate;
-    if (s.gatedMlp) gate = Buffer<float>(arena_, up.size());
-    std::vector<Product> products = {{layer.up, up.data(), s.mlpDim}};
-    if (s.gatedMlp) products.push_back({layer.gate, gate.data(), s.mlpDim});
+    const int64_t numbers = rows_ * s.mlpDim;
+    Buffer<float> room(arena_, s.gatedMlp ? 2 * numbers : numbers);
+    float *up = room.data(), *gate = s.gatedMlp ? up + numbers : nullptr;
+    std::vector<Product> products = {{layer.up, up, s.mlpDim}};
+    if (gate) products.push_back({layer.gate, gate, s.mlpDim});
     multiply(products, rows_, at(from), s.hiddenDim);
     if (!layer.upBias.empty())
-      for (int64_t i = 0; i < up.size(); i++) up[i] += layer.upBias[static_cast<size_t>(i % s.mlpDim)];
-    activate(s.activation, rows_ * s.mlpDim, s.gatedMlp ? gate.data() : nullptr, up.data());
+      for (int64_t i = 0; i < numbers; i++) up[i] += layer.upBias[static_cast<size_t>(i % s.mlpDim)];
+    activate(s.activation, numbers, gate, up);
     float* y = at(to);
-    layer.down.multiply(rows_, up.data(), s.mlpDim, y, s.hiddenDim);
+    layer.down.multiply(rows_, up, s.mlpDim, y, s.hiddenDim);
     if (!layer.downBias.empty())
       for (int64_t i = 0; i < rows_ * s.hiddenDim; i++) y[i] += layer.downBias[static_cast<size_t>(i % s.hiddenDim)];
   }

@@ -103,10 +103,13 @@ function asSweep(bytes: Uint8Array, path: string): Sweep {
   const [issue] = sweep.error.issues;
   const where = issue.path.length > 0 ? `${issue.path.join('.')} of ${path}` : path;
   if (issue.code === 'unrecognized_keys') throw expected('the fields of a sweep', where, issue.keys.join(', '));
-  const wanted = issue.path.length > 0 ? /expected (.*?)(, received .*)?$/.exec(issue.message)?.[1] : 'a sweep';
+  const wanted = issue.path.length > 0 ? wantedIn(issue.message) : 'a sweep';
   const found: unknown = issue.path.reduce((at: unknown, key) => (at as Record<PropertyKey, unknown>)[key], content);
   throw expected(wanted ?? 'another value', where, found === undefined ? '' : JSON.stringify(found).slice(0, mostEcho));
 }
+
+/** Of a schema's complaint what it expects, where it says so. */
+const wantedIn = (message: string): string | undefined => /expected (.*?)(, received .*)?$/.exec(message)?.[1];
 
 /** Characters of a wrong value that are told again. */
 const mostEcho = 60;
@@ -180,5 +183,5 @@ function withMeasuring(sweep: Sweep, changes: Partial<Measuring>): Sweep {
   if (checked.success) return { ...sweep, measuring: checked.data };
   const [{ path, message }] = checked.error.issues;
   const name = String(path[0]);
-  throw expected(message.replace(/^.*expected /, ''), name, measuring[name as keyof Measuring]);
+  throw expected(wantedIn(message) ?? message, name, measuring[name as keyof Measuring]);
 }

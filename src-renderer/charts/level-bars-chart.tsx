@@ -4,11 +4,12 @@ import type { KeyboardEvent, MouseEvent } from 'react';
 import { Bar, BarChart, Cell, LabelList, XAxis, YAxis } from 'recharts';
 import { formatMetric } from '../../src-main/contract/format.ts';
 import type { Axis } from '../series/axis.ts';
+import { nameSeparator } from '../series/fields.ts';
 import type { LevelBar, LevelBars } from '../series/levels.ts';
 import { markOf } from '../series/marks.ts';
 import { isAdding, type Linked } from './linked.ts';
 import { ScaleSwitch } from './scale-switch.tsx';
-import { separator, shortened, shortenedParts, widthOf } from './shortened.ts';
+import { shortened, shortenedParts, widthOf } from './shortened.ts';
 import { nextRow, Walked } from './walked.tsx';
 
 interface LevelBarsChartProps {
@@ -79,7 +80,7 @@ export function LevelBarsChart({ columns, beside, width, height, levels, linked,
     const [bar, above] = [bars[row], bars[row - 1]];
     if (!bar) return ''; // recharts asks once more for rows that have gone
     const isRepeated = isTight && bar.level === above?.level;
-    return shortenedParts(isRepeated ? bar.label.slice(bar.level.length + separator.length) : bar.label, room);
+    return shortenedParts(isRepeated ? bar.label.slice(bar.level.length + nameSeparator.length) : bar.label, room);
   };
   /** Of a bar and of all that stands across it. */
   const endOf = (row: number, i: number): number => {

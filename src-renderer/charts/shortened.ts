@@ -1,3 +1,5 @@
+import { nameSeparator } from '../series/fields.ts';
+
 let pen: CanvasRenderingContext2D | undefined;
 
 /** Pixels of text 12 pixels high, in the window's own font. */
@@ -17,17 +19,15 @@ export function shortened(text: string, pixels: number): string {
   return `${text.slice(0, kept)}…`;
 }
 
-/** Between the parts of a name. */
-export const separator = ' · ';
 const leastPart = 4;
 
 /** Of a name in parts the longest gives way: a short one at the end may be all that tells it from its neighbour. */
 export function shortenedParts(name: string, pixels: number): string {
-  const parts = name.split(separator);
-  while (widthOf(parts.join(separator)) > pixels) {
+  const parts = name.split(nameSeparator);
+  while (widthOf(parts.join(nameSeparator)) > pixels) {
     const longest = parts.reduce((at, { length }, i) => (length > parts[at].length ? i : at), 0);
     if (parts[longest].length <= leastPart) break;
     parts[longest] = `${parts[longest].replace(/…$/, '').slice(0, -1)}…`;
   }
-  return shortened(parts.join(separator), pixels);
+  return shortened(parts.join(nameSeparator), pixels);
 }

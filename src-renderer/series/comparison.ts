@@ -3,7 +3,7 @@ import type { Comparison, PointComparison, Verdict } from '../../src-main/contra
 import { changesInWords, tellingFieldsOf } from '../../src-main/contract/comparison-words.ts';
 import type { PointConfig } from '../../src-main/contract/sweep.ts';
 import { toCsv } from './csv.ts';
-import { valueInWords } from './fields.ts';
+import { nameInWords } from './fields.ts';
 import { type Column, sortRows } from './table.ts';
 
 export interface BaselineMark {
@@ -74,15 +74,7 @@ export function rowsOf(points: readonly ComparedPoint[]): ComparisonRow[] {
   }
   return [...rows].map(([id, entries]) => {
     const { config } = entries[0];
-    return {
-      id,
-      config,
-      entries,
-      label: [
-        config.level,
-        ...told.flatMap((field) => (config[field] === undefined ? [] : valueInWords({ config }, field))),
-      ].join(' · '),
-    };
+    return { id, config, entries, label: nameInWords({ config }, told) };
   });
 }
 

@@ -124,6 +124,16 @@ export const valueInWords = (point: Described, field: string): string => {
   return typeof value === 'string' ? value : `${name} ${shown}`;
 };
 
+/** Between the parts of a name. */
+export const nameSeparator = ' · ';
+
+/** `four-bit · batch 8`: the level, and of these fields all that the point has. */
+export const nameInWords = (point: Described, fields: readonly string[]): string =>
+  [
+    point.config.level,
+    ...fields.filter((field) => readField(point, field) !== undefined).map((field) => valueInWords(point, field)),
+  ].join(nameSeparator);
+
 /** What tells a point from others of its level. */
 export const restInWords = (point: Point, telling: readonly string[]): string =>
   telling.map((field) => valueInWords(point, field)).join(', ');

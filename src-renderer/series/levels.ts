@@ -1,7 +1,7 @@
 /** Levels of a sweep side by side: one row a level, or one for each thing of a level that would be wrong to mix. */
 import type { Metric, Point } from '../../src-main/contract/metrics.ts';
 import { type Axis, axisFor, type Scale } from './axis.ts';
-import { deviceField, readField, tellingFields, valueInWords } from './fields.ts';
+import { deviceField, nameInWords, readField, tellingFields } from './fields.ts';
 import { judgedBy, type Kind } from './kind.ts';
 import { metricOf } from './metric.ts';
 
@@ -57,13 +57,7 @@ export function rowFields(points: readonly Point[]): RowFields {
 const fewFields = (fields: RowFields): RowFields =>
   new Map([...fields].map(([level, of]) => [level, of.filter((field) => neverMixed.includes(field))]));
 
-const labelOf = (point: Point, fields: RowFields): string =>
-  [
-    point.config.level,
-    ...(fields.get(point.config.level) ?? [])
-      .filter((field) => readField(point, field) !== undefined)
-      .map((field) => valueInWords(point, field)),
-  ].join(' · ');
+const labelOf = (point: Point, fields: RowFields): string => nameInWords(point, fields.get(point.config.level) ?? []);
 
 function groupedBy(points: readonly Point[], keyOf: (point: Point) => string): Map<string, Point[]> {
   const groups = new Map<string, Point[]>();
